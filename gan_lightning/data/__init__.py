@@ -1,0 +1,1 @@
+"""Images on disk, packed images, and the LightningDataModules on them."""

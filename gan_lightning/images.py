@@ -1,0 +1,75 @@
+"""The one file that knows the pixel range: uint8 in [0, 255] on disk, float32 in [-1, 1] inside."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Map uint8 pixels to the networks' range.
+
+    Args:
+        images: uint8 tensor of any shape, in [0, 255].
+
+    Returns:
+        float32 tensor of the same shape and memory format, in [-1, 1].
+    """
+    return images.to(torch.float32).mul_(2 / 255).sub_(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map the networks' range to uint8 pixels: clamped, and rounded to the nearest.
+
+    Args:
+        images: float tensor of any shape, in [-1, 1]; what lies beyond is clamped.
+
+    Returns:
+        uint8 tensor of the same shape, in [0, 255].
+    """
+    return images.to(torch.float32).add(1).mul_(255 / 2).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def make_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
+    """Lay a batch out as one picture, row by row, on white.
+
+    Args:
+        images: (B,C,H,W) float in [-1, 1], or uint8.
+        columns: Images in a row; the nearest to a square unless given.
+        padding: Pixels between images and around them.
+
+    Returns:
+        (C, rows * (H + padding) + padding, columns * (W + padding) + padding) uint8.
+    """
+    pixels = (images if images.dtype == torch.uint8 else to_uint8(images)).cpu()
+    count, channels, height, width = pixels.shape
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    rows = math.ceil(count / columns)
+    step_y, step_x = height + padding, width + padding
+    grid = torch.full((channels, rows * step_y + padding, columns * step_x + padding), 255, dtype=torch.uint8)
+    for index, image in enumerate(pixels):
+        top = padding + index // columns * step_y
+        left = padding + index % columns * step_x
+        grid[:, top : top + height, left : left + width] = image
+    return grid
+
+
+def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
+    """Write one image as PNG, whole or not at all; makes the folder if it is missing.
+
+    Args:
+        path: File to write.
+        image: (C,H,W) with one or three channels, float in [-1, 1] or uint8.
+    """
+    pixels = (image if image.dtype == torch.uint8 else to_uint8(image)).cpu()
+    array = pixels[0].numpy() if pixels.shape[0] == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.part")
+    Image.fromarray(array).save(beside, format="PNG", optimize=False)
+    beside.replace(target)

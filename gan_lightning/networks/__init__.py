@@ -1,0 +1,1 @@
+"""Networks as plain `torch.nn` modules: usable with no Lightning at all."""
