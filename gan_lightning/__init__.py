@@ -1,1 +1,51 @@
 """Train GANs at scale with Lightning, measure them exactly, restore photographs with them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gan_lightning.checkpoints import load_generator
+    from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
+    from gan_lightning.errors import DivergedError, InputError
+    from gan_lightning.modules.dcgan import DCGAN
+    from gan_lightning.networks.dcgan import Discriminator, Generator
+
+# Public name -> where it lives. Imported on first use, so that `gan-lightning --help` does not wait for torch.
+_HOMES = {
+    "DCGAN": "gan_lightning.modules.dcgan",
+    "CelebA": "gan_lightning.data.modules",
+    "DivergedError": "gan_lightning.errors",
+    "Discriminator": "gan_lightning.networks.dcgan",
+    "Generator": "gan_lightning.networks.dcgan",
+    "ImageFolder": "gan_lightning.data.modules",
+    "InputError": "gan_lightning.errors",
+    "SyntheticFaces": "gan_lightning.data.modules",
+    "load_generator": "gan_lightning.checkpoints",
+}
+
+__all__ = [
+    "DCGAN",
+    "CelebA",
+    "Discriminator",
+    "DivergedError",
+    "Generator",
+    "ImageFolder",
+    "InputError",
+    "SyntheticFaces",
+    "load_generator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("gan-lightning")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,72 @@
+"""Curves of the run as one picture, linear and logarithmic side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from gan_lightning.loggers import MetricsFile
+
+Series = Mapping[str, Sequence[tuple[int, float]]]
+ROWS = {  # title of a row -> how the names of its series begin
+    "losses": ("train/loss_",),
+    "mean output of D": ("train/d_", "val/d_"),
+    "Fréchet distance": ("val/fid", "val/fd_"),
+}
+
+
+class Curves(Callback):
+    """Draws curves.png from metrics.csv when the fit ends, whether it ran through or was stopped."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Draw what there is: a run that failed is looked at most."""
+        self._draw(trainer)
+
+    @rank_zero_only
+    def _draw(self, trainer: Trainer) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile) and (history := logger.history()):
+                draw_curves(history, Path(trainer.default_root_dir) / "curves.png")
+
+
+def draw_curves(history: Series, path: Path) -> None:
+    """Draw losses, outputs of D and Frechet distances over the steps, each linear and logarithmic.
+
+    Args:
+        history: For each name its (step, value) pairs.
+        path: PNG to write.
+    """
+    from matplotlib.figure import Figure  # slow to import, needed once a run
+
+    rows = {
+        title: {name: points for name, points in history.items() if name.startswith(starts)}
+        for title, starts in ROWS.items()
+    }
+    rows = {title: series for title, series in rows.items() if series}
+    if not rows:
+        return
+    figure = Figure(figsize=(11, 3.2 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 2, squeeze=False)
+    for (title, series), (linear, logarithmic) in zip(rows.items(), axes, strict=True):
+        for name, points in series.items():
+            steps, values = zip(*points, strict=True)
+            marker = "." if len(points) < 30 else None
+            for axis in (linear, logarithmic):
+                axis.plot(steps, values, label=name, linewidth=1, marker=marker)
+        lowest = min(value for points in series.values() for _, value in points)
+        logarithmic.set_yscale("log" if lowest > 0 else "symlog")
+        linear.set_title(title, loc="left")
+        logarithmic.set_title(f"{title}, logarithmic", loc="left")
+        for axis in (linear, logarithmic):
+            axis.grid(alpha=0.3)
+            axis.set_xlabel("G iterations")
+        linear.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,203 @@
+"""Frechet distance and its relatives at each evaluation, logged for people, checkpoints and loggers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from gan_lightning.data.cache import default_cache_dir
+from gan_lightning.errors import InputError
+from gan_lightning.metrics.cache import StatisticsCache
+from gan_lightning.metrics.extractors import (
+    FeatureExtractor,
+    InceptionFeatures,
+    RandomFeatures,
+    download_inception_weights,
+    inception_weights_path,
+)
+from gan_lightning.metrics.generation import GenerationEvaluator, MetricName, RealImageSource, Sampler, Settings
+
+_log = logging.getLogger(__name__)
+
+_LOGGED_AS: Mapping[str, Mapping[MetricName, str]] = {
+    "inception": {"fd": "fid", "kid": "kid", "is": "is"},
+    "random": {"fd": "fd_random", "kid": "kid_random"},  # other names, so that nobody takes them for FID and KID
+}
+
+
+class GenerationMetrics(Callback):
+    """Measure the module's samples against the data module's images.
+
+    It runs before the first step (the value of the untrained networks), at each validation, and in `validate` and
+    `test`. Images are uint8, rounded; the data module gives the real ones, `module.sample(n, rng)` the generated ones.
+    The statistics of the real images are computed once and kept on disk. Every figure is the same on any number of
+    ranks: exactly `num_images` on each side, and no image counts twice.
+
+    Logged as `val/fid`, `val/kid`, `val/is`, or `val/fd_random`, `val/kid_random`; in `test` as `test/...`.
+    """
+
+    def __init__(
+        self,
+        num_images: int = 10_000,
+        metrics: Sequence[MetricName] = ("fd",),
+        extractor: Literal["inception", "random"] = "inception",
+        split: Literal["auto", "train", "val", "test", "all"] = "auto",
+        batch_size: int = 256,
+        seed: int = 0,
+        inception_weights: str | None = None,
+        download: bool = False,
+        cache_dir: str | None = None,
+    ) -> None:
+        """Choose what to measure.
+
+        Args:
+            num_images: Images on each side, real and generated: exactly so many.
+            metrics: fd (Frechet distance), kid (kernel distance), is (Inception Score; with inception alone).
+            extractor: "inception", which FID is defined on, or "random", a fixed random network that needs no weights.
+            split: Where the real images come from; auto: test in `test`, else val.
+            batch_size: Images at a time. The latents depend on it: keep it to compare runs.
+            seed: Of the latents.
+            inception_weights: File of the Inception weights; null is where torch-fidelity keeps them.
+            download: Fetch the Inception weights if they are missing.
+            cache_dir: Where statistics of real images are kept; null is the package's cache folder.
+
+        Raises:
+            InputError: A choice that cannot be measured.
+        """
+        super().__init__()
+        if extractor not in _LOGGED_AS:
+            raise InputError(f"extractor must be inception or random, not {extractor}")
+        if unknown := [name for name in metrics if name not in _LOGGED_AS["inception"]]:
+            raise InputError(f"metrics must be some of fd, kid, is, not {unknown[0]}")
+        if unknown := [name for name in metrics if name not in _LOGGED_AS[extractor]]:
+            raise InputError(f"{unknown[0]} cannot be measured with extractor: {extractor}; it needs inception")
+        if num_images < 2 or batch_size < 1:
+            raise InputError(f"num_images must be at least 2 and batch_size 1, not {num_images} and {batch_size}")
+        self.num_images, self.metrics, self.extractor, self.split = num_images, list(metrics), extractor, split
+        self.batch_size, self.seed, self.cache_dir = batch_size, seed, cache_dir
+        self.inception_weights, self.download = inception_weights, download
+        self._evaluator: GenerationEvaluator | None = None  # the callback's, not the module's: in no checkpoint
+        self._protocol: dict[str, Settings] = {}
+
+    @property
+    def protocol(self) -> dict[str, Settings]:
+        """How each figure of this run was measured, by its name: data, crop, N, resizer, extractor, EMA, versions."""
+        return self._protocol
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse, before the first step, what could not be measured after it.
+
+        Raises:
+            InputError: Too few images in the split, no Inception weights, or no data module.
+        """
+        if stage == "predict":
+            return
+        split = self._split("test" if stage == "test" else "val")
+        available = len(_source(trainer).real_images(split))
+        if available < self.num_images:
+            raise InputError(
+                f"GenerationMetrics compares {self.num_images} images, but the {split} split has {available}: "
+                f"set num_images to {available} or less, or choose another split"
+            )
+        extractor = self._make_extractor(trainer)
+        if self.num_images <= extractor.num_features:
+            rank_zero_warn(
+                f"{self.num_images} images are too few to estimate the covariance of {extractor.num_features} "
+                "features: the Frechet distance is biased upwards; compare it at equal num_images only"
+            )
+        cache = StatisticsCache((Path(self.cache_dir) if self.cache_dir else default_cache_dir()) / "statistics")
+        self._evaluator = GenerationEvaluator(
+            extractor, self.metrics, self.num_images, self.batch_size, self.seed, cache
+        )
+        self._protocol = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the untrained networks, whose value the later ones are compared with."""
+        if trainer.global_step == 0:
+            values = self._measure(trainer, pl_module, "val")
+            # `pl_module.log` is not allowed in this hook.
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+            _send_to_loggers(trainer, values)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, and log before checkpoints are chosen by the value."""
+        if not trainer.sanity_checking:
+            self._measure_and_log(trainer, pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, and log."""
+        self._measure_and_log(trainer, pl_module, "test")
+
+    def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        values = self._measure(trainer, pl_module, stage)
+        fitting = trainer.state.fn == "fit"
+        for name, value in values.items():
+            # In fit, Lightning's own logging would put batches on the x-axis; elsewhere its table is made of it.
+            # Every rank has the same value: sync_dist changes nothing, and keeps Lightning from warning.
+            pl_module.log(name, value, logger=not fitting, prog_bar=fitting, sync_dist=True)
+        if fitting:
+            _send_to_loggers(trainer, values)
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, float]:
+        """Measure on all ranks together; the values by the names they are logged under."""
+        assert self._evaluator is not None
+        started, source, split = time.monotonic(), _source(trainer), self._split(stage)
+        names = {metric: f"{stage}/{name}" for metric, name in _LOGGED_AS[self.extractor].items()}
+        measured = self._evaluator.measure(cast(Sampler, pl_module.sample), source, split, pl_module.device)
+        values = {names[metric]: value for metric, value in measured.items()}
+        if trainer.is_global_zero:
+            figures = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
+            seconds = time.monotonic() - started
+            _log.info("%s: %d generated and %d real images, %.1f s", figures, *[self.num_images] * 2, seconds)
+        if not values.keys() <= self._protocol.keys():
+            settings = self._evaluator.settings(source, split, float(getattr(pl_module, "ema_decay", 0.0)))
+            stated = {names[metric]: setting for metric, setting in settings.items()}
+            self._protocol.update(stated)
+            _describe_to_loggers(trainer, stated)
+        return values
+
+    def _make_extractor(self, trainer: Trainer) -> FeatureExtractor:
+        if self.extractor == "random":
+            return RandomFeatures()
+        path = inception_weights_path(self.inception_weights)
+        if self.download:
+            if trainer.local_rank == 0:
+                download_inception_weights(path)
+            trainer.strategy.barrier()
+        return InceptionFeatures(path)
+
+    def _split(self, stage: str) -> str:
+        return stage if self.split == "auto" else self.split
+
+
+def _source(trainer: Trainer) -> RealImageSource:
+    data = getattr(trainer, "datamodule", None)
+    if not hasattr(data, "real_images"):
+        raise InputError(
+            "GenerationMetrics needs a data module that gives real images: CelebA, ImageFolder or SyntheticFaces"
+        )
+    return cast(RealImageSource, data)
+
+
+def _send_to_loggers(trainer: Trainer, values: dict[str, float]) -> None:
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+
+
+def _describe_to_loggers(trainer: Trainer, protocol: Mapping[str, Settings]) -> None:
+    """State each figure's protocol once, in a line beside the hyperparameters."""
+    if trainer.is_global_zero:
+        lines = {
+            f"protocol/{name}": ", ".join(f"{key}={value}" for key, value in settings.items())
+            for name, settings in protocol.items()
+        }
+        for logger in trainer.loggers:
+            logger.log_hyperparams(lines)

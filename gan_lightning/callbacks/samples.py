@@ -1,0 +1,66 @@
+"""Pictures of what the generator makes: a grid of fixed latents while it trains, single images on `predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from gan_lightning.images import make_grid, write_png
+
+
+class SampleGrid(Callback):
+    """Draws the same latents at the start and at each validation, as one grid: to samples/ and to every logger."""
+
+    def __init__(self, num_images: int = 64, seed: int = 0) -> None:
+        """Fix the latents.
+
+        Args:
+            num_images: Images in the grid.
+            seed: Seed of their latents.
+        """
+        self.num_images = num_images
+        self.seed = seed
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the untrained generator."""
+        if trainer.global_step == 0:
+            self._draw(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the generator as it is now."""
+        if not trainer.sanity_checking:
+            self._draw(trainer, pl_module)
+
+    @rank_zero_only
+    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rng = torch.Generator().manual_seed(self.seed)
+        grid = make_grid(pl_module.sample(self.num_images, rng))  # type: ignore[operator]
+        path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:07d}.png"
+        write_png(path, grid)
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):  # W&B and its like; without a step it would take the last one logged
+                logger.log_image("samples", [str(path)], step=trainer.global_step)
+            elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
+                logger.experiment.add_image("samples", grid, trainer.global_step)
+
+
+class SampleWriter(Callback):
+    """Writes the images of `predict` to samples/, each under its number."""
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write a batch: `outputs` (B,C,H,W) in [-1, 1], `batch` their numbers (B,)."""
+        for number, image in zip(batch.tolist(), outputs, strict=True):
+            write_png(Path(trainer.default_root_dir) / "samples" / f"{number:06d}.png", image)

@@ -1,0 +1,135 @@
+"""summary.json: what a run reached, by which protocol, at what cost, on what."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from gan_lightning.loggers import MetricsFile
+
+PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow")
+HIGHER_IS_BETTER = ("is", "images_per_second", "psnr", "ssim")  # last parts of the names of metrics
+
+
+class RunSummary(Callback):
+    """Writes summary.json after each validation and at the end, so that a job that is killed has one too."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+        self._images_seen = 0
+        self._seconds_before = 0.0  # of the runs that this one resumes
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """Count images."""
+        self._images_seen += len(batch["image"]) * trainer.world_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Images and seconds up to now, for a run that resumes this one."""
+        return {"images_seen": self._images_seen, "seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._images_seen, self._seconds_before = state_dict["images_seen"], state_dict["seconds"]
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what there is."""
+        if not trainer.sanity_checking:
+            self._write(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the end."""
+        self._write(trainer)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer) -> None:
+        history = next((log.history() for log in trainer.loggers if isinstance(log, MetricsFile)), {})
+        protocols = [getattr(callback, "protocol", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        summary = {
+            "metrics": {name: summarize(name, points) for name, points in history.items()},
+            "protocol": {key: value for protocol in protocols if protocol for key, value in protocol.items()},
+            "g_steps": trainer.global_step,
+            "images_seen": self._images_seen,
+            "seconds": round(self._seconds(), 1),
+            "peak_memory_bytes": peak_memory(),
+            "precision": str(trainer.precision),
+            "devices": trainer.world_size,
+            "versions": versions(),
+            "hardware": hardware(),
+        }
+        write_json(Path(trainer.default_root_dir) / "summary.json", summary)
+
+
+def summarize(name: str, points: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """Give the first, the best and the last value of a metric, and the step of the best; NaN is never the best."""
+    higher = name.rsplit("/", 1)[-1] in HIGHER_IS_BETTER
+    finite = [(step, value) for step, value in points if math.isfinite(value)] or list(points)
+    best_step, best = (max if higher else min)(finite, key=lambda point: point[1])
+    return {"first": points[0][1], "best": best, "best_step": best_step, "last": points[-1][1]}
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak bytes of this process in main memory, and of its tensors on the GPU if there is one."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if torch.cuda.is_available():
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores that this process may use, and GPUs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"processor": processor_name(), "cores": cores, "gpus": gpus}
+
+
+def processor_name() -> str:
+    """Name of the processor, as the system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(content, indent=2) + "\n")
+    beside.replace(path)

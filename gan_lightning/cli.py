@@ -1,0 +1,190 @@
+"""One LightningCLI for every command that is a Trainer loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from gan_lightning.callbacks.curves import Curves
+from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.progress import ProgressBar
+from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
+from gan_lightning.callbacks.summary import RunSummary
+from gan_lightning.checkpoints import load_tensors
+from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
+from gan_lightning.errors import InputError
+from gan_lightning.loggers import MetricsFile
+from gan_lightning.modules.dcgan import DCGAN
+
+MODELS = (DCGAN,)
+DATA = (SyntheticFaces, CelebA, ImageFolder)
+RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
+
+
+class OptionsParser(LightningArgumentParser):
+    """Lightning's parser, whose help goes on with the options of our models and data."""
+
+    def format_help(self) -> str:
+        """Give the help of a command, every option explained."""
+        parts = [super().format_help()]
+        if self.prog.split()[-1] in LightningCLI.subcommands():
+            for key, classes in (("model", MODELS), ("data", DATA)):
+                for component in classes:
+                    options = ArgumentParser(usage="")
+                    options.add_class_arguments(component, key)
+                    text = options.format_help().split("\n", 1)[1].strip()
+                    parts.append(f"--{key} {component.__name__}\n{text}")
+        return "\n\n".join(parts) + "\n"
+
+
+class RunConfig(SaveConfigCallback):
+    """Writes config.yaml to the run folder, and the same to every logger."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the configuration to the loggers: runs are told apart by it."""
+        config = self.parser.dump(self.config, skip_none=False, format="yaml")
+        for logger in trainer.loggers:
+            logger.log_hyperparams(yaml.safe_load(config))
+
+
+class GanCLI(LightningCLI):
+    """The commands fit, validate, test and predict, each run in a folder of its own."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the name of the run, and the callbacks that are always there, each under a key of its own."""
+        parser.add_argument(
+            "--name",
+            type=str | None,
+            default=None,
+            help="Name of the run, whose folder is runs/NAME. Default: the command and the time.",
+        )
+        parser.add_lightning_class_args(GenerationMetrics, "evaluation")
+        parser.add_lightning_class_args(SampleGrid, "sample_grid")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "model": {"class_path": "gan_lightning.DCGAN"},
+                "data": {"class_path": "gan_lightning.SyntheticFaces"},
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Add what only `predict` has."""
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        self._subcommand_parsers["predict"].add_argument(
+            "--num_samples", type=int, default=64, help="Number of images to draw."
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning takes the model's hyperparameters from the checkpoint; first see that it is one.
+        path = self.options.get("ckpt_path")
+        if path not in (None, "last", "best", "hpc") and "://" not in str(path):
+            content = load_tensors(path)
+            if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
+                raise InputError(f"{path} is no checkpoint of a training: give one from runs/NAME/checkpoints")
+        super()._parse_ckpt_path()
+
+    @property
+    def options(self) -> Namespace:
+        """The configuration of the command that runs."""
+        options: Namespace = self.config[self.config.subcommand]
+        return options
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder, and what must be known before anything is built."""
+        options = self.options
+        folder = run_folder(options.trainer.default_root_dir, options.name, self.config.subcommand)
+        options.trainer.default_root_dir = str(folder)
+        if options.checkpoint.dirpath is None:
+            options.checkpoint.dirpath = str(folder / "checkpoints")
+        if options.checkpoint.monitor is None:
+            options.checkpoint.monitor = "val/fid" if options.evaluation.extractor == "inception" else "val/fd_random"
+        config_file = "config.yaml"
+        if rank_zero_only.rank == 0:
+            config_file = claim_folder(folder, options.get("ckpt_path"))
+        self.save_config_kwargs = {"config_filename": config_file}
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add to the user's loggers and callbacks those that every run has."""
+        options = self.config_init[self.config_init.subcommand].trainer
+        given = options.logger if isinstance(options.logger, list) else [options.logger]
+        kwargs["logger"] = [MetricsFile(options.default_root_dir), *(x for x in given if isinstance(x, Logger))]
+        always = [Curves(), SampleWriter(), RunSummary()]
+        if options.enable_progress_bar is not False:
+            always.append(ProgressBar())
+        kwargs["callbacks"] = [*(options.callbacks or []), *always]
+        return super().instantiate_trainer(**kwargs)
+
+    def before_predict(self) -> None:
+        """Tell the model how many images to draw."""
+        self.model.num_samples = self.options.num_samples
+
+
+def run_folder(root: str | None, name: str | None, command: str) -> Path:
+    """Give the folder of a run: `root` itself if the user set it, else runs/NAME, on every rank the same."""
+    if root is not None and name is None:
+        return Path(root)
+    if name is None:
+        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
+        stamp = job or datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = os.environ.setdefault(RUN_NAME_VARIABLE, f"{command}-{stamp}")
+    return Path(root or "runs") / name
+
+
+def claim_folder(folder: Path, ckpt_path: str | None) -> str:
+    """Make the run folder, and give the name under which to write the configuration.
+
+    Raises:
+        InputError: It cannot be written to, or holds a run that this one does not resume.
+    """
+    if ckpt_path == "last" and not (folder / "checkpoints").is_dir() and RUN_NAME_VARIABLE in os.environ:
+        raise InputError("--ckpt_path last needs the run that it belongs to: add --name NAME")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".write-probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"the run folder {folder} cannot be written to ({error.strerror}): choose --name") from error
+    if not (folder / "config.yaml").exists():
+        return "config.yaml"
+    if ckpt_path is None:
+        raise InputError(f"{folder} holds a run already: choose another --name, or go on with it by --ckpt_path last")
+    return f"config-{datetime.now().strftime('%Y%m%d-%H%M%S')}.yaml"
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Run a command line, such as `["fit", "--config", "configs/quickstart.yaml"]`; that of the process by default.
+
+    Raises:
+        InputError: What was asked for cannot be done; the message says what to do.
+    """
+    GanCLI(
+        LightningModule,
+        LightningDataModule,
+        args=None if arguments is None else list(arguments),
+        save_config_callback=RunConfig,
+        trainer_defaults={"num_sanity_val_steps": 0},
+        seed_everything_default=0,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        parser_class=OptionsParser,
+        parser_kwargs={"default_env": True},
+    )

@@ -1,0 +1,216 @@
+"""The base of the LightningDataModules: images packed once, read in batches, made float and flipped on the device."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gan_lightning.data.batches import EpochBatches, PackedDataset
+from gan_lightning.data.decode import RESIZER, Framing
+from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.packed import PackedImages, open_packed
+from gan_lightning.data.packing import pack_images
+from gan_lightning.errors import InputError
+from gan_lightning.images import to_float
+
+SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+
+
+class ImageDataModule(L.LightningDataModule):
+    """Images in train, val and test splits; the base of all data modules.
+
+    A batch on the device is a dict: "image" (B,C,H,W) float32 in [-1, 1], channels_last; "index" (B) int64, the row in
+    the listing of all files; "attributes" (B,A) int8, -1 or 1, where some were asked for.
+
+    Args:
+        root: Folder of the images; only read, but by `download` and SyntheticFaces.
+        image_size: Height and width that the images are resized to, in pixels.
+        channels: 3 for RGB, 1 for grayscale.
+        crop: Side of the centred square that is cut out of each file before it is resized, in pixels of the file; null
+            for the largest square.
+        batch_size: Images in a training batch, on each device.
+        eval_batch_size: The most images in a batch of validation, test and prediction; batch_size if null.
+        flip: Mirror each training image left to right with probability one half.
+        num_workers: Processes that read batches of packed images; reading is so quick that 0 is enough.
+        cache_dir: Folder of the packed images; if null, $GAN_LIGHTNING_CACHE, or gan-lightning in the user's cache.
+        strict: Refuse to start if an image cannot be read, in place of leaving it out with a warning.
+        seed: Seed of the order of the images and of the flips, not negative.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        image_size: int = 64,
+        channels: int = 3,
+        crop: int | None = None,
+        batch_size: int = 128,
+        eval_batch_size: int | None = None,
+        flip: bool = True,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+        strict: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.framing = Framing(image_size, crop, channels)
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size or batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise InputError(f"{name} is {value}: give {least} or more.")
+        self.root = Path(root).expanduser()
+        self.image_size = image_size
+        self.channels = channels
+        self.crop = crop
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.flip = flip
+        self.num_workers = num_workers
+        self.cache_dir = cache_dir
+        self.strict = strict
+        self.seed = seed
+        self._files: ImageFiles | None = None
+        self._images: PackedImages | None = None
+
+    def read_files(self) -> ImageFiles:
+        """List the images: what a source of images has to define."""
+        raise NotImplementedError
+
+    def prepare_data(self) -> None:
+        """Pack the images, unless that was done before. Lightning calls it on one process of each node."""
+        pack_images(self.read_files(), cache_dir=self.cache_dir, strict=self.strict, **self._framing_arguments())
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the packed images, and refuse what could not train.
+
+        Args:
+            stage: "fit", "validate", "test" or "predict"; None checks no split.
+
+        Raises:
+            InputError: If a split that the stage needs is empty, or smaller than a batch on each device.
+        """
+        if self._images is None:
+            self._files = self.read_files()
+            self._images = open_packed(self._files, cache_dir=self.cache_dir, **self._framing_arguments())
+        for split in SPLITS_OF_STAGE.get(stage or "", ()):
+            if split == "val" and self.trainer is not None and self.trainer.limit_val_batches == 0:
+                continue
+            if not len(self.dataset(split)):
+                raise InputError(f"The {split} split of {self.root} is empty: change the split, or add images to it.")
+        if stage == "fit":
+            self._check_batch_size()
+
+    def dataset(self, split: str) -> PackedDataset:
+        """A split, without the images that could not be read. Needs `setup`.
+
+        Args:
+            split: "train", "val", "test" or "all".
+        """
+        if self._files is None or self._images is None:
+            raise InputError("The images are not open yet: call prepare_data() and setup() first.")
+        if split != "all" and split not in self._files.splits:
+            raise InputError(f"There is no split {split!r}: give {', '.join(self._files.splits)} or all.")
+        rows = self._images.rows
+        if split != "all":
+            rows = np.intersect1d(self._files.splits[split], rows, assume_unique=True)
+        return PackedDataset(self._images, rows, self._files.attributes)
+
+    def real_images(self, split: str) -> PackedDataset:
+        """The images that metrics compare with: `len()`, and `read(positions)` as uint8 (B,C,H,W). Needs `setup`.
+
+        Args:
+            split: "train", "val", "test" or "all".
+        """
+        return self.dataset(split)
+
+    def protocol(self, split: str) -> dict[str, str | int]:
+        """Say exactly which pixels the images of a split are, for a metric to state and to key its cache by.
+
+        Args:
+            split: "train", "val", "test" or "all".
+
+        Returns:
+            Plain values: dataset, split, images (their number), crop, image_size, channels, resizer, and content, a
+            SHA-256 in hex of the pixels and the rows of the split.
+        """
+        dataset = self.dataset(split)
+        assert self._files is not None  # dataset() has checked
+        content = hashlib.sha256(dataset.images.digest.encode() + dataset.rows.astype("<i8").tobytes())
+        return {
+            "dataset": self._files.name,
+            "split": split,
+            "images": len(dataset),
+            "crop": self.crop or "largest square",
+            "image_size": self.image_size,
+            "channels": self.channels,
+            "resizer": RESIZER,
+            "content": content.hexdigest(),
+        }
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Full batches of a permutation of the train split, a new one each epoch."""
+        return self._loader("train", self.batch_size, training=True)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """The val split in order, each image once over all ranks."""
+        return self._loader("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """The test split in order, each image once over all ranks."""
+        return self._loader("test", self.eval_batch_size)
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """The test split in order, each image once over all ranks."""
+        return self.test_dataloader()
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Flip, and map to [-1, 1], on the device: a quarter of the bytes cross to it, and no core of the host works.
+
+        Args:
+            batch: As `PackedDataset` reads it.
+            dataloader_idx: Not used.
+        """
+        flip, image = batch.pop("flip"), batch["image"].contiguous(memory_format=torch.channels_last)
+        batch["image"] = to_float(torch.where(flip[:, None, None, None], image.flip(-1), image))
+        return batch
+
+    def _framing_arguments(self) -> dict[str, Any]:
+        return {"image_size": self.image_size, "crop": self.crop, "channels": self.channels}
+
+    def _check_batch_size(self) -> None:
+        count, devices = len(self.dataset("train")), self.trainer.world_size if self.trainer is not None else 1
+        if count < self.batch_size * devices:
+            raise InputError(
+                f"A batch of {self.batch_size} on each of {devices} device(s) is more than the {count} images of the "
+                f"train split: set batch_size to {count // devices} or less."
+            )
+
+    def _loader(self, split: str, batch_size: int, training: bool = False) -> DataLoader[dict[str, Tensor]]:
+        dataset = self.dataset(split)
+        batches = EpochBatches(
+            len(dataset),
+            batch_size,
+            shuffle=training,
+            drop_last=training,
+            seed=self.seed,
+            flip_probability=0.5 if training and self.flip else 0.0,
+        )
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=batches,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,160 @@
+"""Batches of packed images: which images, in which order, on which rank; and one read for each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.distributed
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+from gan_lightning.data.packed import PackedImages
+from gan_lightning.errors import InputError
+
+BatchIndex = tuple[NDArray[np.int64], NDArray[np.bool_]]
+
+
+class EpochBatches(DistributedSampler[BatchIndex]):
+    """The batches of an epoch, as a pure function of seed, epoch, and world size; no state of a random generator.
+
+    With `shuffle` an epoch is a permutation of all items, whatever the number of ranks. Rank r of W takes its items r,
+    r + W, ..., so batch k of all ranks together holds the same images as batch k of one rank with a W times larger
+    batch. With `drop_last` (training) each rank gets the same number of full batches; without (evaluation) every item
+    comes exactly once, none is repeated, and the ranks get the same number of batches, of sizes as even as they can be
+    (but for a rank that has no items left to fill one).
+
+    It is a DistributedSampler so that Lightning leaves it in place and tells it the epoch; use it as
+    `DataLoader(dataset, sampler=EpochBatches(...), batch_size=None)`.
+
+    Args:
+        num_items: Number of items in the dataset.
+        batch_size: Items in a batch, on this rank.
+        shuffle: Permute the items, differently in each epoch.
+        drop_last: Leave out the items that fill no batch.
+        seed: Seed of the order and the flips, not negative.
+        flip_probability: Probability that an item is to be flipped, in [0, 1]; drawn for each item and epoch.
+        num_replicas: Number of ranks; that of torch.distributed if None, or 1.
+        rank: This rank; that of torch.distributed if None, or 0.
+
+    Yields:
+        Positions (B) int64 in [0, num_items), and whether to flip each, (B) bool.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        drop_last: bool,
+        seed: int = 0,
+        flip_probability: float = 0.0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"The batch size is {batch_size}: give 1 or more.")
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if num_replicas is None:
+            num_replicas = torch.distributed.get_world_size() if distributed else 1
+        if rank is None:
+            rank = torch.distributed.get_rank() if distributed else 0
+        super().__init__(_Items(num_items), num_replicas, rank, shuffle, seed, drop_last)
+        self.num_items = num_items
+        self.batch_size = batch_size
+        self.flip_probability = flip_probability
+
+    def __len__(self) -> int:
+        """Number of batches on this rank."""
+        if self.drop_last:
+            return self.num_items // self.num_replicas // self.batch_size
+        batches = math.ceil(math.ceil(self.num_items / self.num_replicas) / self.batch_size)
+        return min(batches, len(range(self.rank, self.num_items, self.num_replicas)))
+
+    def __iter__(self) -> Iterator[BatchIndex]:
+        order = np.arange(self.num_items)
+        flips = np.zeros(self.num_items, dtype=np.bool_)
+        if self.shuffle or self.flip_probability:
+            random = np.random.default_rng([self.seed, self.epoch])
+            if self.shuffle:
+                order = random.permutation(self.num_items)
+            flips = random.random(self.num_items) < self.flip_probability
+        order, flips = order[self.rank :: self.num_replicas], flips[self.rank :: self.num_replicas]
+        if self.drop_last:
+            bounds = np.arange(len(self) + 1) * self.batch_size
+        else:
+            bounds = np.arange(len(self) + 1) * len(order) // max(1, len(self))
+        for start, stop in pairwise(bounds):
+            yield order[start:stop], flips[start:stop]
+
+
+class _Items(Dataset[int]):
+    """What DistributedSampler wants to know of a dataset: its length."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class PackedDataset(Dataset[dict[str, Tensor]]):
+    """A split of packed images, read by whole batches.
+
+    Args:
+        images: The pack.
+        rows: (N) rows of the listing that make up the split; none that could not be read.
+        attributes: (M, A) int8 of the whole listing, or None.
+    """
+
+    def __init__(
+        self, images: PackedImages, rows: NDArray[np.int64], attributes: NDArray[np.int8] | None = None
+    ) -> None:
+        self.images = images
+        self.rows = rows
+        self.attributes = attributes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, positions: NDArray[np.int64]) -> Tensor:
+        """Read images alone.
+
+        Args:
+            positions: (B) positions in the split, in [0, N).
+
+        Returns:
+            (B,C,H,W) uint8 in channels_last memory.
+        """
+        return self.images.read(self.rows[positions])
+
+    def __getitem__(self, batch: BatchIndex) -> dict[str, Tensor]:
+        """Read a batch.
+
+        Args:
+            batch: Positions and flips, as `EpochBatches` yields them.
+
+        Returns:
+            "image" (B,C,H,W) uint8 in channels_last memory, not flipped yet; "index" (B) int64, the row of the listing;
+            "flip" (B) bool; and "attributes" (B,A) int8 if the dataset has some.
+        """
+        if not isinstance(batch, tuple):
+            raise InputError(
+                "Packed images are read by whole batches, with EpochBatches as the sampler; "
+                "in place of overfit_batches use limit_train_batches with a max_epochs."
+            )
+        positions, flips = batch
+        rows = self.rows[positions]
+        items = {
+            "image": self.images.read(rows),
+            "index": torch.from_numpy(rows),
+            "flip": torch.from_numpy(flips.copy()),
+        }
+        if self.attributes is not None:
+            items["attributes"] = torch.from_numpy(self.attributes[rows])
+        return items

@@ -1,0 +1,111 @@
+"""CelebA as it lies on disk: the official layout and Kaggle's, read without a checksum of the images.
+
+Liu, Luo, Wang, Tang: Deep Learning Face Attributes in the Wild, ICCV 2015.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gan_lightning.data.files import SPLITS, ImageFiles, stays_inside
+from gan_lightning.errors import InputError
+
+IMAGE_FOLDER = "img_align_celeba"
+PARTITION_LIST = "list_eval_partition"
+ATTRIBUTE_LIST = "list_attr_celeba"
+
+
+def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) -> ImageFiles:
+    """List the aligned images of a copy of CelebA with the official train, val and test split.
+
+    The lists may be the official `.txt` or Kaggle's `.csv`, the image folder nested in one of its own name or not; the
+    result is the same. Images that are listed but missing are found out when they are read.
+
+    Args:
+        root: The folder that holds `celeba/`, or that folder itself.
+        attributes: Names of the attributes to read (`Smiling`, ...); their list is needed only where there are some.
+
+    Raises:
+        InputError: If the root, the image folder or a list that is needed is not there; if a list is malformed, names a
+            file outside the image folder, or lacks an attribute.
+    """
+    base = _find_base(Path(root).expanduser())
+    folder = base / IMAGE_FOLDER
+    if (folder / IMAGE_FOLDER).is_dir():
+        folder = folder / IMAGE_FOLDER
+    names, partition = _read_partition(_find_list(base, PARTITION_LIST))
+    splits = {split: np.flatnonzero(partition == number).astype(np.int64) for number, split in enumerate(SPLITS)}
+    values = _read_attributes(_find_list(base, ATTRIBUTE_LIST), names, attributes) if attributes else None
+    return ImageFiles("celeba", folder, names, splits, values, tuple(attributes))
+
+
+def _find_base(root: Path) -> Path:
+    if not root.is_dir():
+        raise InputError(f"No folder {root}: give the folder that holds CelebA's celeba/.")
+    for base in (root / "celeba", root):
+        if (base / IMAGE_FOLDER).is_dir():
+            return base
+    raise InputError(
+        f"{root} does not hold CelebA: there is neither celeba/{IMAGE_FOLDER} nor {IMAGE_FOLDER} in it. "
+        "Unpack img_align_celeba.zip there, or name another root."
+    )
+
+
+def _find_list(base: Path, stem: str) -> Path:
+    for suffix in (".txt", ".csv"):
+        if (base / (stem + suffix)).is_file():
+            return base / (stem + suffix)
+    raise InputError(f"No {stem}.txt or {stem}.csv in {base}: put CelebA's list there, beside {IMAGE_FOLDER}.")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Number and fields of each line that is not empty; commas in a .csv, else white space."""
+    separator = "," if path.suffix == ".csv" else None
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            if fields := line.strip().split(separator):
+                yield number, fields
+
+
+def _read_partition(path: Path) -> tuple[list[str], NDArray[np.int8]]:
+    names: list[str] = []
+    partition: list[int] = []
+    for number, fields in _lines(path):
+        if number == 1 and path.suffix == ".csv":
+            continue
+        if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
+            raise InputError(f"{path}, line {number}: expected a file name and 0, 1 or 2, found {' '.join(fields)!r}.")
+        if not stays_inside(fields[0]):
+            raise InputError(f"{path}, line {number}: {fields[0]!r} is not inside {IMAGE_FOLDER}; correct the list.")
+        names.append(fields[0])
+        partition.append(int(fields[1]))
+    if not names:
+        raise InputError(f"{path} lists no images.")
+    return names, np.array(partition, dtype=np.int8)
+
+
+def _read_attributes(path: Path, names: list[str], attributes: Sequence[str]) -> NDArray[np.int8]:
+    lines = _lines(path)
+    _, header = next(lines, (0, [""]))
+    if path.suffix == ".csv":
+        header = header[1:]
+    else:  # the first line of the official list is the number of images
+        _, header = next(lines, (0, [""]))
+    if unknown := [attribute for attribute in attributes if attribute not in header]:
+        raise InputError(f"No attribute {unknown[0]!r} in {path}; it has {', '.join(header)}.")
+    columns = [header.index(attribute) for attribute in attributes]
+    row_of = {name: row for row, name in enumerate(names)}
+    values = np.zeros((len(names), len(columns)), dtype=np.int8)
+    for number, (name, *fields) in lines:
+        if len(fields) != len(header) or any(fields[column] not in ("-1", "1") for column in columns):
+            raise InputError(f"{path}, line {number}: expected a file name and {len(header)} values of -1 or 1.")
+        if name in row_of:
+            values[row_of[name]] = [int(fields[column]) for column in columns]
+    if missing := np.flatnonzero((values == 0).any(axis=1)).tolist():
+        raise InputError(f"{path} has no attributes of {names[missing[0]]} and {len(missing) - 1} more.")
+    return values

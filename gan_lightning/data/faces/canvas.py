@@ -1,0 +1,162 @@
+"""The drawing board: coordinates, soft masks, layers, and the light.
+
+A face is drawn upright in its own frame, where the eyes' midpoint is the origin, u grows to the right, v down and z
+towards the viewer, in pixels of the final picture; one affine warp then brings in roll, scale and shift. Upright, most
+shapes are products or sums of a function of u and one of v, which makes them cheap: a sum of K Gaussians is one matrix
+product. Colours are planar and linear in light; `encode` turns them into pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from gan_lightning.data.faces.parameters import Color, Face
+
+Array = npt.NDArray[Any]  # of float32: NumPy's types lose the width in mixed expressions
+
+WIDTH, HEIGHT = 178, 218  # CelebA's aligned pictures
+CENTER_X, CENTER_Y = 88.5, 111.5  # where CelebA's alignment puts the eyes' midpoint
+CANVAS_WIDTH, CANVAS_HEIGHT = 224, 264  # larger, so that the warp always finds drawn pixels
+ORIGIN_X, ORIGIN_Y = 112, 134
+EYE_X = 19.5  # half the distance of CelebA's aligned eyes
+_U: Array = (np.arange(CANVAS_WIDTH, dtype=np.float32) - ORIGIN_X)[None, :]
+_V: Array = (np.arange(CANVAS_HEIGHT, dtype=np.float32) - ORIGIN_Y)[:, None]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the canvas and its coordinates: u is (1, width), v is (height, 1)."""
+
+    rows: slice
+    columns: slice
+    u: Array
+    v: Array
+
+
+def region(left: float, right: float, top: float, bottom: float) -> Region:
+    """The rectangle of the canvas that covers the given one in the face's frame."""
+    x0, x1 = (min(max(round(edge) + ORIGIN_X, 0), CANVAS_WIDTH) for edge in (left, right + 1))
+    y0, y1 = (min(max(round(edge) + ORIGIN_Y, 0), CANVAS_HEIGHT) for edge in (top, bottom + 1))
+    rows, columns = slice(y0, y1), slice(x0, x1)
+    return Region(rows, columns, _U[:, columns], _V[rows])
+
+
+WHOLE = region(-ORIGIN_X, CANVAS_WIDTH, -ORIGIN_Y, CANVAS_HEIGHT)
+
+
+def soft(distance: Array, width: float = 1.0) -> Array:
+    """Coverage of a pixel at a signed distance inside an edge: 0 to 1 over `width` pixels."""
+    result = distance * (1 / width)
+    result += 0.5
+    return np.clip(result, 0, 1, out=result)
+
+
+def smooth(distance: Array, width: float) -> Array:
+    """As `soft`, without kinks: for wide transitions that are seen."""
+    t = soft(distance, width)
+    return t * t * (3 - 2 * t)
+
+
+def bump(distance: Array, width: float) -> Array:
+    """A bell of height 1 about 0 that is zero beyond `width`: a cheap Gaussian."""
+    t = distance * (1 / width)
+    t *= t
+    np.subtract(1, t, out=t)
+    np.maximum(t, 0, out=t)
+    return t * t
+
+
+def linear(color: Color) -> Array:
+    """An sRGB colour as (3,1,1) linear light (gamma 2, which makes encoding one square root)."""
+    return np.array([c * c for c in color], np.float32)[:, None, None]
+
+
+def blend(canvas: Array, area: Region, mask: Array, color: Array) -> None:
+    """Lay a colour, (3,1,1) or (3,h,w), over an area of the canvas where the mask says so."""
+    patch = canvas[:, area.rows, area.columns]
+    patch += mask * (color - patch)
+
+
+def darken(canvas: Array, area: Region, amount: Array, tint: tuple[float, float, float] = (0.8, 1.0, 1.05)) -> None:
+    """Take light away, by default less of the red: shadows on skin are warm."""
+    patch = canvas[:, area.rows, area.columns]
+    for channel, weight in enumerate(tint):
+        patch[channel] *= 1 - weight * amount
+
+
+def gaussians(area: Region, table: Array) -> Array:
+    """Sum of axis-aligned Gaussians; the table's rows are (amplitude, u, sigma_u, v, sigma_v)."""
+    amplitude, u0, su, v0, sv = table.T[:, :, None]
+    across = np.exp(-0.5 * ((area.u - u0) / su) ** 2)
+    down = np.exp(-0.5 * ((area.v.T - v0) / sv) ** 2) * amplitude
+    return np.matmul(down.T, across)
+
+
+def gaussian_slopes(area: Region, table: Array) -> tuple[Array, Array]:
+    """Derivatives by u and by v of `gaussians(area, table)`."""
+    amplitude, u0, su, v0, sv = table.T[:, :, None]
+    du, dv = area.u - u0, area.v.T - v0
+    across = np.exp(-0.5 * (du / su) ** 2)
+    down = np.exp(-0.5 * (dv / sv) ** 2) * amplitude
+    return down.T @ (across * (-du / su**2)), (down * (-dv / sv**2)).T @ across
+
+
+@dataclass(frozen=True)
+class Light:
+    """A key light, and the ambient light that fills the shadows."""
+
+    direction: tuple[float, float, float]  # unit vector towards the light, in (u, v, z)
+    halfway: tuple[float, float, float]  # between the light and the viewer
+    key: Array  # (3,1,1) linear
+    ambient: Array  # (3,1,1) linear
+
+    @classmethod
+    def of(cls, face: Face) -> Light:
+        """The light of a picture; the ambient part takes a little of the background's colour."""
+        rise = math.sin(face.light_elevation)
+        run = math.cos(face.light_elevation)
+        direction = (run * math.sin(face.light_azimuth), -rise, run * math.cos(face.light_azimuth))
+        length = math.sqrt(2 + 2 * direction[2])
+        halfway = (direction[0] / length, direction[1] / length, (1 + direction[2]) / length)
+        warmth = 0.07 * face.light_warmth
+        key = (0.78 + 0.36 * face.light_contrast) * np.array([1 + warmth, 1, 1 - 1.4 * warmth], np.float32)
+        room = np.array(face.background[0], np.float32) ** 2
+        ambient = (0.42 - 0.2 * face.light_contrast) * (0.9 + 0.25 * (room - room.mean()))
+        return cls(direction, halfway, key[:, None, None], ambient.astype(np.float32)[:, None, None])
+
+
+def encode(canvas: Array, face: Face) -> npt.NDArray[np.uint8]:
+    """Pixels of a canvas: gamma, then the warp of the face's roll, scale and shift.
+
+    Returns:
+        (218,178,3) uint8 RGB.
+    """
+    np.clip(canvas, 0, 1, out=canvas)
+    np.sqrt(canvas, out=canvas)
+    canvas *= 255
+    canvas += 0.5
+    upright = np.empty((CANVAS_HEIGHT, CANVAS_WIDTH, 3), np.uint8)
+    for channel in range(3):
+        upright[:, :, channel] = canvas[channel]
+    cosine, sine = math.cos(face.roll) / face.scale, math.sin(face.roll) / face.scale
+    x0, y0 = CENTER_X + face.shift_x + 0.5, CENTER_Y + face.shift_y + 0.5  # PIL counts from pixels' corners
+    matrix = (
+        *(cosine, sine, ORIGIN_X + 0.5 - cosine * x0 - sine * y0),
+        *(-sine, cosine, ORIGIN_Y + 0.5 + sine * x0 - cosine * y0),
+    )
+    warped = Image.fromarray(upright).transform(
+        (WIDTH, HEIGHT), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    return np.asarray(warped)
+
+
+def to_picture(face: Face, u: float, v: float) -> tuple[float, float]:
+    """Where a point of the face's frame lands in the picture, as `encode` warps it: (x, y) in pixels."""
+    cosine, sine = math.cos(face.roll) * face.scale, math.sin(face.roll) * face.scale
+    return CENTER_X + face.shift_x + cosine * u - sine * v, CENTER_Y + face.shift_y + sine * u + cosine * v

@@ -1,0 +1,152 @@
+"""The LightningDataModules that a configuration names: CelebA, SyntheticFaces, ImageFolder."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gan_lightning.data.base_module import ImageDataModule
+from gan_lightning.data.cache import exclusive, make_cache_dir
+from gan_lightning.data.celeba import read_celeba
+from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.folder import read_folder
+from gan_lightning.errors import InputError
+
+
+class CelebA(ImageDataModule):
+    """CelebA's aligned faces with their official split, from the official layout or Kaggle's.
+
+    Args:
+        root: The folder that holds celeba/, or that folder itself.
+        crop: Side of the centred square that is cut out of each 178x218 file: 178, 148 and 108 are usual; null for the
+            largest square, 178.
+        attributes: Names of the attributes that batches carry (Smiling, Eyeglasses, ...); their list is needed only
+            where there are some.
+        download: Download what is missing with torchvision, which needs gdown and often meets the server's quota.
+        **common: What ImageDataModule takes.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        crop: int | None = 178,
+        attributes: list[str] | None = None,
+        download: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(root, crop=crop, **common)
+        self.attributes = attributes or []
+        self.download = download
+
+    def read_files(self) -> ImageFiles:
+        """List CelebA below the root."""
+        return read_celeba(self.root, self.attributes)
+
+    def prepare_data(self) -> None:
+        """Download CelebA if told to and it is missing; then pack it."""
+        if self.download:
+            with _alone_with(self.root, self.cache_dir):
+                self._download()
+        super().prepare_data()
+
+    def _download(self) -> None:
+        try:
+            self.read_files()
+            return
+        except InputError:
+            from torchvision.datasets import CelebA as TorchvisionCelebA
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            TorchvisionCelebA(str(self.root), download=True)
+        except Exception as error:  # no gdown, no network, a quota, a page in place of a file
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise InputError(
+                f"CelebA cannot be downloaded ({reason}): fetch img_align_celeba.zip and list_eval_partition.txt by "
+                f"hand from mmlab.ie.cuhk.edu.hk/projects/CelebA.html, put them in {self.root / 'celeba'}, unzip it."
+            ) from error
+
+
+class SyntheticFaces(ImageDataModule):
+    """Faces that the package renders, in CelebA's own layout; they are made at the first use.
+
+    Args:
+        root: Folder in which celeba/ is written.
+        count: Number of faces.
+        faces_seed: Seed of the faces; `seed` is that of their order in training.
+        crop: Side of the centred square that is cut out of each 178x218 file; null for the largest square, 178.
+        attributes: Names of the attributes that batches carry (Smiling, Eyeglasses, ...).
+        **common: What ImageDataModule takes.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/synthetic",
+        *,
+        count: int = 20000,
+        faces_seed: int = 0,
+        crop: int | None = 178,
+        attributes: list[str] | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(root, crop=crop, **common)
+        if count < 1:
+            raise InputError(f"count is {count}: give 1 or more faces.")
+        self.attributes = attributes or []
+        self.count = count
+        self.faces_seed = faces_seed
+
+    def read_files(self) -> ImageFiles:
+        """List the first `count` faces below the root, which may hold more."""
+        files = read_celeba(self.root, self.attributes)
+        return replace(
+            files,
+            name="synthetic_faces",
+            names=files.names[: self.count],
+            splits={split: rows[rows < self.count] for split, rows in files.splits.items()},
+            attributes=None if files.attributes is None else files.attributes[: self.count],
+        )
+
+    def prepare_data(self) -> None:
+        """Render the faces that are missing; then pack them."""
+        from gan_lightning.data.synthesis import synthesize
+
+        with _alone_with(self.root, self.cache_dir):
+            synthesize(self.root, count=self.count, seed=self.faces_seed)
+        super().prepare_data()
+
+
+class ImageFolder(ImageDataModule):
+    """Any tree of image files (jpg, png, webp, bmp, tif), with a seeded split.
+
+    Args:
+        root: Folder of the images. Hidden files, links to folders and links out of the root are skipped.
+        split_fractions: Fractions of train, val and test, which sum to 1.
+        split_seed: Seed of the split, which depends on it and the files' names alone.
+        **common: What ImageDataModule takes.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        split_fractions: tuple[float, float, float] = (0.9, 0.05, 0.05),
+        split_seed: int = 0,
+        **common: Any,
+    ) -> None:
+        super().__init__(root, **common)
+        self.split_fractions = split_fractions
+        self.split_seed = split_seed
+
+    def read_files(self) -> ImageFiles:
+        """List the images below the root."""
+        return read_folder(self.root, self.split_fractions, self.split_seed)
+
+
+def _alone_with(root: Path, cache_dir: str | None) -> AbstractContextManager[bool]:
+    """Keep other processes, of other nodes too, from writing into the same root meanwhile."""
+    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    return exclusive(make_cache_dir(cache_dir) / f".root-{key}.lock")

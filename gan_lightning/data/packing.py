@@ -1,0 +1,264 @@
+"""Packing: decode every image of a listing once, and write a pack (see packed.py) that is complete or absent.
+
+It is written beside its place, synchronised and renamed; what a killed process leaves, the next one removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import socket
+import warnings
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from gan_lightning.data.cache import exclusive, make_cache_dir
+from gan_lightning.data.decode import CropTooLargeError, Framing, decode_image
+from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.packed import FORMAT_VERSION, PackedImages, Skipped, pack_folder
+from gan_lightning.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 64  # images decoded in one go: enough to hide the cost of a hand-over, little enough to hold many
+
+
+def pack_images(
+    files: ImageFiles,
+    *,
+    image_size: int,
+    crop: int | None,
+    channels: int,
+    cache_dir: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    num_workers: int | None = None,
+    progress: bool = True,
+) -> PackedImages:
+    """Pack a listing of images, or open the pack of it that is there already.
+
+    Safe to call from several processes at once: one packs, the others wait and open the result.
+
+    Args:
+        files: The images.
+        image_size: Height and width of the pixels.
+        crop: Side of the centred square that is kept of each file; None for the largest.
+        channels: 1 or 3.
+        cache_dir: Folder of the packs; `default_cache_dir()` if None.
+        strict: Refuse the first image that cannot be read, in place of leaving it out with a warning.
+        num_workers: Decoding threads (Pillow lets go of the interpreter lock); None for one a core, 32 at most.
+        progress: Show a progress bar on a terminal.
+
+    Raises:
+        InputError: If an argument is out of range, an image is smaller than the crop, none of the images can be read,
+            or, with `strict`, one of them cannot; if the cache cannot be written or its disk is full.
+        OSError: If a file cannot be opened for a reason of the machine's (no permission, a file system that is gone).
+    """
+    framing = Framing(image_size, crop, channels)
+    folder = pack_folder(files, framing, make_cache_dir(cache_dir))
+    packed = _open_or_none(folder)
+    if packed is None:
+        packed = _pack(files, framing, folder, strict, num_workers or min(32, _count_cores()), progress)
+    if packed.skipped:
+        _report_skipped(packed, files, strict)
+    return packed
+
+
+def describe_size(count: int, framing: Framing) -> str:
+    """Say what a pack takes, on disk and in memory: "202,599 images at 64 x 64 x 3 take 2.49 GB".
+
+    Args:
+        count: Number of images.
+        framing: Their size and channels.
+    """
+    height, width, channels = framing.shape
+    return f"{count:,} images at {height} x {width} x {channels} take {_pixel_bytes(count, framing) / 1e9:.2f} GB"
+
+
+def _pixel_bytes(count: int, framing: Framing) -> int:
+    height, width, channels = framing.shape
+    return count * height * width * channels
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _pack(
+    files: ImageFiles, framing: Framing, folder: Path, strict: bool, num_workers: int, progress: bool
+) -> PackedImages:
+    with exclusive(folder.with_name(f".{folder.name}.lock")) as alone:
+        if (packed := _open_or_none(folder)) is not None:  # another process made it while this one waited
+            return packed
+        if alone:  # then whoever began these parts is dead
+            for part in folder.parent.glob(f".{folder.name}.*.part"):
+                shutil.rmtree(part, ignore_errors=True)
+        part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
+        try:
+            part.mkdir()
+            _check_free_space(len(files), framing, folder.parent)
+            _write(files, framing, part, strict, num_workers, progress)
+            _publish(part, folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise _disk_full(len(files), framing, folder.parent) from error
+            raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        return PackedImages(folder)
+
+
+def _open_or_none(folder: Path) -> PackedImages | None:
+    try:
+        return PackedImages(folder)
+    except (FileNotFoundError, InputError):
+        return None
+
+
+def _publish(part: Path, folder: Path) -> None:
+    """Give a written pack its name, unless another process that could not be locked out has just done so."""
+    try:
+        part.rename(folder)
+    except OSError:
+        if _open_or_none(folder) is not None:
+            return
+        shutil.rmtree(folder)  # damaged: somebody else's hand, for we rename what is whole
+        part.rename(folder)
+    _sync(folder.parent)
+
+
+def _write(files: ImageFiles, framing: Framing, part: Path, strict: bool, num_workers: int, progress: bool) -> None:
+    size = describe_size(len(files), framing)
+    logger.info("Packing %s: %s on disk", files.root, size)
+    skipped: list[Skipped] = []
+    digest = hashlib.sha256()
+    shape = (len(files), *framing.shape)
+    bar = tqdm(total=len(files), desc=f"Packing {size}", unit=" images", disable=None if progress else True)
+    with (part / "pixels.npy").open("wb") as file, bar:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for pixels, unreadable in _decode_all(files, framing, num_workers):
+            if unreadable and strict:
+                raise _refusal(unreadable[0], files)
+            skipped += unreadable
+            digest.update(pixels.data)
+            file.write(pixels.data)
+            bar.update(len(pixels))
+        _flush(file)
+    if len(skipped) == len(files):
+        raise InputError(f"None of the {len(files)} images in {files.root} can be read: {_example(skipped)}.")
+    header = {
+        "format_version": FORMAT_VERSION,
+        "framing": asdict(framing),
+        "images": len(files),
+        "digest": digest.hexdigest(),
+        "skipped": skipped,
+    }
+    with (part / "pack.json").open("wb") as file:
+        file.write(json.dumps(header, indent=1).encode())
+        _flush(file)
+    _sync(part)
+
+
+def _decode_all(
+    files: ImageFiles, framing: Framing, num_workers: int
+) -> Iterator[tuple[NDArray[np.uint8], list[Skipped]]]:
+    """Decode in chunks, in order, with a bounded number of them in memory."""
+    executor = ThreadPoolExecutor(num_workers, thread_name_prefix="pack")
+    pending: deque[Future[tuple[NDArray[np.uint8], list[Skipped]]]] = deque()
+    try:
+        for start in range(0, len(files), CHUNK):
+            pending.append(executor.submit(_decode_chunk, files, framing, start))
+            if len(pending) > 2 * num_workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _decode_chunk(files: ImageFiles, framing: Framing, start: int) -> tuple[NDArray[np.uint8], list[Skipped]]:
+    names = files.names[start : start + CHUNK]
+    pixels = np.zeros((len(names), *framing.shape), dtype=np.uint8)
+    unreadable = []
+    for offset, name in enumerate(names):
+        try:
+            pixels[offset] = decode_image(files.root / name, framing)
+        except (CropTooLargeError, MemoryError):
+            raise
+        except Exception as error:
+            # A wrong byte is the image's fault. What carries an errno is the machine's (no permission, a file system
+            # that is gone for a moment), and must not be written down as the image's; but for a file that is not there.
+            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+                raise
+            unreadable.append(Skipped(start + offset, name, _reason(error)))
+    return pixels, unreadable
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image of a known format"
+    return str(error) or repr(error)
+
+
+def _report_skipped(packed: PackedImages, files: ImageFiles, strict: bool) -> None:
+    if strict:
+        raise _refusal(packed.skipped[0], files)
+    warnings.warn(
+        f"{len(packed.skipped)} of {len(files)} images in {files.root} cannot be read and are left out: "
+        f"{_example(packed.skipped)}.",
+        stacklevel=3,
+    )
+
+
+def _refusal(entry: Skipped, files: ImageFiles) -> InputError:
+    return InputError(
+        f"{files.root / entry.name} cannot be read ({entry.reason}): "
+        "repair or remove it, or leave out such images with strict: false."
+    )
+
+
+def _example(skipped: list[Skipped], count: int = 3) -> str:
+    named = ", ".join(f"{entry.name} ({entry.reason})" for entry in skipped[:count])
+    return named + (f" and {len(skipped) - count} more" if len(skipped) > count else "")
+
+
+def _check_free_space(count: int, framing: Framing, folder: Path) -> None:
+    if shutil.disk_usage(folder).free < _pixel_bytes(count, framing):
+        raise _disk_full(count, framing, folder)
+
+
+def _disk_full(count: int, framing: Framing, folder: Path) -> InputError:
+    needed, free = _pixel_bytes(count, framing), shutil.disk_usage(folder).free
+    return InputError(
+        f"The disk of {folder} is full: the packed images need {needed:,} bytes, {free:,} are free. "
+        "Free some, or set cache_dir or $GAN_LIGHTNING_CACHE."
+    )
+
+
+def _flush(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    """Make the entries of a folder durable, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,12 @@
+"""The one exception that means: what was asked for cannot be done, and here is what to do."""
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: a path, a setting, a file. Its message is one line that says what to do.
+
+    The command line prints the message alone, without a traceback.
+    """
+
+
+class DivergedError(RuntimeError):
+    """Training produced a loss that is not finite; the message names the step and the last good checkpoint."""

@@ -1,0 +1,72 @@
+"""What a module keeps of its own training: figures for the loggers, a watch for losses that are not finite, seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor, nn
+
+from gan_lightning.errors import DivergedError
+
+
+def batch_rng(seed: int, rank: int, batch: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Make the random generator of one batch: a function of its arguments alone, so a resumed run draws the same."""
+    state = np.random.SeedSequence([seed, rank, batch]).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], bar: Sequence[str] = ()) -> None:
+    """Send figures to every logger, with the G iterations as x-axis, and some of them to the progress bar.
+
+    Lightning's own logging counts batches on the x-axis, of which an iteration takes `d_steps`.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    for logger in module.loggers:
+        logger.log_metrics(values, step=module.trainer.global_step)
+    for name, value in values.items():
+        module.log(name, value, logger=False, prog_bar=name in bar)
+
+
+def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Give the network as it is now, as a function with no graph that leaves its batch-norm statistics alone."""
+    state: dict[str, Tensor] = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    state.update(network.named_parameters())
+
+    @torch.no_grad()
+    def call(inputs: Tensor) -> Tensor:
+        return cast(Tensor, torch.func.functional_call(network, state, (inputs,)))
+
+    return call
+
+
+class FiniteWatch:
+    """Remembers, on the device and without waiting for it, the first step whose losses were not finite."""
+
+    def __init__(self) -> None:
+        self._first: Tensor | None = None
+
+    def add(self, step: int, *losses: Tensor) -> None:
+        """Note the losses of a step; they stay on their device."""
+        total = torch.stack([loss.detach().float() for loss in losses]).sum()
+        step_if_bad = torch.where(total.isfinite(), math.inf, float(step))
+        self._first = step_if_bad if self._first is None else torch.minimum(self._first, step_if_bad)
+
+    def check(self, trainer: Trainer) -> None:
+        """Stop the training if a loss was not finite.
+
+        Raises:
+            DivergedError: It names the step, and the checkpoint to go back to.
+        """
+        if self._first is None or math.isinf(first := self._first.item()):
+            return
+        saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
+        good = next((path for path in saved if path), "none was written yet")
+        raise DivergedError(
+            f"a loss became NaN or infinite at step {first:.0f}; last good checkpoint: {good}. "
+            "Try a lower learning rate, gradient_clip, or another objective"
+        )

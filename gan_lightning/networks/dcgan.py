@@ -1,0 +1,148 @@
+"""The networks of DCGAN (Radford et al. 2016), for images of 16 to 256 pixels.
+
+At 64 pixels with `latent_dim` 100 and `base_channels` 64 they are, parameter for parameter and key for key, those of
+the PyTorch DCGAN tutorial, but that the discriminator ends in logits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gan_lightning.errors import InputError
+
+IMAGE_SIZES = (16, 32, 64, 128, 256)
+MAX_WIDTH = 16  # widest layer, in units of base_channels: at 256 px doubling on would cost half of all parameters
+
+GeneratorNormalization = Literal["batch", "none"]
+DiscriminatorNormalization = Literal["batch", "spectral", "none"]
+
+
+def channel_widths(image_size: int, base_channels: int) -> list[int]:
+    """Channels at 4, 8, ..., image_size / 2 pixels: `base_channels` at the largest, doubled at each step down."""
+    steps = int(math.log2(image_size)) - 2
+    return [base_channels * min(2**level, MAX_WIDTH) for level in reversed(range(steps))]
+
+
+class Generator(nn.Module):
+    """Latents to images: transposed convolutions, batch normalisation, ReLU, and tanh at the end.
+
+    The layers lie flat in `main`, three to a block; `main[3 * i : 3 * i + 3]` is block i, at 4 * 2**i pixels.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        latent_dim: int = 100,
+        base_channels: int = 64,
+        normalization: GeneratorNormalization = "batch",
+    ) -> None:
+        """Build the network, with weights drawn from N(0, 0.02).
+
+        Args:
+            image_size: Height and width of the images: 16, 32, 64, 128 or 256.
+            channels: 1 or 3.
+            latent_dim: Length of the latent vector.
+            base_channels: Channels of the layer before the last.
+            normalization: "batch" or "none".
+
+        Raises:
+            InputError: A size or a choice that is not supported.
+        """
+        super().__init__()
+        check_architecture(image_size, channels, latent_dim=latent_dim, base_channels=base_channels)
+        self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
+        batch = normalization == "batch"
+        layers: list[nn.Module] = []
+        width = latent_dim
+        for index, next_width in enumerate(channel_widths(image_size, base_channels)):
+            stride, padding = (2, 1) if index else (1, 0)  # the first block turns 1x1 into 4x4
+            layers += [
+                nn.ConvTranspose2d(width, next_width, 4, stride, padding, bias=not batch),
+                nn.BatchNorm2d(next_width) if batch else nn.Identity(),
+                nn.ReLU(inplace=True),
+            ]
+            width = next_width
+        self.main = nn.Sequential(*layers, nn.ConvTranspose2d(width, channels, 4, 2, 1, bias=not batch), nn.Tanh())
+        self.apply(initialize)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (B, latent_dim), or (B, latent_dim, 1, 1), to images (B,C,H,W) in [-1, 1]."""
+        images: Tensor = self.main(latents.reshape(len(latents), -1, 1, 1))
+        return images
+
+
+class Discriminator(nn.Module):
+    """Images to logits: strided convolutions and LeakyReLU(0.2), no normalisation on the first layer."""
+
+    def __init__(
+        self,
+        image_size: int = 64,
+        channels: int = 3,
+        base_channels: int = 64,
+        normalization: DiscriminatorNormalization = "batch",
+    ) -> None:
+        """Build the network, with weights drawn from N(0, 0.02).
+
+        Args:
+            image_size: Height and width of the images: 16, 32, 64, 128 or 256.
+            channels: 1 or 3.
+            base_channels: Channels of the first layer.
+            normalization: "batch", "spectral" (Miyato et al. 2018) or "none".
+
+        Raises:
+            InputError: A size or a choice that is not supported.
+        """
+        super().__init__()
+        check_architecture(image_size, channels, base_channels=base_channels)
+        batch = normalization == "batch"
+        layers: list[nn.Module] = []
+        width = channels
+        for index, next_width in enumerate(reversed(channel_widths(image_size, base_channels))):
+            layers.append(nn.Conv2d(width, next_width, 4, 2, 1, bias=not batch))
+            if batch and index:
+                layers.append(nn.BatchNorm2d(next_width))
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            width = next_width
+        self.main = nn.Sequential(*layers, nn.Conv2d(width, 1, 4, 1, 0, bias=not batch))
+        self.apply(initialize)
+        if normalization == "spectral":
+            for layer in self.main:
+                if isinstance(layer, nn.Conv2d):
+                    spectral_norm(layer)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B,C,H,W) in [-1, 1] to logits (B,): positive means real."""
+        logits: Tensor = self.main(images)
+        return logits.flatten()
+
+
+def check_architecture(image_size: int, channels: int, **positive: int) -> None:
+    """Refuse what the networks cannot be built for.
+
+    Raises:
+        InputError: An image size other than 16, 32, 64, 128, 256; channels other than 1 or 3; a width below 1.
+    """
+    if image_size not in IMAGE_SIZES:
+        raise InputError(f"image_size {image_size} is not supported: choose one of {', '.join(map(str, IMAGE_SIZES))}")
+    if channels not in (1, 3):
+        raise InputError(f"channels {channels} is not supported: choose 1 (grey) or 3 (colour)")
+    for name, value in positive.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, not {value}")
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw weights as DCGAN does: N(0, 0.02) for convolutions, N(1, 0.02) for scales, zero for biases."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)

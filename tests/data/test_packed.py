@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import pickle
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gan_lightning.data import decode, packing
+from gan_lightning.data.cache import default_cache_dir
+from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.folder import read_folder
+from gan_lightning.data.packed import PackedImages, open_packed
+from gan_lightning.data.packing import describe_size, pack_images
+from gan_lightning.errors import InputError
+
+Write = Callable[..., Path]
+SETTINGS = {"image_size": 16, "crop": 148, "channels": 3}
+
+
+@pytest.fixture
+def files(tmp_path: Path, make_image: Write) -> ImageFiles:
+    for number in range(9):
+        make_image(tmp_path / "images" / f"{number}.jpg", number)
+    return read_folder(tmp_path / "images")
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Callable[..., PackedImages]:
+    def call(files: ImageFiles, **settings: object) -> PackedImages:
+        return pack_images(files, **{**SETTINGS, "cache_dir": tmp_path / "cache", "progress": False, **settings})
+
+    return call
+
+
+def left_in(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_pixels_are_those_of_torchvisions_transforms(files: ImageFiles, pack: Callable[..., PackedImages]) -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    for image_size, crop, channels in [(16, 148, 3), (64, 178, 3), (24, 107, 1), (200, 108, 3)]:
+        reference = transforms.Compose(
+            [
+                transforms.CenterCrop(crop),
+                transforms.Resize((image_size, image_size), transforms.InterpolationMode.BICUBIC),
+                transforms.PILToTensor(),
+            ]
+        )
+        packed = pack(files, image_size=image_size, crop=crop, channels=channels)
+        rows = np.array([8, 0, 3])
+        for row, image in zip(rows, packed.read(rows), strict=True):
+            with Image.open(files.root / files.names[row]) as opened:
+                expected = reference(opened.convert("RGB" if channels == 3 else "L"))
+            torch.testing.assert_close(image, expected, rtol=0, atol=0)
+
+
+def test_without_a_crop_the_largest_square_is_kept(tmp_path: Path, make_image: Write, pack: Write) -> None:
+    path = make_image(tmp_path / "images" / "wide.png", 0, size=(90, 41))
+    packed = pack(read_folder(path.parent), crop=None)
+    with Image.open(path) as image:
+        expected = np.asarray(image.crop((24, 0, 65, 41)).resize((16, 16), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(packed.read(np.array([0]))[0].permute(1, 2, 0).numpy(), expected)
+
+
+def test_a_batch_is_channels_last_and_its_own(files: ImageFiles, pack: Write) -> None:
+    packed = pack(files)
+    batch = packed.read(np.array([1, 2]))
+    assert batch.dtype == torch.uint8
+    assert batch.shape == (2, 3, 16, 16)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    before = batch.clone()
+    batch.zero_()
+    torch.testing.assert_close(packed.read(np.array([1, 2])), before)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("RGBA", "png"), ("CMYK", "jpg"), ("RGB", "webp")])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_mode_becomes_the_channels_asked_for(
+    tmp_path: Path, make_image: Write, mode: str, suffix: str, channels: int
+) -> None:
+    path = make_image(tmp_path / f"x.{suffix}", 1, size=(16, 16), mode=mode)
+    with Image.open(path) as image:
+        assert image.mode == mode
+        expected = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(16, 16, channels)
+    np.testing.assert_array_equal(decode.decode_image(path, decode.Framing(16, None, channels)), expected)
+
+
+def test_palette_and_16_bit_images_keep_their_colours(tmp_path: Path) -> None:
+    colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], dtype=np.uint8)
+    Image.fromarray(colours).quantize(4).save(tmp_path / "palette.png")
+    ramp = np.array([[0, 256], [32768, 65535]], dtype=np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    decoded = decode.decode_image(tmp_path / "palette.png", decode.Framing(2, None, 3))
+    np.testing.assert_array_equal(decoded, colours)
+    decoded = decode.decode_image(tmp_path / "deep.png", decode.Framing(2, None, 1))
+    np.testing.assert_array_equal(decoded[..., 0], [[0, 1], [128, 255]])
+
+
+def test_exif_orientation_is_applied(tmp_path: Path, make_image: Write) -> None:
+    path = make_image(tmp_path / "x.png", 3, size=(20, 20))
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+        image.save(tmp_path / "turned.png", exif=exif)
+    upright, turned = (
+        decode.decode_image(tmp_path / name, decode.Framing(20, None, 3)) for name in ("x.png", "turned.png")
+    )
+    np.testing.assert_array_equal(turned, np.rot90(upright, k=-1))
+
+
+def test_a_pack_is_reused_until_a_file_changes(files: ImageFiles, pack: Write, make_image: Write) -> None:
+    first = pack(files)
+    made = (first.folder / "pixels.npy").stat().st_mtime_ns
+    assert (pack(files).folder / "pixels.npy").stat().st_mtime_ns == made
+    make_image(files.root / "4.jpg", seed=99)
+    os.utime(files.root / "4.jpg", ns=(1, 1))
+    second = pack(files)
+    assert second.folder != first.folder
+    changed = (second.read(files_rows := np.arange(9)) != first.read(files_rows)).flatten(1).any(1)
+    assert changed.nonzero().flatten().tolist() == [4]
+    assert second.digest != first.digest
+
+
+def test_every_setting_gives_another_pack(files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = [{}, {"image_size": 8}, {"crop": 108}, {"crop": None}, {"channels": 1}]
+    folders = {pack(files, **settings).folder for settings in variants}
+    monkeypatch.setattr("PIL.__version__", "999.0")
+    assert len(folders | {pack(files).folder}) == 6
+
+
+def test_digest_is_of_the_pixels_alone(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+    first = pack(files)
+    os.utime(files.root / "0.jpg", ns=(5, 5))
+    second = pack(files, num_workers=3)
+    assert second.folder != first.folder
+    assert second.digest == first.digest
+
+
+def test_chunks_and_workers_do_not_change_the_pixels(
+    files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = pack(files, num_workers=1)
+    monkeypatch.setattr(packing, "CHUNK", 2)
+    many = pack(files, num_workers=4, cache_dir=tmp_path / "other")
+    torch.testing.assert_close(one.read(one.rows), many.read(many.rows), rtol=0, atol=0)
+    assert one.digest == many.digest
+
+
+def break_some(files: ImageFiles) -> None:
+    content = (files.root / "2.jpg").read_bytes()
+    (files.root / "2.jpg").write_bytes(content[: len(content) // 2])
+    (files.root / "5.jpg").write_bytes(b"not an image")
+    (files.root / "7.jpg").unlink()
+
+
+def test_unreadable_images_are_left_out_and_named(files: ImageFiles, pack: Write) -> None:
+    break_some(files)
+    for _ in range(2):  # packed, and found packed
+        with pytest.warns(
+            UserWarning, match=r"3 of 9 images .* 2\.jpg \(.*truncated.*\), 5\.jpg \(.*\), 7\.jpg \(.*missing"
+        ):
+            packed = pack(files)
+    assert [entry.row for entry in packed.skipped] == [2, 5, 7]
+    assert packed.rows.tolist() == [0, 1, 3, 4, 6, 8]
+    assert (packed.read(packed.rows).flatten(1).float().std(1) > 0).all()
+
+
+def test_strict_refuses_the_first_unreadable_image(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+    break_some(files)
+    with pytest.raises(InputError, match=r"2\.jpg cannot be read .*strict: false"):
+        pack(files, strict=True)
+    assert left_in(tmp_path / "cache") == []
+    with pytest.warns(UserWarning, match="3 of 9"):
+        pack(files)
+    with pytest.raises(InputError, match=r"2\.jpg cannot be read"):  # also where they were left out before
+        pack(files, strict=True)
+
+
+def test_a_repaired_image_comes_back(files: ImageFiles, pack: Write, make_image: Write) -> None:
+    (files.root / "7.jpg").unlink()
+    with pytest.warns(UserWarning, match="1 of 9"):
+        pack(files)
+    make_image(files.root / "7.jpg", 7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(pack(files).rows) == 9
+
+
+def test_nothing_readable_is_an_error(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+    for name in files.names:
+        (files.root / name).write_bytes(b"")
+    with pytest.raises(InputError, match="None of the 9 images"):
+        pack(files)
+    assert left_in(tmp_path / "cache") == []
+
+
+def test_a_bomb_is_not_decoded(files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (4000, 4000)).save(files.root / "1.jpg", format="PNG")
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1_000_000)
+    with pytest.warns(UserWarning, match=r"1\.jpg \(4000 x 4000 pixels are more than the limit"):
+        pack(files)
+
+
+def test_a_crop_that_does_not_fit_is_an_error(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"0\.jpg is 178 x 218, smaller than the crop of 179"):
+        pack(files, crop=179)
+    assert left_in(tmp_path / "cache") == []
+
+
+def test_a_fault_of_the_machine_is_not_blamed_on_the_image(
+    files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, framing: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(packing, "decode_image", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        pack(files)
+
+
+@pytest.mark.parametrize("damage", ["no header", "half a header", "half the pixels", "no pixels", "other version"])
+def test_a_damaged_pack_is_not_used(files: ImageFiles, pack: Write, damage: str) -> None:
+    packed = pack(files)
+    expected = packed.read(packed.rows)
+    header, pixels = packed.folder / "pack.json", packed.folder / "pixels.npy"
+    if damage == "no header":
+        header.unlink()
+    elif damage == "half a header":
+        header.write_text(header.read_text()[:50])
+    elif damage == "half the pixels":
+        os.truncate(pixels, 1000)
+    elif damage == "no pixels":
+        pixels.unlink()
+    else:
+        header.write_text(json.dumps({**json.loads(header.read_text()), "format_version": 0}))
+    with pytest.raises(InputError):
+        open_packed(files, **SETTINGS, cache_dir=packed.folder.parent)
+    again = pack(files)
+    torch.testing.assert_close(again.read(again.rows), expected, rtol=0, atol=0)
+
+
+def test_what_a_dead_process_left_is_removed(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+    packed = pack(files)
+    part = packed.folder.with_name(f".{packed.folder.name}.host-1.part")
+    packed.folder.rename(part)
+    with pytest.raises(InputError, match="not packed"):
+        open_packed(files, **SETTINGS, cache_dir=tmp_path / "cache")
+    pack(files)
+    assert left_in(tmp_path / "cache") == [packed.folder.name]
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(
+    files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_flush", full)
+        with pytest.raises(InputError, match=r"is full: the packed images need 6,912 bytes"):
+            pack(files)
+    with monkeypatch.context() as patch:
+        patch.setattr(packing.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+        with pytest.raises(InputError, match=r"need 6,912 bytes, 100 are free"):
+            pack(files)
+    assert left_in(tmp_path / "cache") == []
+
+
+def pack_in_child(arguments: tuple[Path, Path]) -> tuple[str, str]:
+    root, cache = arguments
+    packed = pack_images(read_folder(root), **SETTINGS, cache_dir=cache, num_workers=1, progress=False)
+    return str(packed.folder), packed.digest
+
+
+def test_two_processes_at_once_make_one_pack(files: ImageFiles, pack: Write, tmp_path: Path, make_image: Write) -> None:
+    for number in range(100, 300):
+        make_image(files.root / f"{number}.jpg", number)
+    cache = tmp_path / "shared"
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        results = pool.map(pack_in_child, [(files.root, cache)] * 2, chunksize=1)
+    assert results[0] == results[1]
+    assert left_in(cache) == [Path(results[0][0]).name]
+    assert results[0][1] == pack(read_folder(files.root)).digest
+
+
+def pack_slowly(root: Path, cache: Path) -> None:
+    decode_image = packing.decode_image
+    packing.decode_image = lambda *arguments: time.sleep(0.5) or decode_image(*arguments)
+    pack_in_child((root, cache))
+
+
+def test_a_killed_packing_starts_again_cleanly(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    child = multiprocessing.get_context("spawn").Process(target=pack_slowly, args=(files.root, cache))
+    child.start()
+    deadline = time.monotonic() + 60
+    while not (parts := list(cache.glob(".*.part/pixels.npy"))) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.kill()
+    child.join()
+    assert [path.parent.name for path in parts] == left_in(cache)
+    packed = pack(files)
+    assert left_in(cache) == [packed.folder.name]
+    assert len(packed.rows) == 9
+
+
+def test_without_locks_the_first_to_finish_wins(
+    files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = packing._write
+
+    def write_while_another_does(*arguments: object) -> None:
+        monkeypatch.setattr(packing, "_write", write)
+        monkeypatch.setattr(packing.os, "getpid", lambda: 1)
+        pack(files)
+        write(*arguments)
+
+    monkeypatch.setattr("gan_lightning.data.cache._lock", lambda *_: False)
+    monkeypatch.setattr(packing, "_write", write_while_another_does)
+    packed = pack(files)
+    assert left_in(tmp_path / "cache") == [packed.folder.name]
+
+
+def test_pickles_as_a_path(files: ImageFiles, pack: Write) -> None:
+    packed = pack(files)
+    content = pickle.dumps(packed)
+    assert len(content) < 1000
+    torch.testing.assert_close(pickle.loads(content).read(packed.rows), packed.read(packed.rows))
+
+
+def test_the_source_is_not_touched(files: ImageFiles, pack: Write) -> None:
+    def snapshot() -> dict[str, tuple[int, bytes]]:
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files.root.iterdir()}
+
+    before = snapshot()
+    pack(files)
+    assert snapshot() == before
+
+
+def test_size_is_stated_for_celeba() -> None:
+    assert describe_size(202_599, decode.Framing(64, 178, 3)) == "202,599 images at 64 x 64 x 3 take 2.49 GB"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"image_size": 0}, "image_size is 0"), ({"crop": 0}, "crop is 0"), ({"channels": 2}, "channels is 2")],
+)
+def test_settings_out_of_range_are_refused(files: ImageFiles, pack: Write, settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pack(files, **settings)
+
+
+def test_a_cache_that_cannot_be_made_is_said(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"Cannot make the cache folder .*GAN_LIGHTNING_CACHE"):
+        pack(files, cache_dir=tmp_path / "file" / "cache")
+
+
+def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAN_LIGHTNING_CACHE", "/own")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert default_cache_dir() == Path("/own")
+    monkeypatch.delenv("GAN_LIGHTNING_CACHE")
+    assert default_cache_dir() == Path("/xdg/gan-lightning")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache_dir() == Path.home() / ".cache/gan-lightning"

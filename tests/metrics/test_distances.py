@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from gan_lightning.metrics import (
+    FeatureExtractor,
+    FeatureStatistics,
+    accumulate,
+    frechet_distance,
+    gather,
+    inception_score,
+    kernel_distance,
+    rank_batches,
+)
+from gan_lightning.metrics.statistics import image_order
+
+CPU = torch.device("cpu")
+
+
+class Pixels(FeatureExtractor):
+    """The pixels themselves as features."""
+
+    name = "pixels"
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1).float()
+
+
+class Vectors(Pixels):
+    """Takes feature vectors for images: for distributions that no image has."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+def statistics(features: Tensor, keep_features: bool = False) -> FeatureStatistics:
+    return accumulate(Vectors(features.shape[1]), features.split(64), CPU, keep_features)
+
+
+def scipy_frechet(real: Tensor, fake: Tensor) -> float:
+    """The formula as in Heusel et al.'s own program, in float64."""
+    real_, fake_ = real.double().numpy(), fake.double().numpy()
+    cov_real, cov_fake = np.cov(real_, rowvar=False), np.cov(fake_, rowvar=False)
+    root = scipy.linalg.sqrtm(cov_real @ cov_fake).real
+    shift = real_.mean(0) - fake_.mean(0)
+    return float(shift @ shift + np.trace(cov_real + cov_fake - 2 * root))
+
+
+def test_frechet_distance_agrees_with_scipy() -> None:
+    rng = torch.Generator().manual_seed(0)
+    mixing = torch.randn(2, 24, 24, generator=rng)
+    real = torch.randn(400, 24, generator=rng) @ mixing[0] + 3
+    fake = torch.randn(300, 24, generator=rng) @ mixing[1]
+    distance = frechet_distance(statistics(real), statistics(fake))
+    assert distance == pytest.approx(scipy_frechet(real, fake), rel=1e-6)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (2.0, 1.0), (0.0, 3.0), (-1.5, 0.5)])
+def test_frechet_distance_of_gaussians_in_closed_form(shift: float, scale: float) -> None:
+    """Between X and scale X + shift: |shift + (scale - 1) mu|^2 + (scale - 1)^2 tr(S), with X's own mu and S."""
+    features = torch.randn(500, 8, generator=torch.Generator().manual_seed(1))
+    mean, covariance = features.double().mean(0), torch.cov(features.double().T)
+    expected = (shift + (scale - 1) * mean).square().sum() + (scale - 1) ** 2 * covariance.trace()
+    distance = frechet_distance(statistics(features), statistics(features * scale + shift))
+    assert distance == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
+
+
+def test_sums_are_torchmetrics_states() -> None:
+    images = torch.randint(0, 256, (50, 1, 3, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    measured = accumulate(Pixels(9), images.split(16), CPU, keep_features=True)
+    pixels = images.flatten(1).double()
+    assert torch.equal(measured.features_sum, pixels.sum(0))
+    assert torch.equal(measured.features_cov_sum, pixels.T @ pixels)
+    assert int(measured.num_samples) == 50
+    assert measured.features is not None
+    assert torch.equal(measured.features, pixels.float())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [101, 16, 5])
+def test_ranks_share_every_image_once(world_size: int, count: int) -> None:
+    shares = [list(rank_batches(count, 16, rank, world_size)) for rank in range(world_size)]
+    assert sorted(batch for share in shares for batch in share) == list(rank_batches(count, 16))
+    images = [image for _, start, stop in rank_batches(count, 16) for image in range(start, stop)]
+    assert images == list(range(count))
+    concatenated = torch.tensor([i for share in shares for _, start, stop in share for i in range(start, stop)])
+    assert torch.equal(concatenated[image_order(count, 16, world_size)], torch.arange(count))
+
+
+def test_two_shares_add_up_to_one() -> None:
+    features = torch.randn(101, 6, generator=torch.Generator().manual_seed(2))
+    extractor = Vectors(6)
+    whole = statistics(features)
+    parts = [
+        accumulate(extractor, (features[start:stop] for _, start, stop in rank_batches(101, 8, rank, 2)), CPU)
+        for rank in range(2)
+    ]
+    total = FeatureStatistics(
+        parts[0].features_sum + parts[1].features_sum,
+        parts[0].features_cov_sum + parts[1].features_cov_sum,
+        parts[0].num_samples + parts[1].num_samples,
+    )
+    other = statistics(torch.randn(101, 6, generator=torch.Generator().manual_seed(3)))
+    assert frechet_distance(other, total) == pytest.approx(frechet_distance(other, whole), rel=1e-9)
+
+
+def test_a_missing_image_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="measured 10 images where 11"):
+        gather(statistics(torch.randn(10, 2)), 11, 4)
+
+
+def test_kernel_distance_is_the_unbiased_estimator() -> None:
+    rng = torch.Generator().manual_seed(4)
+    real, fake = torch.randn(40, 5, generator=rng), torch.randn(40, 5, generator=rng) + 1
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a.double() @ b.double().T / 5 + 1) ** 3
+
+    k_rr, k_ff, k_rf = kernel(real, real), kernel(fake, fake), kernel(real, fake)
+    within = (k_rr.sum() - k_rr.trace() + k_ff.sum() - k_ff.trace()) / (40 * 39)
+    expected = within - 2 * k_rf.mean()
+    # A subset of all images is the whole set, whatever the permutation.
+    assert kernel_distance(real, fake, subsets=3) == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_inception_score_of_certain_and_of_uniform_classes() -> None:
+    certain = 50 * torch.eye(8).repeat(100, 1)
+    assert inception_score(certain, splits=1) == pytest.approx(8, rel=1e-3)
+    assert inception_score(torch.zeros(100, 8)) == pytest.approx(1, rel=1e-5)
+
+
+def test_scores_are_seeded_and_leave_the_random_state_alone() -> None:
+    rng = torch.Generator().manual_seed(5)
+    real, fake = torch.randn(90, 4, generator=rng), torch.randn(90, 4, generator=rng)
+    before = torch.get_rng_state()
+    distances = [kernel_distance(real, fake, subsets=2, subset_size=30, seed=seed) for seed in (0, 0, 1)]
+    scores = [inception_score(fake, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(before, torch.get_rng_state())
+    assert distances[0] == distances[1] != distances[2]
+    assert scores[0] == scores[1] != scores[2]
+
+
+def test_autocast_is_off_in_the_extractor() -> None:
+    class Linear(Vectors):
+        def forward(self, images: Tensor) -> Tensor:
+            return images @ torch.eye(6)
+
+    features = torch.randn(50, 6, generator=torch.Generator().manual_seed(6))
+    plain = accumulate(Linear(6), [features], CPU)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = accumulate(Linear(6), [features], CPU)
+        assert frechet_distance(plain, cast) == pytest.approx(0, abs=1e-9)
+    assert torch.equal(plain.features_cov_sum, cast.features_cov_sum)

@@ -1,0 +1,39 @@
+"""The pixel range and pictures, against definitions and Pillow."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from gan_lightning.images import make_grid, to_float, to_uint8, write_png
+
+
+def test_every_pixel_value_survives_the_round_trip():
+    pixels = torch.arange(256, dtype=torch.uint8)
+    floats = to_float(pixels)
+    assert floats.min() == -1
+    assert floats.max() == 1
+    assert to_uint8(floats).equal(pixels)
+
+
+def test_rounds_to_the_nearest_and_clamps():
+    values = torch.tensor([-7.0, -1 + 0.4 * 2 / 255, -1 + 0.6 * 2 / 255, 7.0])
+    assert to_uint8(values).tolist() == [0, 0, 1, 255]
+
+
+def test_grid_puts_each_image_in_its_place():
+    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 4, 6)
+    grid = make_grid(images, columns=3, padding=1)
+    assert grid.shape == (3, 2 * 5 + 1, 3 * 7 + 1)
+    for index in range(5):
+        top, left = 1 + index // 3 * 5, 1 + index % 3 * 7
+        assert (grid[:, top : top + 4, left : left + 6] == index).all()
+    assert (grid[:, 6:, 15:] == 255).all()  # the place of the sixth is empty
+
+
+def test_png_holds_the_pixels(tmp_path):
+    for channels in (1, 3):
+        image = torch.randint(0, 256, (channels, 5, 7), dtype=torch.uint8)
+        write_png(tmp_path / "made" / "image.png", image)
+        read = np.atleast_3d(np.asarray(Image.open(tmp_path / "made" / "image.png")))
+        assert np.array_equal(read, image.permute(1, 2, 0).numpy())
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["image.png"]

@@ -1,0 +1,121 @@
+"""Objectives against closed forms and torch's own losses; penalties against gradients by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gan_lightning.objectives import OBJECTIVES, Penalties, one_centred_penalty, zero_centred_penalty
+
+torch.manual_seed(0)
+REAL, FAKE = torch.randn(50, dtype=torch.float32) * 3, torch.randn(50, dtype=torch.float32) * 3
+LARGE = torch.full((4,), 200.0)
+
+
+def probabilities():
+    return REAL.double().sigmoid(), FAKE.double().sigmoid()
+
+
+def expected_losses(name):
+    """The losses as the papers write them, on probabilities, in float64."""
+    p_real, p_fake = probabilities()
+    real, fake = REAL.double(), FAKE.double()
+    cross_entropy = -(p_real.log().mean() + (1 - p_fake).log().mean())
+    return {
+        "saturating": (cross_entropy, (1 - p_fake).log().mean()),
+        "non_saturating": (cross_entropy, -p_fake.log().mean()),
+        "bce_mse": (cross_entropy, ((1 - p_fake) ** 2).mean()),
+        "least_squares": ((((real - 1) ** 2).mean() + (fake**2).mean()) / 2, ((fake - 1) ** 2).mean() / 2),
+        "hinge": ((1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean(), -fake.mean()),
+        "wasserstein": (fake.mean() - real.mean(), -fake.mean()),
+        "relativistic": (-(real - fake).sigmoid().log().mean(), -(fake - real).sigmoid().log().mean()),
+    }[name]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_losses_equal_their_definition(name):
+    expected_d, expected_g = expected_losses(name)
+    torch.testing.assert_close(OBJECTIVES[name].discriminator(REAL, FAKE).double(), expected_d, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(OBJECTIVES[name].generator(FAKE, REAL).double(), expected_g, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["saturating", "non_saturating", "bce_mse"])
+def test_smoothed_cross_entropy_equals_torchs(name):
+    expected = F.binary_cross_entropy_with_logits(REAL, torch.full_like(REAL, 0.9))
+    expected += F.binary_cross_entropy_with_logits(FAKE, torch.zeros_like(FAKE))
+    torch.testing.assert_close(OBJECTIVES[name].discriminator(REAL, FAKE, 0.9), expected)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_losses_stay_finite_and_float32(name):
+    for logits in (LARGE, -LARGE, LARGE.bfloat16(), LARGE.half()):
+        for loss in (OBJECTIVES[name].discriminator(logits, -logits), OBJECTIVES[name].generator(logits, -logits)):
+            assert loss.isfinite()
+            assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_step_along_the_gradient_pleases_each_player(name):
+    """D's gradient raises logits of reals and lowers those of fakes; G's raises those of fakes."""
+    real, fake = torch.tensor([0.1, -0.2]).requires_grad_(), torch.tensor([0.2, 0.3]).requires_grad_()
+    grad_real, grad_fake = torch.autograd.grad(OBJECTIVES[name].discriminator(real, fake), (real, fake))
+    (grad_g,) = torch.autograd.grad(OBJECTIVES[name].generator(fake, real), fake)
+    assert (grad_real < 0).all()
+    assert (grad_fake > 0).all()
+    assert (grad_g < 0).all()
+
+
+def test_score_is_a_probability_only_where_there_is_one():
+    logits = torch.tensor([0.0, 0.0])
+    assert OBJECTIVES["non_saturating"].score(logits) == 0.5
+    assert OBJECTIVES["hinge"].score(logits + 3) == 3
+
+
+def quadratic(images):
+    """D(x) = |x|^2 / 2, whose gradient is x."""
+    return images.flatten(1).square().sum(1) / 2
+
+
+def test_zero_centred_penalty_equals_the_gradient_by_hand():
+    images = torch.randn(5, 3, 4, 4)
+    torch.testing.assert_close(zero_centred_penalty(quadratic, images), images.flatten(1).square().sum(1).mean() / 2)
+
+
+def test_zero_centred_penalty_of_a_linear_discriminator_has_the_right_double_gradient():
+    """D(x) = w.x: the penalty is |w|^2 / 2, its gradient w."""
+    weight = torch.randn(48, requires_grad=True)
+    penalty = zero_centred_penalty(lambda images: images.flatten(1) @ weight, torch.randn(5, 3, 4, 4))
+    penalty.backward()
+    torch.testing.assert_close(weight.grad, weight.detach())
+
+
+def test_one_centred_penalty_of_a_linear_discriminator_ignores_where():
+    weight = torch.randn(48)
+    penalty = one_centred_penalty(lambda x: x.flatten(1) @ weight, torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4))
+    torch.testing.assert_close(penalty, (weight.norm() - 1) ** 2)
+
+
+def test_one_centred_penalty_looks_between_reals_and_fakes():
+    """With D = |x|^2 / 2 the norm at a point is its length: between 1 and 3 for points of those lengths on a ray."""
+    direction = F.normalize(torch.randn(400, 48)).reshape(400, 3, 4, 4)
+    rng = torch.Generator().manual_seed(0)
+    penalty = one_centred_penalty(quadratic, direction, 3 * direction, rng)
+    assert penalty.item() == pytest.approx(4 / 3, rel=0.15)  # E[(2u)^2] for uniform u
+
+
+def test_penalties_are_float32_under_autocast():
+    images = torch.randn(2, 3, 4, 4)
+    plain = zero_centred_penalty(quadratic, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert zero_centred_penalty(quadratic, images) == plain
+
+
+def test_penalties_add_up():
+    real, fake = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
+    total = Penalties(r1=2.0, r2=3.0)(quadratic, real, fake)
+    torch.testing.assert_close(
+        total, 2 * zero_centred_penalty(quadratic, real) + 3 * zero_centred_penalty(quadratic, fake)
+    )
+    assert not Penalties()
+    assert math.isclose(Penalties()(quadratic, real, fake), 0)
