@@ -45,10 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gan_lightning.cli import run  # imports torch and lightning
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv
-    except (InputError, DivergedError) as error:
-        print(f"gan-lightning: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+    except (ValueError, DivergedError) as error:
+        cause = mistake_behind(error)
+        if cause is None:
+            raise
+        print(f"gan-lightning: error: {cause}", file=sys.stderr)
+        return 2 if isinstance(cause, InputError) else 1
     return 0
+
+
+def mistake_behind(error: BaseException | None) -> InputError | DivergedError | None:
+    """Find the error that is meant for the user: jsonargparse wraps those of constructors in errors of its own."""
+    while error is not None and not isinstance(error, InputError | DivergedError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def synthesize(arguments: Sequence[str]) -> int:

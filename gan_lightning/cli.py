@@ -115,6 +115,10 @@ class GanCLI(LightningCLI):
             options.checkpoint.dirpath = str(folder / "checkpoints")
         if options.checkpoint.monitor is None:
             options.checkpoint.monitor = "val/fid" if options.evaluation.extractor == "inception" else "val/fd_random"
+        for logger in loggers_of(options.trainer):
+            for argument, value in (("save_dir", str(folder)), ("name", folder.name)):
+                if logger.get("init_args", {}).get(argument) in (".", "lightning_logs", None):
+                    logger["init_args"][argument] = value
         config_file = "config.yaml"
         if rank_zero_only.rank == 0:
             config_file = claim_folder(folder, options.get("ckpt_path"))
@@ -132,8 +136,16 @@ class GanCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def before_predict(self) -> None:
-        """Tell the model how many images to draw."""
-        self.model.num_samples = self.options.num_samples
+        """Tell a model that draws images how many; it needs no data."""
+        if hasattr(self.model, "num_samples"):
+            self.model.num_samples = self.options.num_samples
+            self.datamodule = None
+
+
+def loggers_of(trainer: Namespace) -> list[Namespace]:
+    """Give the loggers of a configuration, which holds none, one, a list of them, or a boolean."""
+    given = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    return [logger for logger in given if isinstance(logger, Namespace) and "init_args" in logger]
 
 
 def run_folder(root: str | None, name: str | None, command: str) -> Path:

@@ -97,7 +97,8 @@ class GenerationMetrics(Callback):
         Raises:
             InputError: Too few images in the split, no Inception weights, or no data module.
         """
-        if stage == "predict":
+        self._evaluator = None
+        if stage == "predict" or (stage == "fit" and trainer.limit_val_batches == 0):
             return
         split = self._split("test" if stage == "test" else "val")
         available = len(_source(trainer).real_images(split))
@@ -120,7 +121,7 @@ class GenerationMetrics(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the untrained networks, whose value the later ones are compared with."""
-        if trainer.global_step == 0:
+        if trainer.global_step == 0 and self._evaluator is not None:
             values = self._measure(trainer, pl_module, "val")
             # `pl_module.log` is not allowed in this hook.
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})

@@ -20,7 +20,7 @@ from gan_lightning.data.packing import pack_images
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_float
 
-SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
 
 class ImageDataModule(L.LightningDataModule):
@@ -36,7 +36,7 @@ class ImageDataModule(L.LightningDataModule):
         crop: Side of the centred square that is cut out of each file before it is resized, in pixels of the file; null
             for the largest square.
         batch_size: Images in a training batch, on each device.
-        eval_batch_size: The most images in a batch of validation, test and prediction; batch_size if null.
+        eval_batch_size: The most images in a batch of validation and test; batch_size if null.
         flip: Mirror each training image left to right with probability one half.
         num_workers: Processes that read batches of packed images; reading is so quick that 0 is enough.
         cache_dir: Folder of the packed images; if null, $GAN_LIGHTNING_CACHE, or gan-lightning in the user's cache.
@@ -95,7 +95,7 @@ class ImageDataModule(L.LightningDataModule):
         """Open the packed images, and refuse what could not train.
 
         Args:
-            stage: "fit", "validate", "test" or "predict"; None checks no split.
+            stage: "fit", "validate" or "test"; any other checks no split.
 
         Raises:
             InputError: If a split that the stage needs is empty, or smaller than a batch on each device.
@@ -169,10 +169,6 @@ class ImageDataModule(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The test split in order, each image once over all ranks."""
         return self._loader("test", self.eval_batch_size)
-
-    def predict_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """The test split in order, each image once over all ranks."""
-        return self.test_dataloader()
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Flip, and map to [-1, 1], on the device: a quarter of the bytes cross to it, and no core of the host works.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")
+_PLAIN = re.compile(r"\w+(\.\w+)*\Z", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,8 @@ def stays_inside(name: str) -> bool:
     Args:
         name: The path, as a list or an archive gives it.
     """
+    if _PLAIN.match(name):  # the usual case, a hundred times quicker
+        return True
     if not name or "\0" in name:
         return False
     paths = PurePosixPath(name), PureWindowsPath(name)

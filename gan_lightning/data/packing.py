@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 
 CHUNK = 64  # images decoded in one go: enough to hide the cost of a hand-over, little enough to hold many
 
+# Threads, for Pillow decodes and resizes without the interpreter lock. Processes would gain on many cores with small
+# images alone, and would run a script that lacks `if __name__ == "__main__":` again in each of them.
+MAX_THREADS = 16  # beyond, they wait for the lock
+
 
 def pack_images(
     files: ImageFiles,
@@ -58,7 +62,7 @@ def pack_images(
         channels: 1 or 3.
         cache_dir: Folder of the packs; `default_cache_dir()` if None.
         strict: Refuse the first image that cannot be read, in place of leaving it out with a warning.
-        num_workers: Decoding threads (Pillow lets go of the interpreter lock); None for one a core, 32 at most.
+        num_workers: Decoding threads; None for one a core, up to `MAX_THREADS`.
         progress: Show a progress bar on a terminal.
 
     Raises:
@@ -70,7 +74,7 @@ def pack_images(
     folder = pack_folder(files, framing, make_cache_dir(cache_dir))
     packed = _open_or_none(folder)
     if packed is None:
-        packed = _pack(files, framing, folder, strict, num_workers or min(32, _count_cores()), progress)
+        packed = _pack(files, framing, folder, strict, num_workers or min(MAX_THREADS, _count_cores()), progress)
     if packed.skipped:
         _report_skipped(packed, files, strict)
     return packed

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from gan_lightning.data.faces import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks, render_face, sample_face
 
@@ -23,7 +23,7 @@ MARKER = "synthetic.json"
 IMAGES = "img_align_celeba"
 LISTS = ("list_attr_celeba.txt", "list_eval_partition.txt", "list_landmarks_align_celeba.txt", "identity_CelebA.txt")
 _CHUNK = 50  # images a worker renders between two reports
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class _Row(NamedTuple):

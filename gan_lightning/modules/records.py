@@ -64,8 +64,11 @@ class FiniteWatch:
         """
         if self._first is None or math.isinf(first := self._first.item()):
             return
-        saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
-        good = next((path for path in saved if path), "none was written yet")
+        callbacks = trainer.checkpoint_callbacks
+        paths = [
+            getattr(callback, name, "") for name in ("last_model_path", "best_model_path") for callback in callbacks
+        ]
+        good = next((path for path in paths if path), "none was written yet")
         raise DivergedError(
             f"a loss became NaN or infinite at step {first:.0f}; last good checkpoint: {good}. "
             "Try a lower learning rate, gradient_clip, or another objective"

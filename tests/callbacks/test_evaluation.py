@@ -255,13 +255,20 @@ def test_loggers_get_steps_the_untrained_value_and_the_protocol(
 
 def test_resumed_run_measures_no_untrained_value(tmp_path: Path) -> None:
     module = FakeModule()
-    first = make_trainer(make_metrics(), tmp_path, max_epochs=1, limit_val_batches=0)
+    first = make_trainer(make_metrics(), tmp_path, max_epochs=1, check_val_every_n_epoch=9)
     first.fit(module, FakeData())
+    assert sum(module.counts) == COUNT
     first.save_checkpoint(tmp_path / "last.ckpt")
     module.counts.clear()
-    second = make_trainer(make_metrics(), tmp_path, max_epochs=2, limit_val_batches=0)
+    second = make_trainer(make_metrics(), tmp_path, max_epochs=2, check_val_every_n_epoch=9)
     second.fit(module, FakeData(), ckpt_path=tmp_path / "last.ckpt")
     assert second.global_step == 8
+    assert not module.counts
+
+
+def test_without_validation_nothing_is_measured(tmp_path: Path) -> None:
+    module = FakeModule()
+    make_trainer(make_metrics(num_images=10**6), tmp_path, max_epochs=1, limit_val_batches=0).fit(module, FakeData())
     assert not module.counts
 
 

@@ -46,7 +46,7 @@ class Recorder(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 1, 1))
-        self.seen: dict[str, list[tuple[int, list[int]]]] = {"train": [], "val": [], "test": [], "predict": []}
+        self.seen: dict[str, list[tuple[int, list[int]]]] = {"train": [], "val": [], "test": []}
         self.image: Tensor | None = None
 
     def step(self, kind: str, batch: dict[str, Tensor]) -> Tensor:
@@ -62,9 +62,6 @@ class Recorder(L.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.step("test", batch)
-
-    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self.step("predict", batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -106,11 +103,10 @@ def test_the_same_seed_gives_the_same_order(open_celeba: Open, tmp_path: Path) -
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_test_and_predict_see_the_test_split_in_order(open_celeba: Open, tmp_path: Path) -> None:
+def test_test_sees_the_test_split_in_order(open_celeba: Open, tmp_path: Path) -> None:
     data, model = open_celeba(25), Recorder()
     trainer(tmp_path).test(model, datamodule=data, verbose=False)
-    trainer(tmp_path).predict(model, datamodule=data, return_predictions=False)
-    assert model.rows("test") == model.rows("predict") == data.dataset("test").rows.tolist()
+    assert model.rows("test") == data.dataset("test").rows.tolist()
 
 
 def test_pixels_on_the_device_are_those_of_the_file(open_celeba: Open, tmp_path: Path) -> None:
@@ -207,11 +203,11 @@ def test_what_cannot_train_is_refused_before_the_first_step(open_celeba: Open, t
         trainer(tmp_path).fit(Recorder(), datamodule=open_celeba(20, batch_size=13))
     path = tmp_path / "celeba_root" / "celeba" / "list_eval_partition.txt"
     path.write_text(path.read_text().replace(" 1\n", " 0\n"))
-    with pytest.raises(InputError, match="val split .* is empty"):
+    with pytest.raises(InputError, match=r"val split .* is empty"):
         trainer(tmp_path).fit(Recorder(), datamodule=open_celeba())
     trainer(tmp_path, max_epochs=1, limit_val_batches=0).fit(Recorder(), datamodule=open_celeba())
     path.write_text(path.read_text().replace(" 2\n", " 0\n"))
-    with pytest.raises(InputError, match="test split .* is empty"):
+    with pytest.raises(InputError, match=r"test split .* is empty"):
         trainer(tmp_path).test(Recorder(), datamodule=open_celeba())
 
 

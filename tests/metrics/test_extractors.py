@@ -1,6 +1,8 @@
 import pickle
+import socket
 import time
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -10,7 +12,11 @@ from torch import Tensor
 
 from gan_lightning.errors import InputError
 from gan_lightning.metrics import FeatureStatistics, InceptionFeatures, RandomFeatures, accumulate, frechet_distance
-from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
+from gan_lightning.metrics.extractors import (
+    check_inception_weights,
+    download_inception_weights,
+    inception_weights_path,
+)
 
 PINNED_SUM = 640.635
 PINNED_FEATURES = [2.02898, 1.30766, 0.751345]
@@ -116,6 +122,26 @@ def test_missing_inception_weights_are_one_clear_line(
     assert time.monotonic() - started < 5  # no network was tried
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_failed_download_is_one_clear_line_and_a_file_is_not_fetched_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts = []
+
+    def unreachable(*args: object, **settings: object) -> None:
+        timeouts.append(socket.getdefaulttimeout())
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    path = tmp_path / "new" / "weights.pth"
+    with pytest.raises(InputError, match=r"no route to host.*put it at") as caught:
+        download_inception_weights(path, timeout=3)
+    assert "\n" not in str(caught.value)
+    assert (timeouts, socket.getdefaulttimeout()) == ([3], None)  # no hang, and others' sockets as they were
+    path.touch()
+    download_inception_weights(path)
+    assert len(timeouts) == 1
 
 
 class Payload:

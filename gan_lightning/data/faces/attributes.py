@@ -54,7 +54,7 @@ def _hair_attributes(face: Face) -> dict[str, bool]:
         "Mustache": face.beard in (Beard.MUSTACHE, Beard.GOATEE, Beard.FULL),
         "No_Beard": face.beard in (Beard.NONE, Beard.MUSTACHE),
         "Receding_Hairline": forehead and not face.bangs and face.receding > 0.35,
-        "Sideburns": face.sideburns,
+        "Sideburns": face.sideburns and not long,
         "Straight_Hair": seen and face.hair_texture == HairTexture.STRAIGHT,
         "Wavy_Hair": seen and face.hair_texture == HairTexture.WAVY,
     }
@@ -84,14 +84,14 @@ def _feature_attributes(face: Face) -> dict[str, bool]:
 
 
 def _worn_attributes(face: Face) -> dict[str, bool]:
-    """What is worn."""
+    """What is worn; long hair covers the ears, and all but a V-neck cover a necklace."""
     return {
         "Eyeglasses": face.glasses != Glasses.NONE,
-        "Heavy_Makeup": face.eye_shadow > 0,
-        "Wearing_Earrings": face.earrings,
+        "Heavy_Makeup": face.eye_shadow > 0 and face.glasses != Glasses.SUN,
+        "Wearing_Earrings": face.earrings and face.hair_style not in (HairStyle.BOB, HairStyle.LONG),
         "Wearing_Hat": face.hat != Hat.NONE,
         "Wearing_Lipstick": face.lipstick > 0,
-        "Wearing_Necklace": face.necklace,
+        "Wearing_Necklace": face.necklace and face.clothes == Clothes.V_NECK,
         "Wearing_Necktie": face.clothes == Clothes.SUIT,
     }
 

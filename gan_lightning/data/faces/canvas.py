@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,7 @@ _U: Array = (np.arange(CANVAS_WIDTH, dtype=np.float32) - ORIGIN_X)[None, :]
 _V: Array = (np.arange(CANVAS_HEIGHT, dtype=np.float32) - ORIGIN_Y)[:, None]
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """A rectangle of the canvas and its coordinates: u is (1, width), v is (height, 1)."""
 
     rows: slice
@@ -41,26 +40,36 @@ class Region:
 
 def region(left: float, right: float, top: float, bottom: float) -> Region:
     """The rectangle of the canvas that covers the given one in the face's frame."""
-    x0, x1 = (min(max(round(edge) + ORIGIN_X, 0), CANVAS_WIDTH) for edge in (left, right + 1))
-    y0, y1 = (min(max(round(edge) + ORIGIN_Y, 0), CANVAS_HEIGHT) for edge in (top, bottom + 1))
-    rows, columns = slice(y0, y1), slice(x0, x1)
+    columns = slice(max(round(left) + ORIGIN_X, 0), min(round(right) + ORIGIN_X + 1, CANVAS_WIDTH))
+    rows = slice(max(round(top) + ORIGIN_Y, 0), min(round(bottom) + ORIGIN_Y + 1, CANVAS_HEIGHT))
     return Region(rows, columns, _U[:, columns], _V[rows])
 
 
-WHOLE = region(-ORIGIN_X, CANVAS_WIDTH, -ORIGIN_Y, CANVAS_HEIGHT)
+def within(inner: slice, outer: slice) -> slice:
+    """A slice of the canvas as a slice of an array that covers `outer`."""
+    return slice(inner.start - outer.start, inner.stop - outer.start)
+
+
+def clip(values: Array, low: float, high: float) -> Array:
+    """As `np.clip`, which takes four times as long on small arrays."""
+    result = np.maximum(values, low)
+    return np.minimum(result, high, out=result)
 
 
 def soft(distance: Array, width: float = 1.0) -> Array:
     """Coverage of a pixel at a signed distance inside an edge: 0 to 1 over `width` pixels."""
     result = distance * (1 / width)
     result += 0.5
-    return np.clip(result, 0, 1, out=result)
+    np.maximum(result, 0, out=result)
+    np.minimum(result, 1, out=result)
+    return result
 
 
 def smooth(distance: Array, width: float) -> Array:
     """As `soft`, without kinks: for wide transitions that are seen."""
     t = soft(distance, width)
-    return t * t * (3 - 2 * t)
+    curve: Array = t * t * (3 - 2 * t)
+    return curve
 
 
 def bump(distance: Array, width: float) -> Array:
@@ -69,7 +78,8 @@ def bump(distance: Array, width: float) -> Array:
     t *= t
     np.subtract(1, t, out=t)
     np.maximum(t, 0, out=t)
-    return t * t
+    squared: Array = t * t
+    return squared
 
 
 def linear(color: Color) -> Array:
@@ -80,7 +90,9 @@ def linear(color: Color) -> Array:
 def blend(canvas: Array, area: Region, mask: Array, color: Array) -> None:
     """Lay a colour, (3,1,1) or (3,h,w), over an area of the canvas where the mask says so."""
     patch = canvas[:, area.rows, area.columns]
-    patch += mask * (color - patch)
+    change = color - patch
+    change *= mask
+    patch += change
 
 
 def darken(canvas: Array, area: Region, amount: Array, tint: tuple[float, float, float] = (0.8, 1.0, 1.05)) -> None:
@@ -95,7 +107,8 @@ def gaussians(area: Region, table: Array) -> Array:
     amplitude, u0, su, v0, sv = table.T[:, :, None]
     across = np.exp(-0.5 * ((area.u - u0) / su) ** 2)
     down = np.exp(-0.5 * ((area.v.T - v0) / sv) ** 2) * amplitude
-    return np.matmul(down.T, across)
+    total: Array = np.matmul(down.T, across)
+    return total
 
 
 def gaussian_slopes(area: Region, table: Array) -> tuple[Array, Array]:
@@ -131,29 +144,43 @@ class Light:
         return cls(direction, halfway, key[:, None, None], ambient.astype(np.float32)[:, None, None])
 
 
+def visible(face: Face) -> Region:
+    """The part of the canvas that the warp of a face's picture reads."""
+    corners = [from_picture(face, x, y) for x in (-2, WIDTH + 1) for y in (-2, HEIGHT + 1)]
+    u, v = zip(*corners, strict=True)
+    return region(min(u), max(u), min(v), max(v))
+
+
 def encode(canvas: Array, face: Face) -> npt.NDArray[np.uint8]:
     """Pixels of a canvas: gamma, then the warp of the face's roll, scale and shift.
 
     Returns:
         (218,178,3) uint8 RGB.
     """
-    np.clip(canvas, 0, 1, out=canvas)
-    np.sqrt(canvas, out=canvas)
-    canvas *= 255
-    canvas += 0.5
-    upright = np.empty((CANVAS_HEIGHT, CANVAS_WIDTH, 3), np.uint8)
+    area = visible(face)
+    upright = np.empty((area.v.shape[0], area.u.shape[1], 3), np.uint8)
     for channel in range(3):
-        upright[:, :, channel] = canvas[channel]
-    cosine, sine = math.cos(face.roll) / face.scale, math.sin(face.roll) / face.scale
-    x0, y0 = CENTER_X + face.shift_x + 0.5, CENTER_Y + face.shift_y + 0.5  # PIL counts from pixels' corners
-    matrix = (
-        *(cosine, sine, ORIGIN_X + 0.5 - cosine * x0 - sine * y0),
-        *(-sine, cosine, ORIGIN_Y + 0.5 + sine * x0 - cosine * y0),
-    )
+        light = np.maximum(canvas[channel, area.rows, area.columns], 0)
+        np.sqrt(light, out=light)
+        light *= 255
+        light += 0.5
+        upright[:, :, channel] = np.minimum(light, 255, out=light)
+    # PIL maps pixels' corners: (x, y) of the picture to a x + b y + c, d x + e y + f of the canvas.
+    u0, v0 = from_picture(face, -0.5, -0.5)
+    u_x, v_x = (math.cos(face.roll) / face.scale, -math.sin(face.roll) / face.scale)
+    left, top = float(area.u[0, 0]) - 0.5, float(area.v[0, 0]) - 0.5
+    matrix = (u_x, -v_x, u0 - left, v_x, u_x, v0 - top)
     warped = Image.fromarray(upright).transform(
         (WIDTH, HEIGHT), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
     return np.asarray(warped)
+
+
+def from_picture(face: Face, x: float, y: float) -> tuple[float, float]:
+    """The point of the face's frame that lands at (x, y) in the picture."""
+    cosine, sine = math.cos(face.roll) / face.scale, math.sin(face.roll) / face.scale
+    dx, dy = x - CENTER_X - face.shift_x, y - CENTER_Y - face.shift_y
+    return cosine * dx + sine * dy, cosine * dy - sine * dx
 
 
 def to_picture(face: Face, u: float, v: float) -> tuple[float, float]:

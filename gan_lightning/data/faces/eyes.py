@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from gan_lightning.data.faces.canvas import Array, Light, Region, blend, bump, darken, linear, region, smooth, soft
+from gan_lightning.data.faces.canvas import (
+    Array,
+    Light,
+    Region,
+    blend,
+    bump,
+    clip,
+    darken,
+    linear,
+    region,
+    smooth,
+    soft,
+)
 from gan_lightning.data.faces.head import Head
 from gan_lightning.data.faces.parameters import Face, Glasses
 from gan_lightning.data.faces.strands import fine_noise
@@ -37,18 +49,18 @@ def _draw_eye(canvas: Array, face: Face, head: Head, light: Light, sign: int) ->
     made_up = max(face.eye_shadow, 0.6 * face.lipstick)
     heavy = (0.3 if face.masculine else 0.55) + 0.3 * made_up
     thickness = 1.75 + 0.5 * made_up
-    wing = np.clip(1.02 + 0.12 * made_up - np.abs(x), 0, 0.12) * (1 / 0.12)
-    lash = bump(y - upper + 0.3 + 0.25 * np.clip(x, 0, 1.2) * heavy, thickness + 0.3 * heavy) * wing * (0.85 + 0.2 * x)
-    darken(canvas, area, np.clip(lash * (0.66 + 0.4 * heavy), 0, 0.94), (1.0, 1.0, 1.0))
+    wing = clip(1.02 + 0.12 * made_up - np.abs(x), 0, 0.12) * (1 / 0.12)
+    lash = bump(y - upper + 0.3 + 0.25 * clip(x, 0, 1.2) * heavy, thickness + 0.3 * heavy) * wing * (0.85 + 0.2 * x)
+    darken(canvas, area, clip(lash * (0.66 + 0.4 * heavy), 0, 0.94), (1.0, 1.0, 1.0))
     low = bump(y - lower - 0.2, 1.2) * wing * (0.3 + 0.2 * x) * (0.5 + 0.6 * heavy)
-    darken(canvas, area, np.clip(low, 0, 0.9))
+    darken(canvas, area, clip(low, 0, 0.9))
 
 
 def _draw_lids(canvas: Array, face: Face, area: Region, x: Array, above: Array, below: Array, within: Array) -> None:
     """The crease over the upper lid, shadow painted on it, the bag under the lower one."""
     crease_height = 3.0 + 0.8 * face.eye_openness
     crease = bump(above + crease_height, 1.9) * within * (0.4 + 0.25 * x)
-    darken(canvas, area, np.clip(0.62 * face.lid_fold * crease, 0, 0.8))
+    darken(canvas, area, clip(0.62 * face.lid_fold * crease, 0, 0.8))
     if face.eye_shadow > 0:
         spread = bump(np.minimum(above + 1.0, 0), 8.5) * bump(x - 0.12, 1.45) * soft(-above + 1, 2.0)
         patch = canvas[:, area.rows, area.columns]
@@ -72,7 +84,7 @@ def _eyeball(
     white = np.array([0.66, 0.6, 0.57], np.float32)[:, None, None] * exposure * (1.0 - 0.42 * round_off)
     color = np.broadcast_to(white, (3, *radius.shape)).copy()
     ring = bump(radius - iris, 1.3)
-    glow = 0.75 + 0.75 * np.clip(dv * (1 / iris), -0.6, 1.0)  # light crosses the lens to the far side of the iris
+    glow = 0.75 + 0.75 * clip(dv * (1 / iris), -0.6, 1.0)  # light crosses the lens to the far side of the iris
     tone = linear(face.eye_color) * (1.25 * glow * (1 - 0.62 * ring) * max(exposure, 0.5))
     blend_mask = soft(iris - radius, 1.3)
     color += blend_mask * (tone - color)
@@ -90,13 +102,18 @@ def _draw_brow(canvas: Array, face: Face, head: Head, sign: int) -> None:
     v0 = -12.6 - face.brow_height - 0.9 * face.brow_raise - (0.0 if face.masculine else 1.0)
     area = region(middle - 18, middle + 18, v0 - 12, v0 + 11)
     x = (area.u - middle) * (sign / half)
-    arch = -3.6 * face.brow_arch * bump(x - 0.35, 1.3) + 1.6 * np.clip(x - 0.2, 0, None) ** 2 + 0.5 * x * -face.brow_raise
-    thickness = (3.1 if face.masculine else 2.3) * face.brow_thickness * (0.95 - 0.3 * x - 0.3 * np.maximum(-x - 0.3, 0)) * np.clip(
-        (1.15 - np.abs(x)) * 3, 0, 1
+    arch = (
+        -3.6 * face.brow_arch * bump(x - 0.35, 1.3) + 1.6 * clip(x - 0.2, 0, np.inf) ** 2 + 0.5 * x * -face.brow_raise
     )
-    ends = smooth((1.0 - np.abs(x)) * half, 6.0)
-    hairs = fine_noise(face.texture_seed + 11 * sign, area, slant=0.5 * sign)
+    thickness = (
+        (3.1 if face.masculine else 2.3)
+        * face.brow_thickness
+        * (0.95 - 0.3 * x - 0.3 * np.maximum(-x - 0.3, 0))
+        * clip((1.15 - np.abs(x)) * 3, 0, 1)
+    )
+    ends = smooth((1.0 - x) * half, 6.0) * smooth((0.92 + x) * half, 7.0)
+    hairs = fine_noise(face.texture_seed + 11 * sign + 11, area)
     strength = (0.8 if face.masculine else 0.74) + 0.16 * min(face.brow_thickness - 1, 0.5)
-    mask = bump(area.v - v0 - arch, 1.25 * thickness + 0.6) * ends * (0.85 + 0.32 * hairs) * strength
+    mask = bump((area.v - v0 - arch) / (1.25 * thickness + 0.6), 1.0) * ends * (0.85 + 0.32 * hairs) * strength
     shade = linear(face.hair_color) * 0.4 + 0.07 * linear(face.skin_color) * (1 - face.skin_tone)
-    blend(canvas, area, np.clip(mask, 0, 0.92), shade * 0.75)
+    blend(canvas, area, clip(mask, 0, 0.92), shade * 0.75)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gan_lightning.data.faces.canvas import EYE_X, Array, Region, gaussian_slopes, region
+from gan_lightning.data.faces.canvas import EYE_X, Array, Region, clip, gaussian_slopes, region
 from gan_lightning.data.faces.parameters import Face
 
 CHEEK_V = 8.0  # where the face is widest
@@ -36,7 +36,7 @@ class Head:
         nod = math.sin(face.pitch)
         return cls(
             half_width=42.0 * face.face_width + 2.5 * face.fullness,
-            top=-67.0 * length,
+            top=-64.0 * length,
             chin=70.0 * length + open_drop + 1.5 * face.fullness + 4 * nod,
             sine=math.sin(face.yaw),
             cosine=math.cos(face.yaw),
@@ -56,8 +56,12 @@ class Head:
 
     def axis(self, v: Array) -> Array:
         """The outline's middle at heights v: the skull turns against the chin, which is in front."""
-        down = np.clip((v + 30) * (1 / 100), 0, 1)
-        return (-20.0 + 15.0 * down) * self.sine
+        middle: Array = (-20.0 + 15.0 * clip((v + 30) * (1 / 100), 0, 1)) * self.sine
+        return middle
+
+    def axis_at(self, v: float) -> float:
+        """`axis` at one height."""
+        return (-20.0 + 15.0 * min(max((v + 30) / 100, 0.0), 1.0)) * self.sine
 
     def eye_center(self, face: Face, sign: int) -> tuple[float, float]:
         """(u, v) of an eye."""
@@ -75,18 +79,18 @@ class Surface:
 
 def surface(face: Face, head: Head) -> Surface:
     """The head as an egg-like solid with the relief of a face."""
-    area = region(-head.half_width - 12, head.half_width + 12, head.top - 2, head.chin + 24)
+    area = region(-head.half_width - 12, head.half_width + 12, head.top - 2, head.chin + 12)
     v = area.v
-    up = np.clip((CHEEK_V - v) / (CHEEK_V - head.top), 0, None)
-    down = np.clip((v - CHEEK_V) / (head.chin - CHEEK_V), 0, None)
+    up = clip((CHEEK_V - v) / (CHEEK_V - head.top), 0, np.inf)
+    down = clip((v - CHEEK_V) / (head.chin - CHEEK_V), 0, np.inf)
     power = 1.8 + 0.8 * face.jaw_squareness + 0.3 * face.fullness
-    vertical = up**2.7 + down**power
+    vertical = up**2.9 + down**power
     width = head.half_width * (1 - face.chin_taper * (1 - 0.6 * face.fullness) * np.minimum(down, 1.2) ** 1.5)
-    width = width * (1 - 0.05 * np.clip(up * 1.6, 0, 1))
+    width = width * (1 - 0.05 * clip(up * 1.6, 0, 1))
     x = (area.u - head.axis(v)) / width
     level = x * x
     slope_x = 2 * x / width
-    slope_v = 2.7 * up**1.7 * (-1 / (CHEEK_V - head.top)) + power * down ** (power - 1) / (head.chin - CHEEK_V)
+    slope_v = 2.9 * up**1.9 * (-1 / (CHEEK_V - head.top)) + power * down ** (power - 1) / (head.chin - CHEEK_V)
     level += vertical
     steepness = np.sqrt(slope_x * slope_x + slope_v * slope_v)
     steepness += 0.008

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gan_lightning.data.faces.canvas import Array, Light, Region, blend, bump, darken, linear, region, soft
+from gan_lightning.data.faces.canvas import Array, Light, Region, blend, bump, clip, darken, linear, region, soft
 from gan_lightning.data.faces.head import Head
 from gan_lightning.data.faces.parameters import Face
 
@@ -59,7 +59,7 @@ def draw_mouth(canvas: Array, face: Face, head: Head, light: Light) -> None:
     lower_mask = soft(np.minimum(v - lips.lower, lips.bottom - v) + 0.2, 1.5) * sides
     strength = 0.82 + 0.12 * face.lipstick
     blend(canvas, area, strength * upper_mask, color * 0.78)
-    rounding = 1.12 - 0.42 * np.clip(below - 0.2, 0, 1) ** 2
+    rounding = 1.12 - 0.42 * clip(below - 0.2, 0, 1) ** 2
     shine = (0.035 + 0.09 * face.lipstick) * bump(below - 0.38, 0.42) * bump(lips.x - 0.4 * light.direction[0], 0.7)
     blend(canvas, area, strength * lower_mask, color * rounding + shine)
     parting = bump(v - 0.5 * (lips.upper + lips.lower), 1.7) * sides * (1.0 if face.mouth_open == 0 else 0.0)
@@ -74,7 +74,7 @@ def _lip_color(face: Face, canvas: Array, area: Region) -> Array:
     """Skin under the lips' red: the skin's own light, so that lips are lit as the face is; (3,h,w) linear."""
     patch = canvas[:, area.rows, area.columns]
     skin = linear(face.skin_color)
-    lit = np.clip(patch.mean(axis=0) / float(skin.mean()), 0.35, 1.3)
+    lit = clip(patch.mean(axis=0) / float(skin.mean()), 0.35, 1.3)
     red = 0.55 if face.masculine else 0.75
     natural = skin * np.array([0.92 - 0.1 * red, 0.7 - 0.28 * red, 0.72 - 0.24 * red], np.float32)[:, None, None]
     tone = natural + face.lipstick * (0.9 * linear(face.lipstick_color) - natural)
@@ -88,8 +88,8 @@ def _draw_inside(canvas: Array, face: Face, area: Region, lips: _Lips, sides: Ar
     blend(canvas, area, opening, np.array([0.055, 0.014, 0.013], np.float32)[:, None, None])
     exposure = float(light.ambient.mean()) + 0.55 * float(light.key.mean())
     depth = 2.6 + 3.4 * max(face.smile, 0.0)
-    shade = (1 - 0.72 * np.clip(np.abs(lips.x) * 1.05, 0, 1) ** 2) * (0.72 + 0.28 * soft(v - lips.upper - 1.2, 2.5))
-    gaps = 1 - 0.1 * np.clip(np.cos(lips.x * 21.0), 0.75, 1) * 4 + 0.3
+    shade = (1 - 0.72 * clip(np.abs(lips.x) * 1.05, 0, 1) ** 2) * (0.72 + 0.28 * soft(v - lips.upper - 1.2, 2.5))
+    gaps = 1 - 0.1 * clip(np.cos(lips.x * 21.0), 0.75, 1) * 4 + 0.3
     teeth = np.array([0.7, 0.65, 0.57], np.float32)[:, None, None] * (exposure * shade * np.minimum(gaps, 1.0))
     mask = opening * soft(lips.upper + depth * (1 - 0.5 * lips.x**2) - v, 1.4)
     blend(canvas, area, mask, teeth)

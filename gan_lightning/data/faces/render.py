@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gan_lightning.data.faces import hair, scene, skin, worn
+from gan_lightning.data.faces import scene, skin, worn
+from gan_lightning.data.faces.beard import draw_beard
 from gan_lightning.data.faces.canvas import Light, encode
 from gan_lightning.data.faces.eyes import draw_eyes
+from gan_lightning.data.faces.hair import Hair, draw_back, draw_front
 from gan_lightning.data.faces.head import Head, surface
 from gan_lightning.data.faces.mouth import draw_mouth
 from gan_lightning.data.faces.parameters import Face
@@ -25,17 +27,20 @@ def render_face(face: Face) -> npt.NDArray[np.uint8]:
     head, light = Head.of(face), Light.of(face)
     shape = surface(face, head)
     canvas = scene.background(face)
-    hair.draw_back(canvas, face, head, light)
-    skin.draw_neck(canvas, face, head, shape, light)
+    hairdo = Hair.of(face, head, light)
+    if hairdo:
+        draw_back(canvas, face, hairdo)
+    skin.draw_neck(canvas, face, head, light)
     scene.draw_necklace(canvas, face, head, light)
     scene.draw_shoulders(canvas, face, head, light)
     skin.draw_ears(canvas, face, head, light)
     worn.draw_earrings(canvas, face, head, light)
     skin.draw_head(canvas, face, head, shape, light)
     draw_mouth(canvas, face, head, light)
-    hair.draw_beard(canvas, face, head, shape, light)
+    draw_beard(canvas, face, head, shape, light)
     draw_eyes(canvas, face, head, light)
-    hair.draw_front(canvas, face, head, shape, light)
+    if hairdo:
+        draw_front(canvas, face, head, shape, hairdo)
     worn.draw_hat(canvas, face, head, light)
     worn.draw_glasses(canvas, face, head, light)
     return encode(canvas, face)

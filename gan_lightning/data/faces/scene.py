@@ -7,17 +7,18 @@ import numpy as np
 from gan_lightning.data.faces.canvas import (
     CANVAS_HEIGHT,
     CANVAS_WIDTH,
-    WHOLE,
     Array,
     Light,
     Region,
     blend,
     bump,
+    clip,
     darken,
     linear,
     region,
     smooth,
     soft,
+    visible,
 )
 from gan_lightning.data.faces.head import Head
 from gan_lightning.data.faces.parameters import Clothes, Face
@@ -35,23 +36,23 @@ def background(face: Face) -> Array:
     rows[:, 4] = rng.uniform(25, 90, count)
     base, second, third = (np.array(color, np.float32) ** 2 for color in face.background)
     weights = rng.uniform(0.1, 0.4, count)
-    across = np.exp(-0.5 * ((WHOLE.u - rows[:, 1:2]) / rows[:, 2:3]) ** 2)
-    down = np.exp(-0.5 * ((WHOLE.v.T - rows[:, 3:4]) / rows[:, 4:5]) ** 2)
-    ramp = (WHOLE.v * float(rng.uniform(-0.002, 0.001)) + 1) * np.ones_like(WHOLE.u)
-    canvas = np.empty((3, CANVAS_HEIGHT, CANVAS_WIDTH), np.float32)
+    area = visible(face)
+    across = np.exp(-0.5 * ((area.u - rows[:, 1:2]) / rows[:, 2:3]) ** 2)
+    down = np.exp(-0.5 * ((area.v.T - rows[:, 3:4]) / rows[:, 4:5]) ** 2)
+    ramp = area.v.T * float(rng.uniform(-0.002, 0.001)) + 1
+    canvas = np.zeros((3, CANVAS_HEIGHT, CANVAS_WIDTH), np.float32)  # what the warp never reads stays black
     for channel in range(3):
         goals = np.where(np.arange(count) % 2 == 0, second[channel], third[channel]) - base[channel]
         amplitude = (weights * goals).astype(np.float32)[:, None]
-        np.matmul((down * amplitude).T, across, out=canvas[channel])
-        canvas[channel] += base[channel]
-        canvas[channel] *= ramp
-    np.clip(canvas, 0.004, 0.95, out=canvas)
+        patch = np.matmul((down * amplitude * ramp).T, across)
+        patch += ramp.T * float(base[channel])
+        canvas[channel, area.rows, area.columns] = patch
     return canvas
 
 
 def draw_shoulders(canvas: Array, face: Face, head: Head, light: Light) -> None:
     """Shoulders in clothes, below a neckline."""
-    area = region(-140, 140, head.chin + 4, 140)
+    area = region(-112, 112, head.chin + 4, 124)
     middle = -8.0 * head.sine
     x = area.u - middle
     far = np.abs(x)
@@ -73,13 +74,13 @@ def _neckline(face: Face, head: Head, far: Array) -> Array:
     if face.clothes == Clothes.V_NECK:
         return head.chin + 58 - 1.35 * far
     if face.clothes == Clothes.SUIT:
-        return head.chin + 27 - 0.62 * far
+        return head.chin + 19 - 0.4 * far
     return head.chin + 27 - 9 * (far * (1 / 30)) ** 2
 
 
 def _cloth(face: Face, area: Region, x: Array, slope: Array, light: Light) -> Array:
     """Cloth over rounded shoulders with faint folds, (3,h,w) linear."""
-    n_u = np.clip(x * (1 / 130), -0.8, 0.8)
+    n_u = clip(x * (1 / 130), -0.8, 0.8)
     n_v = -0.7 * bump(area.v - slope, 42.0)
     n_z = np.sqrt(np.maximum(1 - n_u * n_u - n_v * n_v, 0.1))
     lu, lv, lz = light.direction
@@ -96,10 +97,10 @@ def _draw_suit(color: Array, area: Region, x: Array, head: Head, light: Light) -
     exposure = light.ambient + 0.62 * light.key
     shirt = soft(30 - 0.33 * np.maximum(depth - 16, 0) - far, 1.4)
     tie_color = color[::-1] * 0.9 + 0.03 * exposure
-    tie_half = np.where(depth < 33, 4.4 - 0.05 * depth, 2.6 + 0.07 * (depth - 33))
-    tie = soft(tie_half - far, 1.2) * soft(depth - 25, 1.5)
+    tie_half = np.where(depth < 26, 5.0 - 0.08 * depth, 2.9 + 0.08 * (depth - 26))
+    tie = soft(tie_half - far, 1.2) * soft(depth - 17, 1.5)
     tie_tone = np.ascontiguousarray(tie_color) * (1 - 0.35 * (far * (1 / 9)) ** 2)
-    collar = bump(far - 0.75 * (depth - 20), 2.0) * 0.28
+    collar = bump(far - 0.9 * (depth - 12), 2.0) * 0.28
     white = np.array([0.72, 0.73, 0.76], np.float32)[:, None, None] * exposure * (1 - collar)
     color += shirt * (white - color)
     color += tie * (tie_tone - color)
@@ -109,13 +110,18 @@ def _draw_suit(color: Array, area: Region, x: Array, head: Head, light: Light) -
 
 
 def draw_necklace(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """A thin chain that hangs in the neckline."""
-    if not face.necklace:
+    """A thin chain that hangs in the neckline; other clothes than a V-neck would cover it."""
+    if not face.necklace or face.clothes != Clothes.V_NECK:
         return
     area = region(-34, 34, head.chin + 4, head.chin + 48)
     x = (area.u + 8 * head.sine) * (1 / 30)
     curve = head.chin + 30 - 20 * x * x
-    fade = np.clip((1.0 - np.abs(x)) * 6, 0, 1)
+    fade = clip((1.0 - np.abs(x)) * 6, 0, 1)
     beads = 0.55 + 0.45 * np.cos(area.u * 2.1)
-    blend(canvas, area, bump(area.v - curve, 1.5) * fade * 0.85, (0.35 + 0.6 * beads) * light.key * linear((0.95, 0.85, 0.6)))
+    blend(
+        canvas,
+        area,
+        bump(area.v - curve, 1.5) * fade * 0.85,
+        (0.35 + 0.6 * beads) * light.key * linear((0.95, 0.85, 0.6)),
+    )
     darken(canvas, area, 0.3 * bump(area.v - curve - 1.8, 1.6) * fade)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from gan_lightning.data.faces.canvas import (
@@ -12,6 +10,7 @@ from gan_lightning.data.faces.canvas import (
     Region,
     blend,
     bump,
+    clip,
     darken,
     gaussians,
     linear,
@@ -20,7 +19,7 @@ from gan_lightning.data.faces.canvas import (
     soft,
 )
 from gan_lightning.data.faces.head import Head, Surface
-from gan_lightning.data.faces.parameters import Color, Face
+from gan_lightning.data.faces.parameters import Face
 
 SCATTERING = (0.34, 0.2, 0.15)  # how far each channel's light wraps around: red travels furthest under the skin
 
@@ -45,33 +44,37 @@ def shade(albedo: Array, normal: tuple[Array, Array, Array], light: Light, gloss
     for _ in range(4):
         highlight *= highlight
     sky = 0.82 - 0.28 * n_v  # ambient light comes from above rather than from below
-    rim = 1 - n_z
-    rim *= rim
+    glow = 1 - n_z  # at the outline
+    glow *= glow
+    glow *= 0.04
+    highlight *= gloss
+    glow += highlight
     result = np.empty((3, *lambert.shape), np.float32)
     for channel, wrap in enumerate(SCATTERING):
-        diffuse = np.maximum((lambert + wrap) * (1 / (1 + wrap)), 0)
-        diffuse *= float(light.key[channel, 0, 0])
+        strength = float(light.key[channel, 0, 0]) / (1 + wrap)
+        diffuse = np.multiply(lambert, strength, out=result[channel])
+        diffuse += strength * wrap
+        np.maximum(diffuse, 0, out=diffuse)
         diffuse += sky * float(light.ambient[channel, 0, 0])
         diffuse *= albedo[channel]
-        diffuse += highlight * (gloss * float(light.key[channel, 0, 0]))
-        diffuse += rim * (0.1 * float(light.ambient[channel, 0, 0]))
-        result[channel] = diffuse
+        diffuse += glow
     return result
 
 
 def draw_head(canvas: Array, face: Face, head: Head, shape: Surface, light: Light) -> None:
     """Paint the bare head."""
     area = shape.area
-    albedo = np.broadcast_to(linear(face.skin_color), (3, *shape.inside.shape)).copy()
     redness = gaussians(area, _redness(face, head))
-    for channel, weight in enumerate((0.05, -0.2, -0.17)):
-        albedo[channel] *= 1 + weight * redness
+    albedo = np.empty((3, *redness.shape), np.float32)
+    for channel, (tone, weight) in enumerate(zip(face.skin_color, (0.05, -0.2, -0.17), strict=True)):
+        np.multiply(redness, weight * tone * tone, out=albedo[channel])
+        albedo[channel] += tone * tone
     if face.freckles > 0:
         _add_freckles(albedo, face, head, area)
     oily = 0.05 + 0.05 * (1 - face.skin_tone) + 0.03 * face.skin_tone
     color = shade(albedo, shape.normal, light, oily)
     hollows = gaussians(area, _hollows(face, head, light))
-    np.clip(hollows, 0, 0.85, out=hollows)
+    hollows = clip(hollows, 0, 0.85)
     for channel, weight in enumerate((0.78, 1.0, 1.06)):
         color[channel] *= 1 - weight * hollows
     blend(canvas, area, soft(shape.inside, 1.2), color)
@@ -80,7 +83,7 @@ def draw_head(canvas: Array, face: Face, head: Head, shape: Surface, light: Ligh
 
 def _redness(face: Face, head: Head) -> Array:
     """Where blood shows, as Gaussians."""
-    blush = (0.3 + 1.15 * face.blush) * (1 - 0.45 * face.skin_tone)
+    blush = (0.3 + 1.4 * face.blush) * (1 - 0.45 * face.skin_tone)
     rows = [
         (0.35, head.turn(0, 14), 6.0, head.nose_tip_v, 5.0),
         (0.2, head.turn(0, 7), 9.0, head.chin - 10, 6.0),
@@ -140,7 +143,7 @@ def _draw_folds(canvas: Array, face: Face, head: Head) -> None:
         end = head.turn(sign * (head.mouth_half + 4.5), 0)
         top, bottom = head.nose_tip_v, head.mouth_v + 1
         area = region(min(start, end) - 6, max(start, end) + 6, top - 4, bottom + 4)
-        along = np.clip((area.v - top) / (bottom - top), 0, 1)
+        along = clip((area.v - top) / (bottom - top), 0, 1)
         path = start + (end - start) * along**0.8
         fade = bump(area.v - 0.5 * (top + bottom), 0.5 * (bottom - top) + 5)
         darken(canvas, area, depth * fade * bump(area.u - path, 4.0))
@@ -156,42 +159,44 @@ def draw_ears(canvas: Array, face: Face, head: Head, light: Light) -> None:
     """Ears at the head's sides; the turn hides the far one behind the cheek."""
     skin = linear(face.skin_color)
     for sign in (-1, 1):
-        u = float(head.axis(np.full((1, 1), 10.0, np.float32))[0, 0]) + sign * (head.half_width - 0.5 - 6 * sign * head.sine)
+        u = head.axis_at(10.0) + sign * (head.half_width - 0.5 - 6 * sign * head.sine)
         area = region(u - 11, u + 11, -12, 32)
         x = (area.u - u - sign * (-0.1) * (area.v - 10)) * (1 / 6.2)
         y = (area.v - 9.0) * (1 / 15.5)
-        taper = 1 + 0.25 * np.clip(y, -1, 1)
+        taper = 1 + 0.25 * clip(y, -1, 1)
         level = (x * taper) ** 2 + y * y
         z = np.sqrt(np.maximum(1.02 - level, 0.02))
-        normal = (0.8 * x, 0.5 * y + 0.0 * x, z)
+        normal = (0.8 * x, 0.5 * y, z)
         length = 1 / np.sqrt(normal[0] ** 2 + normal[1] ** 2 + z * z)
-        color = shade(skin * np.array([1.02, 0.9, 0.88], np.float32)[:, None, None], (normal[0] * length, normal[1] * length, z * length), light, 0.03)
+        color = shade(
+            skin * np.array([1.02, 0.9, 0.88], np.float32)[:, None, None],
+            (normal[0] * length, normal[1] * length, z * length),
+            light,
+            0.03,
+        )
         inner = bump(x * taper + 0.15 * sign, 0.62) * bump(y + 0.1, 0.75)
         for channel, weight in enumerate((0.4, 0.55, 0.6)):
             color[channel] *= 1 - weight * inner
         blend(canvas, area, soft((1 - np.sqrt(level)) * 9.0, 1.2), color)
 
 
-def draw_neck(canvas: Array, face: Face, head: Head, shape: Surface, light: Light) -> None:
+def draw_neck(canvas: Array, face: Face, head: Head, light: Light) -> None:
     """The neck, a column that widens into the shoulders, in the shadow of the chin."""
     half = (25.0 if face.masculine else 20.5) * (0.6 + 0.4 * face.face_width) + 4 * face.fullness
-    area = region(-half - 45, half + 45, 20, 130)
+    area = region(-half - 34, half + 34, 30, 122)
     middle = -8.0 * head.sine
-    spread = np.clip(area.v - (head.chin + 8), 0, None)
+    spread = clip(area.v - (head.chin + 8), 0, np.inf)
     width = half + 0.035 * spread * spread
     x = (area.u - middle) / width
-    normal_u = np.clip(x, -0.97, 0.97)
+    normal_u = clip(x, -0.97, 0.97)
     normal_z = np.sqrt(1 - normal_u * normal_u)
     normal = (normal_u, np.full_like(normal_u, 0.05), normal_z)
     color = shade(linear(face.skin_color) * 0.92, normal, light, 0.02)
     slant = 10 * light.direction[0]
-    jaw = np.sqrt(np.clip(1 - ((area.u - middle + slant) / (head.half_width * 1.05)) ** 2, 0, 1))
-    edge = CHIN_SHADOW * jaw + (head.chin - 26) - area.v + 26 * (jaw - 1)
-    shadow = (0.42 + 0.2 * face.light_contrast) * smooth(edge + 6, 16)
-    muscle = 0.1 * bump(np.abs(area.u - middle) - 0.62 * half + 0.22 * np.clip(area.v - head.chin, 0, 40), 6.0)
+    jaw = np.sqrt(clip(1 - ((area.u - middle + slant) / (head.half_width * 1.05)) ** 2, 0, 1))
+    edge = head.chin - 46 + 64 * jaw - area.v  # the jaw's curve, fallen onto the neck
+    shadow = (0.42 + 0.2 * face.light_contrast) * smooth(edge, 16)
+    muscle = 0.1 * bump(np.abs(area.u - middle) - 0.62 * half + 0.22 * clip(area.v - head.chin, 0, 40), 6.0)
     for channel, weight in enumerate((0.85, 1.0, 1.04)):
         color[channel] *= (1 - weight * shadow) * (1 - muscle)
     blend(canvas, area, soft((1 - np.abs(x)) * half, 1.2), color)
-
-
-CHIN_SHADOW = 38.0  # how far the chin's shadow falls below the jaw, before its curve

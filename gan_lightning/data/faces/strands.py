@@ -16,7 +16,9 @@ def _smoothed(values: npt.NDArray[np.float64], width: int, axis: int) -> npt.NDA
     for _ in range(2):
         padded = np.concatenate([values.take(range(-width, 0), axis), values], axis)
         total = np.cumsum(padded, axis)
-        values = (total.take(range(width, total.shape[axis]), axis) - total.take(range(total.shape[axis] - width), axis)) / width
+        values = (
+            total.take(range(width, total.shape[axis]), axis) - total.take(range(total.shape[axis] - width), axis)
+        ) / width
     return values
 
 
@@ -30,12 +32,19 @@ def _tables() -> tuple[Array, Array, Array, Array]:
     """Noise along one axis for strands; hairs, curls and lumps in the plane."""
     rng = np.random.default_rng(7)
     octaves = [(64, 1.0), (24, 0.8), (9, 0.55), (4, 0.3)]
-    line = sum(weight * _spread(_smoothed(rng.normal(size=_LENGTH), width, 0)).astype(np.float64) for width, weight in octaves)
+    line = sum(
+        weight * _spread(_smoothed(rng.normal(size=_LENGTH), width, 0)).astype(np.float64) for width, weight in octaves
+    )
     fine = _smoothed(_smoothed(rng.normal(size=(_SIDE, _SIDE)), 4, 0), 1, 1)
     coarse = _smoothed(_smoothed(rng.normal(size=(_SIDE, _SIDE)), 5, 0), 5, 1)
     bent = _spread(coarse)
     curls = 0.45 * bent + 0.55 * (1 - np.abs(2 * _spread(np.roll(coarse, 91, 0)) - 1))  # ridges look like curls' rims
-    return _spread(np.asarray(line)), _spread(fine), _spread(curls.astype(np.float64)), _spread(_smoothed(_smoothed(coarse, 6, 0), 6, 1))
+    return (
+        _spread(np.asarray(line)),
+        _spread(fine),
+        _spread(curls.astype(np.float64)),
+        _spread(_smoothed(_smoothed(coarse, 6, 0), 6, 1)),
+    )
 
 
 _STRANDS, _FINE, _CURLS, _PUFFS = _tables()
@@ -61,14 +70,9 @@ def _window(table: Array, seed: int, area: Region) -> Array:
     return table[top : top + height, left : left + width]
 
 
-def fine_noise(seed: int, area: Region, slant: float = 0.0) -> Array:
-    """Short upright hairs in [0, 1], leaning by `slant` columns a row."""
-    noise = _window(_FINE, seed, area)
-    if slant:
-        shift = np.round(slant * np.arange(noise.shape[0])).astype(np.int64)[:, None]
-        columns = (np.arange(noise.shape[1])[None, :] + shift) % noise.shape[1]
-        noise = np.take_along_axis(noise, columns, axis=1)
-    return noise
+def fine_noise(seed: int, area: Region) -> Array:
+    """Short upright hairs in [0, 1]."""
+    return _window(_FINE, seed, area)
 
 
 def puff_noise(seed: int, area: Region) -> Array:

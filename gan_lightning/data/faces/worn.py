@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gan_lightning.data.faces.canvas import Array, Light, blend, bump, darken, linear, region, smooth, soft
+from gan_lightning.data.faces.canvas import Array, Light, blend, bump, clip, darken, linear, region, smooth, soft
 from gan_lightning.data.faces.head import Head
 from gan_lightning.data.faces.parameters import Face, Glasses, Hat
 from gan_lightning.data.faces.strands import strand_noise
@@ -44,7 +44,7 @@ def draw_glasses(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 def _draw_temple(canvas: Array, head: Head, start: float, sign: int, color: Array) -> None:
     """The arm from a rim towards the ear."""
-    end = float(head.axis(np.zeros((1, 1), np.float32))[0, 0]) + sign * (head.half_width - 1)
+    end = head.axis_at(0.0) + sign * (head.half_width - 1)
     if (end - start) * sign < 2:
         return
     area = region(min(start, end), max(start, end), -6, 4)
@@ -55,7 +55,7 @@ def draw_earrings(canvas: Array, face: Face, head: Head, light: Light) -> None:
     """A drop below each ear."""
     if not face.earrings:
         return
-    middle = float(head.axis(np.full((1, 1), 10.0, np.float32))[0, 0])
+    middle = head.axis_at(10.0)
     for sign in (-1, 1):
         u = middle + sign * (head.half_width + 2.5 - 6 * sign * head.sine)
         area = region(u - 6, u + 6, 22, 42)
@@ -72,9 +72,9 @@ def draw_hat(canvas: Array, face: Face, head: Head, light: Light) -> None:
     half, top = head.half_width + (5.0 if brimmed else 6.5), head.top - (16.0 if brimmed else 12.0)
     rim = -34.0 if brimmed else -30.0
     area = region(-half - 38, half + 38, top - 3, rim + 30)
-    u = area.u - head.axis(np.full((1, 1), -40.0, np.float32))
+    u = area.u - head.axis_at(-40.0)
     x = u * (1 / half)
-    rise = np.clip((rim + 10 - area.v) / (rim + 10 - top), 0, 1.2)
+    rise = clip((rim + 10 - area.v) / (rim + 10 - top), 0, 1.2)
     edge = rim + 6 * (1 - x * x) - 3
     radius = np.sqrt(x * x + rise ** (3.6 if brimmed else 3.0))
     crown = np.minimum((1 - radius) * 0.5 * (half + rim - top), edge - area.v)
@@ -84,20 +84,20 @@ def draw_hat(canvas: Array, face: Face, head: Head, light: Light) -> None:
     if brimmed:
         color *= 1 - 0.55 * soft(6.5 - np.abs(area.v - edge + 8), 1.5)
     else:
-        color *= 0.82 + 0.36 * np.abs(np.sin(np.arcsin(np.clip(x, -1, 1)) * 17))
+        color *= 0.82 + 0.36 * np.abs(np.sin(np.arcsin(clip(x, -1, 1)) * 17))
         color *= 1 + 0.2 * soft(area.v - edge + 13, 1.5) - 0.3 * bump(area.v - edge + 13, 1.5)
     blend(canvas, area, soft(crown, 1.3), color)
     if brimmed:
         wide = half + 28
         brim_v = (area.v - rim - 1 + 7 * (u * (1 / wide)) ** 2) * (1 / 6.5)
         level = np.sqrt((u * (1 / wide)) ** 2 + brim_v * brim_v)
-        brim = color * 0 + _felt(face, u * (1 / wide), 0.55 - 0.5 * brim_v, light)
+        brim = _felt(face, u * (1 / wide), 0.55 - 0.5 * brim_v, light)
         blend(canvas, area, soft((1 - level) * 6.5, 1.3), brim)
 
 
 def _felt(face: Face, x: Array, rise: Array, light: Light) -> Array:
     """Lit cloth of a hat over a dome, (3,h,w) linear."""
-    n_u = np.clip(x, -1, 1)
+    n_u = clip(x, -1, 1)
     n_v = -0.8 * rise
     n_z = np.sqrt(np.maximum(1.1 - n_u * n_u - n_v * n_v, 0.05))
     lu, lv, lz = light.direction

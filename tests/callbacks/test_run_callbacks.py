@@ -1,0 +1,129 @@
+"""Pictures, curves and the summary of a run, on a module that is not ours: callbacks only ask it for samples."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from gan_lightning.callbacks.curves import Curves, draw_curves
+from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
+from gan_lightning.callbacks.summary import RunSummary, summarize
+from gan_lightning.loggers import MetricsFile
+
+
+class Shade(LightningModule):
+    """Its samples are latents blown up to 8x8; a step makes them no different."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def sample(self, count, rng=None):
+        return torch.randn(count, 3, 1, 1, generator=rng).clamp(-1, 1).expand(-1, -1, 8, 8)
+
+    def training_step(self, batch, batch_idx):
+        return self.weight.sum()
+
+    def validation_step(self, batch, batch_idx):
+        for logger in self.loggers:
+            logger.log_metrics({"val/fid": 10.0 - self.global_step}, step=self.global_step)
+
+    def predict_step(self, batch, batch_idx):
+        return self.sample(len(batch), torch.Generator().manual_seed(int(batch[0])))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+class ImageLogger(Logger):
+    """Keeps what it is given."""
+
+    name, version = "kept", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.images = []
+
+    def log_metrics(self, metrics, step=None):
+        pass
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        pass
+
+    def log_image(self, key, images, step=None):
+        self.images.append((key, images[0], step))
+
+
+@pytest.fixture
+def finished_run(tmp_path):
+    loggers = [MetricsFile(tmp_path), ImageLogger()]
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=4,
+        val_check_interval=2,
+        logger=loggers,
+        callbacks=[SampleGrid(num_images=4), Curves(), RunSummary()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    batches = DataLoader([{"image": torch.zeros(3, 8, 8)}] * 20, batch_size=5)
+    trainer.fit(Shade(), batches, batches)
+    return tmp_path, loggers[1]
+
+
+def test_grids_are_of_the_same_latents_at_every_validation(finished_run):
+    folder, logger = finished_run
+    paths = sorted((folder / "samples").iterdir())
+    assert [path.name for path in paths] == [f"step-{step:07d}.png" for step in (0, 2, 4)]
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert [(key, step) for key, _, step in logger.images] == [("samples", 0), ("samples", 2), ("samples", 4)]
+    expected = Shade().sample(4, torch.Generator().manual_seed(0))
+    top_left = np.asarray(Image.open(paths[0]))[2, 2]
+    assert np.abs(top_left - (expected[0, :, 0, 0].numpy() + 1) * 127.5).max() <= 0.5
+
+
+def test_summary_says_what_was_reached_and_on_what(finished_run):
+    summary = json.loads((finished_run[0] / "summary.json").read_text())
+    assert summary["metrics"]["val/fid"] == {"first": 10.0, "best": 6.0, "best_step": 4, "last": 6.0}
+    assert (summary["g_steps"], summary["images_seen"]) == (4, 20)
+    assert summary["seconds"] > 0
+    assert summary["peak_memory_bytes"]["host"] > 50e6
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert summary["hardware"]["cores"] >= 1
+
+
+def test_curves_are_drawn_at_the_end(finished_run):
+    picture = np.asarray(Image.open(finished_run[0] / "curves.png"))
+    assert picture.shape[1] > 800
+    assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 10
+
+
+def test_curves_bear_negative_and_missing_values(tmp_path):
+    draw_curves({"train/loss_d": [(1, -2.0), (2, float("nan")), (3, 4.0)]}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_best_is_by_the_metrics_own_direction():
+    points = [(0, 5.0), (1, float("nan")), (2, 1.0), (3, 3.0)]
+    assert summarize("val/fid", points) == {"first": 5.0, "best": 1.0, "best_step": 2, "last": 3.0}
+    assert summarize("val/is", points)["best"] == 5.0
+    assert summarize("val/psnr", points)["best_step"] == 0
+
+
+def test_predicted_images_are_written_under_their_numbers(tmp_path):
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[SampleWriter()],
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.predict(Shade(), DataLoader(range(5), batch_size=2))
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [f"{i:06d}.png" for i in range(5)]

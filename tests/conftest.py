@@ -1,0 +1,32 @@
+"""What every test shares: a cache of its own, quiet logs, and a small folder of synthetic faces."""
+
+import os
+
+os.environ.setdefault("WANDB_MODE", "offline")  # no test may wait for a server
+
+import pytest
+
+FACES = 120
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory):
+    """Keep packed images and statistics out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("GAN_LIGHTNING_CACHE")
+    os.environ["GAN_LIGHTNING_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["GAN_LIGHTNING_CACHE"]
+    else:
+        os.environ["GAN_LIGHTNING_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def faces_root(tmp_path_factory):
+    """A folder with `FACES` synthetic faces in CelebA's layout."""
+    from gan_lightning.data.synthesis import synthesize
+
+    root = tmp_path_factory.mktemp("faces")
+    synthesize(root, count=FACES, seed=0, num_workers=1, progress=False)
+    return root

@@ -1,0 +1,280 @@
+"""The training step against a plain torch loop, and what the module promises around it."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
+from torch.utils.data import DataLoader, Dataset
+
+from gan_lightning import DCGAN, DivergedError, InputError
+from gan_lightning.loggers import MetricsFile
+from gan_lightning.modules.records import batch_rng
+
+SIZE, LATENT, BATCH = 16, 6, 8
+TINY = {"image_size": SIZE, "latent_dim": LATENT, "base_channels": 4}
+SEED = 7
+
+
+class Noise(Dataset):
+    """Images (3,16,16) of noise in [-1, 1], the same for the same index."""
+
+    def __init__(self, count=BATCH * 10):
+        self.images = torch.rand(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return {"image": self.images[index]}
+
+
+def loader(count=BATCH * 10):
+    return DataLoader(Noise(count), batch_size=BATCH)
+
+
+def train(module, steps, tmp_path, data=None, **options):
+    """Train on the CPU, silently; give the trainer."""
+    seed_everything(SEED)
+    options = {"logger": False, "enable_checkpointing": False, "log_every_n_steps": 5} | options
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=steps,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    trainer.fit(module, data or loader())
+    return trainer
+
+
+def plain_torch_training(module, steps, d_steps=1, fresh=False, r1=0.0, clip=None, ema_decay=0.999):
+    """Algorithm 1 of Goodfellow et al. 2014, with no Lightning and none of our code but the networks."""
+    generator, discriminator = copy.deepcopy(module.generator), copy.deepcopy(module.discriminator)
+    average = copy.deepcopy(generator).eval()
+    adam_g = torch.optim.Adam(generator.parameters(), 2e-4, (0.5, 0.999), fused=True)
+    adam_d = torch.optim.Adam(discriminator.parameters(), 2e-4, (0.5, 0.999), fused=True)
+    batches = [batch["image"] for batch in loader()]
+    for batch in range(steps * d_steps):
+        real, rng = batches[batch % len(batches)], batch_rng(SEED, 0, batch)
+        turn_of_g = (batch + 1) % d_steps == 0
+        with torch.set_grad_enabled(turn_of_g and not fresh):
+            fake = generator(torch.randn(BATCH, LATENT, generator=rng))
+        loss = F.softplus(-discriminator(real)).mean() + F.softplus(discriminator(fake.detach())).mean()
+        if r1:
+            images = real.clone().requires_grad_()
+            (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)
+            loss = loss + r1 / 2 * gradient.square().sum((1, 2, 3)).mean()
+        adam_d.zero_grad()
+        loss.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(discriminator.parameters(), clip)
+        adam_d.step()
+        if not turn_of_g:
+            continue
+        if fresh:
+            fake = generator(torch.randn(BATCH, LATENT, generator=rng))
+        adam_g.zero_grad()
+        F.softplus(-discriminator(fake)).mean().backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(generator.parameters(), clip)
+        adam_g.step()
+        step = batch // d_steps
+        decay = min(ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for mine, its in zip(average.parameters(), generator.parameters(), strict=True):
+                mine.copy_(torch.lerp(mine, its, 1 - decay))
+    return generator, discriminator, average
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        {},
+        {"fresh_latents": True},
+        {"d_steps": 3},
+        {"d_steps": 2, "fresh_latents": True},
+        {"r1": 5.0, "discriminator_normalization": "none"},
+        {"gradient_clip": 0.01},
+    ],
+)
+def test_twenty_steps_equal_a_plain_torch_loop(tmp_path, variant):
+    torch.manual_seed(0)
+    module = DCGAN(**TINY, **variant)
+    expected = plain_torch_training(
+        module,
+        20,
+        variant.get("d_steps", 1),
+        variant.get("fresh_latents", False),
+        variant.get("r1", 0.0),
+        variant.get("gradient_clip"),
+    )
+    trainer = train(module, 20, tmp_path)
+    assert trainer.global_step == 20
+    for ours, theirs in zip((module.generator, module.discriminator, module.generator_ema), expected, strict=True):
+        for (name, mine), its in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            # Weights move by up to 4e-3; Adam blows the last bit up where a gradient is next to nothing.
+            torch.testing.assert_close(mine, its, rtol=0, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_logging_does_not_change_the_training(tmp_path):
+    weights = []
+    for interval in (1, 1000):
+        torch.manual_seed(0)
+        module = DCGAN(**TINY)
+        train(module, 6, tmp_path, log_every_n_steps=interval)
+        weights.append(module.state_dict())
+    for name, tensor in weights[0].items():
+        assert tensor.equal(weights[1][name]), name
+
+
+def test_accumulation_without_batch_norm_is_the_same_step(tmp_path):
+    states = []
+    for accumulate in (1, 2):
+        torch.manual_seed(0)
+        norms = {"generator_normalization": "none", "discriminator_normalization": "none"}
+        module = DCGAN(**TINY, **norms, accumulate=accumulate, fresh_latents=True)
+        train(module, 5, tmp_path)
+        states.append(module.state_dict())
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(tensor, states[1][name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("d_steps", [1, 2, 5])
+def test_a_step_is_a_generator_iteration_everywhere(tmp_path, d_steps):
+    logger = MetricsFile(tmp_path)
+    checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+    options = {"logger": logger, "callbacks": [checkpoint], "enable_checkpointing": True, "log_every_n_steps": 2}
+    trainer = train(DCGAN(**TINY, d_steps=d_steps), 8, tmp_path, **options)
+    assert trainer.global_step == 8
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {"step=4.ckpt", "step=8.ckpt"}
+    history = logger.history()
+    names = {
+        "loss_d",
+        "loss_g",
+        "d_x",
+        "d_g_z_before",
+        "d_g_z_after",
+        "grad_norm_g",
+        "grad_norm_d",
+        "images_per_second",
+    }
+    assert {f"train/{name}" for name in names} == history.keys()
+    for points in history.values():
+        assert [step for step, _ in points] == [1, 2, 4, 6, 8]
+        assert all(math.isfinite(value) for _, value in points)
+
+
+@pytest.mark.parametrize(
+    "objective", ["saturating", "bce_mse", "least_squares", "hinge", "wasserstein", "relativistic"]
+)
+def test_every_objective_trains(tmp_path, objective):
+    torch.manual_seed(0)
+    module = DCGAN(**TINY, objective=objective, r1=1.0, r2=1.0, gradient_penalty=1.0, penalty_interval=2)
+    before = copy.deepcopy(module.state_dict())
+    train(module, 3, tmp_path)
+    after = module.state_dict()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert {"generator.main.0.weight", "discriminator.main.0.weight", "generator_ema.main.0.weight"} <= changed
+    assert all(tensor.isfinite().all() for tensor in after.values())
+
+
+def test_training_learns_a_plain_colour(tmp_path):
+    """Real images are all of one colour: after 150 steps the averaged generator's mean is close to it."""
+
+    class Blue(Noise):
+        def __getitem__(self, index):
+            return {"image": torch.tensor([-0.5, 0.0, 0.7])[:, None, None].expand(3, SIZE, SIZE)}
+
+    torch.manual_seed(0)
+    module = DCGAN(**TINY, lr_g=2e-3, lr_d=2e-3, ema_decay=0.9, discriminator_normalization="none")
+    train(module, 150, tmp_path, DataLoader(Blue(), batch_size=BATCH))
+    mean = module.sample(64, torch.Generator().manual_seed(0)).mean((0, 2, 3))
+    torch.testing.assert_close(mean, torch.tensor([-0.5, 0.0, 0.7]), rtol=0, atol=0.25)
+
+
+def test_samples_depend_on_the_generator_alone_and_never_on_the_batch():
+    module = DCGAN(**TINY).train()
+    images = module.sample(5, torch.Generator().manual_seed(3))
+    assert images.equal(module.sample(5, torch.Generator().manual_seed(3)))
+    latents = torch.randn(5, LATENT)
+    torch.testing.assert_close(module(latents)[:2], module(latents[:2]))
+    assert images.abs().max() <= 1
+    assert images.dtype == torch.float32
+
+
+def test_checkpoint_brings_back_networks_and_settings(tmp_path):
+    module = DCGAN(**TINY, objective="hinge", d_steps=2, betas=(0.0, 0.9))
+    trainer = train(module, 3, tmp_path)
+    trainer.save_checkpoint(tmp_path / "made.ckpt")
+    loaded = DCGAN.load_from_checkpoint(tmp_path / "made.ckpt", map_location="cpu")
+    for name, tensor in module.state_dict().items():
+        assert tensor.equal(loaded.state_dict()[name]), name
+    assert (loaded.d_steps, loaded.betas) == (2, (0.0, 0.9))
+    keys = torch.load(tmp_path / "made.ckpt", weights_only=True)["state_dict"].keys()
+    assert {key.split(".")[0] for key in keys} == {"generator", "discriminator", "generator_ema"}
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_goes_the_same_way(tmp_path, precision):
+    weights = {}
+    for mode in ("32-true", precision):
+        torch.manual_seed(0)
+        module = DCGAN(**TINY, r1=1.0, gradient_clip=5.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        # Lightning would take bf16 for 16-mixed on the CPU.
+        options = {"precision": mode} if mode != "16-mixed" else {"plugins": MixedPrecision(mode, "cpu", scaler)}
+        trainer = train(module, 10, tmp_path, **options)
+        assert trainer.global_step == 10
+        weights[mode] = torch.cat([p.detach().flatten() for p in module.generator.parameters()])
+    drift = (weights[precision] - weights["32-true"]).norm() / weights["32-true"].norm()
+    assert 0 < drift < 0.05
+
+
+def test_gradients_are_clipped_unscaled(tmp_path):
+    """With a loss scale of 2**16, gradients clipped before they are unscaled would be next to nothing."""
+    logger = MetricsFile(tmp_path)
+    torch.manual_seed(0)
+    plugin = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**12))
+    train(DCGAN(**TINY, gradient_clip=1e3), 2, tmp_path, plugins=plugin, logger=logger, log_every_n_steps=1)
+    assert all(norm < 50 for name in ("g", "d") for _, norm in logger.history()[f"train/grad_norm_{name}"])
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    class Poisoned(Noise):
+        def __getitem__(self, index):
+            return {"image": self.images[index] * (math.nan if index >= 5 * BATCH else 1)}
+
+    checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+    options = {"callbacks": [checkpoint], "enable_checkpointing": True}
+    with pytest.raises(DivergedError, match=r"NaN or infinite at step 6; last good checkpoint: .*step=4\.ckpt"):
+        train(DCGAN(**TINY), 20, tmp_path, DataLoader(Poisoned(), batch_size=BATCH), **options)
+    for path in tmp_path.glob("*.ckpt"):
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"objective": "hing"}, "choose one of saturating"),
+        ({"objective": "hinge", "label_smoothing": 0.1}, "label_smoothing needs"),
+        ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\)"),
+        ({"d_steps": 0}, "d_steps must be at least 1"),
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"lr_g": -1.0}, "lr_g must not be negative"),
+        ({"r1": -1.0}, "r1 must not be negative"),
+        ({"gradient_clip": 0.0}, "gradient_clip must be positive"),
+        ({"image_size": 60}, "image_size 60 is not supported"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        DCGAN(**(TINY | arguments))

@@ -1,0 +1,314 @@
+"""The command line as a user types it: every command, every shipped configuration, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from gan_lightning.__main__ import main
+from gan_lightning.loggers import MetricsFile
+from tests.conftest import FACES
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SMALL = ["--data.image_size", "16", "--data.batch_size", "16"]
+SMALL += ["--model.image_size", "16", "--model.base_channels", "4"]
+SMALL += ["--evaluation.extractor", "random", "--evaluation.num_images", "10"]
+SMALL += ["--trainer.accelerator", "cpu", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
+SMALL += ["--trainer.log_every_n_steps", "1", "--trainer.enable_progress_bar", "false", "--sample_grid.num_images", "4"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Runs go to runs/ below the working folder; and pytest's own arguments are not ours."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
+
+
+def command(*arguments):
+    """Run a command line in this process; give its exit status."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+def fit(faces_root, *more, config="quickstart.yaml", name="run"):
+    return command("fit", "--config", CONFIGS / config, *SMALL, "--data.root", faces_root, "--name", name, *more)
+
+
+@pytest.fixture(scope="module")
+def finished(faces_root, tmp_path_factory):
+    """The folder of a run that has trained four steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["gan-lightning"])
+        assert fit(faces_root, "--data.count", FACES) == 0
+    return folder / "runs" / "run"
+
+
+def test_a_run_writes_all_it_promises(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+        "curves.png",
+        "samples",
+        "checkpoints",
+    }
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert sorted(path.name for path in (finished / "samples").iterdir()) == [
+        "step-0000000.png",
+        "step-0000002.png",
+        "step-0000004.png",
+    ]
+    summary = json.loads((finished / "summary.json").read_text())
+    distance = summary["metrics"]["val/fd_random"]
+    points = MetricsFile(finished).history()["val/fd_random"]
+    assert [step for step, _ in points] == [0, 2, 4]
+    assert distance["first"] == points[0][1]
+    assert distance["last"] == points[-1][1]
+    assert distance["best"] == min(value for _, value in points)
+    assert summary["g_steps"] == 4
+    assert summary["images_seen"] == 4 * 16
+    protocol = summary["protocol"]["val/fd_random"]
+    assert protocol | {"dataset": "synthetic_faces", "split": "val", "crop": 178, "num_images": 10} == protocol
+
+
+def test_the_best_checkpoint_is_the_one_with_the_least_distance(finished):
+    points = MetricsFile(finished).history()["val/fd_random"][1:]
+    best_step = min(points, key=lambda point: point[1])[0]
+    assert torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == best_step
+    assert torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_the_saved_configuration_is_complete(finished):
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["model"]["init_args"]["base_channels"] == 4
+    assert config["model"]["init_args"]["objective"] == "non_saturating"
+    assert config["data"]["class_path"].endswith("SyntheticFaces")
+    assert config["trainer"]["max_steps"] == 4
+
+
+@pytest.mark.parametrize("name", ["validate", "test"])
+def test_a_checkpoint_is_measured_as_it_was_in_training(finished, faces_root, name):
+    small = [*SMALL, "--data.count", FACES, "--data.root", faces_root]
+    ckpt = finished / "checkpoints" / "last.ckpt"
+    assert command(name, "--config", CONFIGS / "quickstart.yaml", *small, "--ckpt_path", ckpt, "--name", "m") == 0
+    metrics = json.loads(Path("runs/m/summary.json").read_text())["metrics"]
+    measured = metrics["val/fd_random" if name == "validate" else "test/fd_random"]["last"]
+    in_training = MetricsFile(finished).history()["val/fd_random"][-1][1]
+    if name == "validate":
+        assert measured == pytest.approx(in_training, rel=1e-5)
+    else:  # other real images
+        assert measured != pytest.approx(in_training, rel=1e-5)
+        assert measured == pytest.approx(in_training, rel=0.5)
+
+
+def test_predict_writes_as_many_samples_as_asked_for(finished, faces_root):
+    small = [*SMALL, "--data.count", FACES, "--data.root", faces_root]
+    ckpt = finished / "checkpoints" / "best.ckpt"
+    arguments = ["predict", "--config", CONFIGS / "quickstart.yaml", *small, "--ckpt_path", ckpt]
+    for count, name in ((3, "three"), (70, "seventy")):
+        assert command(*arguments, "--num_samples", count, "--name", name) == 0
+        paths = sorted(Path("runs", name, "samples").iterdir())
+        assert [path.name for path in paths] == [f"{index:06d}.png" for index in range(count)]
+        assert Image.open(paths[0]).size == (16, 16)
+    three, seventy = (Path("runs", name, "samples", "000002.png").read_bytes() for name in ("three", "seventy"))
+    assert three == seventy
+
+
+def test_a_run_resumes_from_its_last_checkpoint(faces_root):
+    count = ["--data.count", FACES]
+    assert fit(faces_root, *count) == 0
+    assert fit(faces_root, *count, "--trainer.max_steps", "6", "--ckpt_path", "last") == 0
+    run = Path("runs/run")
+    assert [step for step, _ in MetricsFile(run).history()["val/fd_random"]] == [0, 2, 4, 6]
+    assert len(list(run.glob("config*.yaml"))) == 2
+    assert json.loads((run / "summary.json").read_text())["images_seen"] == 6 * 16
+
+
+def test_wandb_gets_configuration_metrics_and_grids_offline(faces_root):
+    pytest.importorskip("wandb")
+    wandb_yaml = CONFIGS / "logger" / "wandb.yaml"
+    assert fit(faces_root, "--config", wandb_yaml, "--data.count", FACES) == 0
+    assert MetricsFile("runs/run").history()["val/fd_random"]
+    folder = next(Path("runs/run/wandb").glob("offline-run-*"))
+    records = read_wandb_records(next(folder.glob("*.wandb")))
+    logged = {item.nested_key[0] if item.nested_key else item.key for r in records for item in r.history.item}
+    assert {"val/fd_random", "train/loss_g", "samples"} <= logged
+    configured = {item.key for record in records for item in record.config.update} | {
+        item.key for record in records for item in record.run.config.update
+    }
+    assert {"model", "data", "trainer"} <= configured
+    assert len(list((folder / "files" / "media").rglob("*.png"))) == 3
+
+
+def read_wandb_records(path):
+    """Read an offline run: a header of 7 bytes, then records in LevelDB's blocks of 32 KiB."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    data, position, parts, records = path.read_bytes(), 7, b"", []
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or last
+            records.append(Record.FromString(parts))
+            parts = b""
+    return records
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_runs(path, faces_root, tmp_path):
+    root = faces_root / "celeba" / "img_align_celeba" if "folder" in path.stem else faces_root
+    count = ["--data.count", FACES] if path.stem == "quickstart" else []
+    split = ["--data.split_fractions", "[0.6,0.2,0.2]"] if "folder" in path.stem else []
+    assert fit(root, *count, *split, config=path.name) == 0
+    assert (tmp_path / "runs/run/checkpoints/best.ckpt").is_file()
+
+
+# -- configuration, as Lightning's documentation says ----------------------------------------------------------------
+
+
+def printed_config(capsys, *arguments):
+    assert command("fit", *arguments, "--print_config") == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_later_configurations_and_arguments_win(capsys, tmp_path):
+    (tmp_path / "more.yaml").write_text("model: {init_args: {lr_g: 0.5}}\ntrainer: {max_steps: 3}\n")
+    quickstart = CONFIGS / "quickstart.yaml"
+    config = printed_config(capsys, "--config", quickstart, "--config", "more.yaml", "--trainer.max_steps", "2")
+    assert config["model"]["init_args"]["lr_g"] == 0.5
+    assert config["model"]["init_args"]["base_channels"] == 32
+    assert config["trainer"]["max_steps"] == 2
+
+
+def test_environment_sets_options(capsys, monkeypatch):
+    monkeypatch.setenv("PL_FIT__TRAINER__MAX_STEPS", "17")
+    assert printed_config(capsys)["trainer"]["max_steps"] == 17
+
+
+def test_short_names_and_flat_options_as_sweeps_give_them(capsys):
+    config = printed_config(capsys, "--model", "DCGAN", "--model.lr_d=0.001", "--data=ImageFolder", "--data.root=x")
+    assert config["model"]["init_args"]["lr_d"] == 0.001
+    assert config["data"]["class_path"].endswith("ImageFolder")
+
+
+def test_printed_configuration_can_be_read_back(capsys, tmp_path):
+    first = printed_config(capsys, "--config", CONFIGS / "celeba64.yaml")
+    (tmp_path / "printed.yaml").write_text(yaml.safe_dump(first))
+    assert printed_config(capsys, "--config", "printed.yaml") == first
+
+
+def test_help_explains_every_option(capsys):
+    assert command("fit", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for option in ("--model.lr_g", "--model.penalty_interval", "--data.crop", "--evaluation.num_images", "--name"):
+        assert option in text
+    assert "Discriminator steps, each on a batch of its own" in text
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_comes_at_once_and_without_torch(option):
+    code = (
+        "import sys; from gan_lightning.__main__ import main; status = main([sys.argv[1]]);"
+        "assert not {'torch', 'wandb', 'lightning'} & set(sys.modules); sys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, timeout=10)
+    assert result.returncode == 0, result.stderr
+    assert "gan-lightning" in result.stdout
+
+
+def test_a_fit_without_wandb_does_not_import_it(faces_root):
+    script = "import sys; from gan_lightning.__main__ import main; main(); assert 'wandb' not in sys.modules"
+    arguments = ["fit", "--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root]
+    arguments += ["--data.count", FACES, "--trainer.max_steps", "1"]
+    result = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+# -- what is refused, in one line -------------------------------------------------------------------------------------
+
+
+def refusal(capsys, status):
+    """The line that a refused command printed."""
+    assert status == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("gan-lightning: error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.image_size", "48"], "image_size 48 is not supported"),
+        (["--data.image_size", "32"], "image_size is 32, the model's 16"),
+        (["--data.channels", "1"], "channels is 1, the model's 3"),
+        (["--data.batch_size", "500"], "500"),
+        (["--evaluation.num_images", "5000"], "5000"),
+        (["--evaluation.extractor", "inception", "--evaluation.inception_weights", "w.pth"], "w.pth"),
+        (["--model.objective", "hinge", "--model.label_smoothing", "0.1"], "label_smoothing needs"),
+        (["--ckpt_path", "absent.ckpt"], "absent.ckpt is not there"),
+        (["--ckpt_path", "last", "--name", "null"], "add --name NAME"),
+    ],
+)
+def test_settings_are_refused_before_the_first_step(faces_root, capsys, options, message):
+    assert message in refusal(capsys, fit(faces_root, "--data.count", FACES, *options))
+    assert not list(Path().rglob("*.ckpt"))
+
+
+def test_a_root_that_is_not_there_or_not_celeba_is_refused(capsys, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for root in ("absent", "empty"):
+        assert root in refusal(capsys, fit(tmp_path / root, config="celeba64.yaml", name=root))
+
+
+def test_a_used_run_folder_is_refused_and_kept(finished, faces_root, capsys, monkeypatch):
+    monkeypatch.chdir(finished.parent.parent)
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    assert "holds a run already" in refusal(capsys, fit(faces_root, "--data.count", FACES))
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused(faces_root, capsys):
+    Path("runs").write_text("a file where the folder should be")
+    assert "cannot be written" in refusal(capsys, fit(faces_root, "--data.count", FACES))
+
+
+def test_a_checkpoint_of_something_else_is_refused(faces_root, capsys):
+    torch.save({"weights": torch.zeros(3)}, "other.ckpt")
+    Path("text.ckpt").write_text("no checkpoint")
+    for name in ("other.ckpt", "text.ckpt"):
+        assert name in refusal(capsys, fit(faces_root, "--data.count", FACES, "--ckpt_path", name, name=name))
+
+
+def test_a_diverged_run_stops_with_one_line(faces_root, capsys):
+    status = fit(faces_root, "--data.count", FACES, "--model.lr_d", "1e30", "--trainer.max_steps", "50")
+    assert status == 1
+    assert "became NaN or infinite at step" in capsys.readouterr().err
+
+
+def test_an_unknown_option_is_refused_by_name(capsys):
+    assert command("fit", "--model.learning_rate", "1") == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_the_command_does():
+    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent)}
+    arguments = [sys.executable, "-m", "gan_lightning", "--version"]
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=30)
+    assert result.stdout.startswith("gan-lightning ")
