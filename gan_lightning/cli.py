@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +30,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile
 from gan_lightning.modules.dcgan import DCGAN
 
+COMMANDS = tuple(LightningCLI.subcommands())
 MODELS = (DCGAN,)
 DATA = (SyntheticFaces, CelebA, ImageFolder)
 RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
@@ -35,16 +39,24 @@ RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that 
 class OptionsParser(LightningArgumentParser):
     """Lightning's parser, whose help goes on with the options of our models and data."""
 
-    def format_help(self) -> str:
+    def format_help(self, *arguments: Any) -> str:
         """Give the help of a command, every option explained."""
-        parts = [super().format_help()]
-        if self.prog.split()[-1] in LightningCLI.subcommands():
-            for key, classes in (("model", MODELS), ("data", DATA)):
-                for component in classes:
-                    options = ArgumentParser(usage="")
-                    options.add_class_arguments(component, key)
-                    text = options.format_help().split("\n", 1)[1].strip()
-                    parts.append(f"--{key} {component.__name__}\n{text}")
+        text = super().format_help(*arguments)
+        if not self.usage:  # not a command's parser
+            return text
+        # The name of each option's environment variable follows one rule, which is told once.
+        text = re.sub(r"^  ENV:.*\n", "", text, flags=re.MULTILINE).replace("  ARG:   ", "  ")
+        parts = [text.strip()]
+        for key, classes in (("model", MODELS), ("data", DATA)):
+            for component in classes:
+                options = ArgumentParser(usage="", add_help=False)
+                options.add_class_arguments(component, key)
+                explained = options.format_help().split("\n", 1)[1].strip()
+                parts.append(f"--{key} {component.__name__}\n\n{explained}")
+        parts.append(
+            "Every option can be set in YAML too (--config), or in the environment: --trainer.max_steps of fit as "
+            "PL_FIT__TRAINER__MAX_STEPS."
+        )
         return "\n\n".join(parts) + "\n"
 
 
@@ -120,7 +132,7 @@ class GanCLI(LightningCLI):
                 if logger.get("init_args", {}).get(argument) in (".", "lightning_logs", None):
                     logger["init_args"][argument] = value
         config_file = "config.yaml"
-        if rank_zero_only.rank == 0:
+        if getattr(rank_zero_only, "rank", 0) == 0:
             config_file = claim_folder(folder, options.get("ckpt_path"))
         self.save_config_kwargs = {"config_filename": config_file}
 
@@ -181,12 +193,28 @@ def claim_folder(folder: Path, ckpt_path: str | None) -> str:
     return f"config-{datetime.now().strftime('%Y%m%d-%H%M%S')}.yaml"
 
 
+def quieten() -> None:
+    """Keep what people should read from drowning in what they can do nothing about."""
+    logging.getLogger("gan_lightning").setLevel(logging.INFO)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+    for message in (
+        ".*LeafSpec.*",  # Lightning's use of a torch function
+        ".*module\\(s\\) in eval mode.*",  # the averaged generator, on purpose
+        ".*does not have many workers.*",  # packed images need none
+        ".*pre-optimization state.*",  # a checkpoint after the step is what we want
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, such as `["fit", "--config", "configs/quickstart.yaml"]`; that of the process by default.
 
     Raises:
         InputError: What was asked for cannot be done; the message says what to do.
     """
+    quieten()
     GanCLI(
         LightningModule,
         LightningDataModule,
@@ -198,5 +226,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         parser_class=OptionsParser,
-        parser_kwargs={"default_env": True},
+        parser_kwargs={"default_env": True}
+        | {
+            name: {"default_env": True, "usage": f"gan-lightning {name} [--config FILE] [options]"} for name in COMMANDS
+        },
     )

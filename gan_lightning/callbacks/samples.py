@@ -45,8 +45,8 @@ class SampleGrid(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):  # W&B and its like; without a step it would take the last one logged
                 logger.log_image("samples", [str(path)], step=trainer.global_step)
-            elif hasattr(getattr(logger, "experiment", None), "add_image"):  # TensorBoard
-                logger.experiment.add_image("samples", grid, trainer.global_step)
+            elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):  # TensorBoard
+                add_image("samples", grid, trainer.global_step)
 
 
 class SampleWriter(Callback):

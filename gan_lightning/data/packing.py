@@ -73,7 +73,9 @@ def pack_images(
     framing = Framing(image_size, crop, channels)
     folder = pack_folder(files, framing, make_cache_dir(cache_dir))
     packed = _open_or_none(folder)
-    if packed is None:
+    if packed is not None:
+        logger.info("Packed before: %s in %s", describe_size(len(files), framing), folder)
+    else:
         packed = _pack(files, framing, folder, strict, num_workers or min(MAX_THREADS, _count_cores()), progress)
     if packed.skipped:
         _report_skipped(packed, files, strict)

@@ -78,6 +78,8 @@ def synthesize(
         for chunk, result in _in_processes(tasks, workers) if workers > 1 else map(_render_chunk, tasks):
             rows[chunk.start] = result
             bar.update(len(chunk))
+    for part in (folder / IMAGES).glob(".*.part"):  # of an interrupted call
+        part.unlink()
     (folder / MARKER).unlink(missing_ok=True)  # of a smaller set: the lists are about to outgrow it
     _write_lists(folder, [row for start in sorted(rows) for row in rows[start]])
     _write_whole(folder / MARKER, json.dumps({"format": FORMAT, "seed": seed, "count": count}).encode() + b"\n")

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
@@ -141,6 +142,11 @@ class DCGAN(LightningModule):
         latents = torch.randn(count, self.latent_dim, generator=rng, device=device)
         images: Tensor = self(latents.to(self.device))
         return images.float()
+
+    def setup(self, stage: str) -> None:
+        """Let DDP know that a backward pass reaches one of the two networks: its `ddp` would stop at the other."""
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One Adam for each network: generator, discriminator."""

@@ -94,7 +94,6 @@ def test_an_interrupted_call_is_completed(dataset: Path, tmp_path: Path) -> None
     (images / ".000007.jpg.part").write_bytes(b"half an image")
     kept = (images / "000001.jpg").stat().st_mtime_ns
     make(tmp_path)
-    (images / ".000007.jpg.part").unlink(missing_ok=True)
     assert contents(folder) == contents(dataset)
     assert (images / "000001.jpg").stat().st_mtime_ns == kept
 
@@ -157,13 +156,6 @@ def test_bad_numbers_are_refused(tmp_path: Path, count: int, seed: int) -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    """The package's own `__init__` aside, nothing here needs torch: the command starts fast."""
-    code = (
-        "import sys, types, pathlib, gan_lightning.data.synthesis as s\n"
-        "files = [pathlib.Path(s.__file__), *(pathlib.Path(s.__file__).parent / 'faces').glob('*.py')]\n"
-        "assert len(files) > 5\n"
-        "assert not any('torch' in line for f in files for line in f.read_text().splitlines() if 'import' in line)\n"
-        "s_modules = [m for n, m in sys.modules.items() if n.startswith('gan_lightning.data.faces')]\n"
-        "assert not any(getattr(v, '__name__', '') == 'torch' for m in s_modules for v in vars(m).values())\n"
-    )
+    """The command starts fast."""
+    code = "import sys, gan_lightning.data.synthesis; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -48,8 +48,8 @@ def _beard_cover(face: Face, head: Head, area: Region) -> Array:
     x = np.abs(u) * (1 / head.half_width)
     mouth, half = head.mouth_v, head.mouth_half
     corner_v = mouth - 4.2 * face.smile
-    lip_gap = smooth(1.0 - np.sqrt((u * (1 / (half + 1))) ** 2 + ((v - mouth - 2) * (1 / 7.0)) ** 2), 0.35)
-    upper = bump(v - (mouth - 8.2) - 2.2 * (u * (1 / half)) ** 2, 4.6) * smooth(half + 4 - np.abs(u), 5.0)
+    lip_gap = smooth(1.0 - np.sqrt((u * (1 / (half + 1))) ** 2 + ((v - mouth - 2) * (1 / 6.0)) ** 2), 0.35)
+    upper = bump(v - (mouth - 7.4) - 2.2 * (u * (1 / half)) ** 2, 4.6) * smooth(half + 4 - np.abs(u), 5.0)
     upper = upper * (1 - 0.25 * bump(u, 2.0))
     cover: Array = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
     if face.beard in (Beard.MUSTACHE, Beard.GOATEE, Beard.FULL, Beard.STUBBLE):

@@ -92,7 +92,7 @@ def _dome(face: Face, head: Head, shape: Shape) -> Dome:
     else:
         ragged = 2.0 + (4.0 + 3 * face.hair_volume) * (face.hair_style == HairStyle.SHORT) * np.minimum(rise, 1)
         inside += ragged * (strand_noise(x * 420, face.texture_seed) - 0.5)
-        inside -= 9 * clip(fall - 0.3, 0, 0.5) * strand_noise(x * 700, face.texture_seed + 9)
+        inside -= 6 * clip(fall - 0.3, 0, 0.5) * strand_noise(x * 260, face.texture_seed + 9)
     return Dome(area, inside, x, rise)
 
 
@@ -141,7 +141,9 @@ def _color(face: Face, dome: Dome, light: Light) -> Array:
     """Lit hair: strands that run from the crown, a band of gloss, dark where it turns away; (3,h,w) linear."""
     v, x, rise = dome.area.v, dome.x, dome.rise
     if face.hair_texture == HairTexture.CURLY:
-        strands = 0.75 * curl_noise(face.texture_seed, dome.area) + 0.25 * fine_noise(face.texture_seed, dome.area)
+        strands = (
+            0.2 + 0.45 * curl_noise(face.texture_seed, dome.area) + 0.15 * fine_noise(face.texture_seed, dome.area)
+        )
     else:
         across = x * (1 / np.sqrt(np.maximum(1.02 - rise * rise, 0.12)))
         drift = 0.05 * face.hair_part * rise
@@ -156,7 +158,7 @@ def _color(face: Face, dome: Dome, light: Light) -> Array:
     lambert = np.maximum((n_u * lu + n_v * lv + n_z * lz + 0.3) * (1 / 1.3), 0)
     gloss_height = -lv * 0.75 + 0.08 - 0.12 * (strands - 0.5)
     gloss = bump(rise - gloss_height, 0.3) * n_z * (0.25 + 1.5 * strands * strands)
-    gloss *= (0.35 if face.hair_texture == HairTexture.CURLY else 1.0) * 0.16
+    gloss *= (0.6 if face.hair_texture == HairTexture.CURLY else 1.0) * 0.16
     body = 0.42 + 1.05 * strands
     gloss *= lambert
     lit = body * lambert
@@ -225,5 +227,5 @@ def _keep_on_head(uncovered: Array, area: Region, skull: Surface) -> None:
     rows, columns = slice(top, bottom), slice(left, right)
     seen = uncovered[within(rows, area.rows), within(columns, area.columns)]
     solid = skull.inside[within(rows, skull.area.rows), within(columns, skull.area.columns)]
-    release = clip(ORIGIN_Y + 2 - np.arange(top, bottom, dtype=np.float32), -np.inf, 0)[:, None]  # at the ears
+    release = 0.5 * clip(ORIGIN_Y - 6 - np.arange(top, bottom, dtype=np.float32), -np.inf, 0)[:, None]  # at the ears
     np.minimum(seen, solid - 4 - release, out=seen)

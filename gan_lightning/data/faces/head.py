@@ -61,7 +61,7 @@ class Head:
 
     def axis_at(self, v: float) -> float:
         """`axis` at one height."""
-        return (-20.0 + 15.0 * min(max((v + 30) / 100, 0.0), 1.0)) * self.sine
+        return float(self.axis(np.array([v], np.float32))[0])
 
     def eye_center(self, face: Face, sign: int) -> tuple[float, float]:
         """(u, v) of an eye."""
@@ -96,8 +96,8 @@ def surface(face: Face, head: Head) -> Surface:
     steepness += 0.008
     inside = (1 - level) / steepness
     # A face is flatter in front than an ellipsoid: raise the level set to a power.
-    flat = np.sqrt(np.minimum(level, 1.0))
-    level = np.minimum(level, 1.0)
+    np.minimum(level, 1.0, out=level)
+    flat = np.sqrt(level)
     z = np.sqrt(1.0001 - level * flat)
     gain = flat * (0.75 * head.half_width)
     relief_u, relief_v = gaussian_slopes(area, _relief(face, head))

@@ -38,7 +38,7 @@ def _curves(face: Face, head: Head, area: Region) -> _Lips:
     line = lift + (head.mouth_v - lift + 0.6) * arc  # from the corners' height to the middle's
     full = face.lip_fullness * (0.9 if face.masculine else 1.12) * (1 - 0.14 * max(face.smile, 0.0))
     bow = 1.0 - 0.22 * bump(x, 0.3) + 0.1 * bump(np.abs(x) - 0.3, 0.3)
-    gap = face.mouth_open * (4.8 + 2.4 * max(face.smile, 0.0)) * arc**0.8
+    gap = face.mouth_open * (4.8 + 2.4 * max(face.smile, 0.0)) * arc ** (1.4 - 0.6 * max(face.smile, 0.0))
     top = line - 4.3 * full * bow * arc**0.85 - 0.35 * gap
     lower = line + 0.65 * gap
     return _Lips(x, top, line - 0.35 * gap, lower, lower + 5.2 * full * arc**0.7)
@@ -87,7 +87,7 @@ def _draw_inside(canvas: Array, face: Face, area: Region, lips: _Lips, sides: Ar
     opening = soft(np.minimum(v - lips.upper, lips.lower - v) + 0.5, 1.2) * sides
     blend(canvas, area, opening, np.array([0.055, 0.014, 0.013], np.float32)[:, None, None])
     exposure = float(light.ambient.mean()) + 0.55 * float(light.key.mean())
-    depth = 2.6 + 3.4 * max(face.smile, 0.0)
+    depth = 1.6 + 4.4 * max(face.smile, 0.0)
     shade = (1 - 0.72 * clip(np.abs(lips.x) * 1.05, 0, 1) ** 2) * (0.72 + 0.28 * soft(v - lips.upper - 1.2, 2.5))
     gaps = 1 - 0.1 * clip(np.cos(lips.x * 21.0), 0.75, 1) * 4 + 0.3
     teeth = np.array([0.7, 0.65, 0.57], np.float32)[:, None, None] * (exposure * shade * np.minimum(gaps, 1.0))

@@ -10,6 +10,7 @@ from gan_lightning.data.faces.canvas import (
     Array,
     Light,
     Region,
+    bell,
     blend,
     bump,
     clip,
@@ -37,8 +38,8 @@ def background(face: Face) -> Array:
     base, second, third = (np.array(color, np.float32) ** 2 for color in face.background)
     weights = rng.uniform(0.1, 0.4, count)
     area = visible(face)
-    across = np.exp(-0.5 * ((area.u - rows[:, 1:2]) / rows[:, 2:3]) ** 2)
-    down = np.exp(-0.5 * ((area.v.T - rows[:, 3:4]) / rows[:, 4:5]) ** 2)
+    across = bell(area.u - rows[:, 1:2], rows[:, 2:3])
+    down = bell(area.v.T - rows[:, 3:4], rows[:, 4:5])
     ramp = area.v.T * float(rng.uniform(-0.002, 0.001)) + 1
     canvas = np.zeros((3, CANVAS_HEIGHT, CANVAS_WIDTH), np.float32)  # what the warp never reads stays black
     for channel in range(3):

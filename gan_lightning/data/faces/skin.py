@@ -87,7 +87,7 @@ def _redness(face: Face, head: Head) -> Array:
     rows = [
         (0.35, head.turn(0, 14), 6.0, head.nose_tip_v, 5.0),
         (0.2, head.turn(0, 7), 9.0, head.chin - 10, 6.0),
-        (-0.25, head.turn(0, 0), 24.0, -38.0, 12.0),
+        (-0.25, 0.0, 24.0, -38.0, 12.0),
     ]
     for sign in (-1, 1):
         rows.append((blush, head.turn(sign * 26, -3), 9.0, 20.0, 6.5))
@@ -106,7 +106,7 @@ def _hollows(face: Face, head: Head, light: Light) -> Array:
         (0.3, turn(-4.2 * face.nose_width, 9), 1.7, nose + 5.2, 1.2),
         (0.3, turn(4.2 * face.nose_width, 9), 1.7, nose + 5.2, 1.2),
         (cast, turn(0, 6) + 11 * lateral, 5.0, nose - 1, 8.0),
-        (0.1, turn(0, 0), 30.0, head.chin + 1, 5.0),
+        (0.1, 0.0, 30.0, head.chin + 1, 5.0),
     ]
     for sign in (-1, 1):
         u, v = head.eye_center(face, sign)
@@ -151,7 +151,7 @@ def _draw_folds(canvas: Array, face: Face, head: Head) -> None:
         for line in range(3):
             area = region(-26, 26, -38 + 7 * line - 5, -38 + 7 * line + 5)
             bend = area.v - (-38 + 7 * line) - 2 * np.cos(area.u * 0.1)
-            fade = bump(area.u - head.turn(0, 0), 26.0)
+            fade = bump(area.u, 26.0)
             darken(canvas, area, 0.22 * (face.age - 0.45) * fade * bump(bend, 2.2))
 
 
@@ -161,7 +161,7 @@ def draw_ears(canvas: Array, face: Face, head: Head, light: Light) -> None:
     for sign in (-1, 1):
         u = head.axis_at(10.0) + sign * (head.half_width - 0.5 - 6 * sign * head.sine)
         area = region(u - 11, u + 11, -12, 32)
-        x = (area.u - u - sign * (-0.1) * (area.v - 10)) * (1 / 6.2)
+        x = (area.u - u + 0.1 * sign * (area.v - 10)) * (1 / 6.2)
         y = (area.v - 9.0) * (1 / 15.5)
         taper = 1 + 0.25 * clip(y, -1, 1)
         level = (x * taper) ** 2 + y * y
