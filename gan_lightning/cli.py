@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -146,6 +147,34 @@ class GanCLI(LightningCLI):
             always.append(ProgressBar())
         kwargs["callbacks"] = [*(options.callbacks or []), *always]
         return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Say where the results are, and what was reached."""
+        self._say("samples/ (grids of fixed latents), curves.png, metrics.csv, checkpoints/best.ckpt and last.ckpt")
+
+    def after_validate(self) -> None:
+        """Say where the results are."""
+        self._say("summary.json and metrics.csv")
+
+    def after_test(self) -> None:
+        """Say where the results are."""
+        self._say("summary.json and metrics.csv")
+
+    def after_predict(self) -> None:
+        """Say where the results are."""
+        self._say("samples/")
+
+    @rank_zero_only
+    def _say(self, contents: str) -> None:
+        folder = Path(self.trainer.default_root_dir)
+        print(f"\nThe results are in {folder}: {contents}")
+        summary = folder / "summary.json"
+        if self.config.subcommand == "fit" and summary.is_file():
+            for name, values in json.loads(summary.read_text())["metrics"].items():
+                if name == self.options.checkpoint.monitor:
+                    print(
+                        f"{name}: {values['first']:.4g} untrained, {values['best']:.4g} best, {values['last']:.4g} last"
+                    )
 
     def before_predict(self) -> None:
         """Tell a model that draws images how many; it needs no data."""

@@ -68,11 +68,28 @@ def decode_image(path: Path, framing: Framing) -> NDArray[np.uint8]:
     with Image.open(path) as opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
-        image = _to_mode(ImageOps.exif_transpose(opened), "L" if framing.channels == 1 else "RGB")
+        return frame_image(ImageOps.exif_transpose(opened), framing, path)
+
+
+def frame_image(image: Image.Image, framing: Framing, name: object) -> NDArray[np.uint8]:
+    """Crop and resize one image that is decoded already.
+
+    Args:
+        image: Of any mode, upright.
+        framing: Crop, size and channels.
+        name: What to call it in an error.
+
+    Returns:
+        (H,W,C) uint8.
+
+    Raises:
+        CropTooLargeError: If the image is smaller than the crop.
+    """
+    image = _to_mode(image, "L" if framing.channels == 1 else "RGB")
     side = framing.crop or min(image.size)
     if side > min(image.size):
         raise CropTooLargeError(
-            f"{path} is {image.width} x {image.height}, smaller than the crop of {side}: set a smaller crop, or null."
+            f"{name} is {image.width} x {image.height}, smaller than the crop of {side}: set a smaller crop, or null."
         )
     left, top = round((image.width - side) / 2), round((image.height - side) / 2)
     image = image.crop((left, top, left + side, top + side))

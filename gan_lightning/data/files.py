@@ -1,13 +1,18 @@
-"""A listing of image files with their splits: what every source of images is reduced to."""
+"""A listing of images with their splits: what every source of images is reduced to."""
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from gan_lightning.data.decode import Framing, decode_image, frame_image
 
 SPLITS = ("train", "val", "test")
 _PLAIN = re.compile(r"\w+(\.\w+)*\Z", re.ASCII)
@@ -35,6 +40,57 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def stamps(self) -> Iterator[str]:
+        """Lines that change whenever what the images are made of does: name, size and time of each file.
+
+        The files are looked at, not opened.
+        """
+        for name in self.names:
+            yield _stamp(os.path.join(self.root, name), name)
+
+    def decode(self, row: int, framing: Framing) -> NDArray[np.uint8]:
+        """Decode one image; raises what `decode_image` raises.
+
+        Args:
+            row: Its position in the listing.
+            framing: Crop, size and channels.
+
+        Returns:
+            (H,W,C) uint8.
+        """
+        return decode_image(self.root / self.names[row], framing)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArrays(ImageFiles):
+    """Images that lie together in a few files and are read at once; the names are made up.
+
+    Attributes:
+        pixels: (N,H,W) or (N,H,W,C) uint8.
+        sources: The files they come from, below `root`.
+    """
+
+    pixels: NDArray[np.uint8] = field(kw_only=True)
+    sources: tuple[str, ...] = field(kw_only=True)
+
+    def stamps(self) -> Iterator[str]:
+        """Number and shape of the images; name, size and time of each file they come from."""
+        yield f"\n{self.pixels.shape}"
+        for name in self.sources:
+            yield _stamp(os.path.join(self.root, name), name)
+
+    def decode(self, row: int, framing: Framing) -> NDArray[np.uint8]:
+        """Crop and resize one image; as `ImageFiles.decode`."""
+        return frame_image(Image.fromarray(self.pixels[row]), framing, self.names[row])
+
+
+def _stamp(path: str, name: str) -> str:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return f"\n{name}\0missing"
+    return f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}"
 
 
 def stays_inside(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The LightningDataModules that a configuration names: CelebA, SyntheticFaces, ImageFolder."""
+"""The LightningDataModules that a configuration names, all on packed images (see streaming.py for those that are not)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from gan_lightning.data.cache import exclusive, make_cache_dir
 from gan_lightning.data.celeba import read_celeba
 from gan_lightning.data.files import ImageFiles
 from gan_lightning.data.folder import read_folder
+from gan_lightning.data.mnist import PADDED_SIZE, MnistKind, read_mnist
 from gan_lightning.errors import InputError
 
 
@@ -144,6 +145,67 @@ class ImageFolder(ImageDataModule):
     def read_files(self) -> ImageFiles:
         """List the images below the root."""
         return read_folder(self.root, self.split_fractions, self.split_seed)
+
+
+class MNIST(ImageDataModule):
+    """Handwritten digits, 28 x 28 in a frame of zeros, as torchvision keeps them; the test split is the official one.
+
+    Args:
+        root: The folder that holds MNIST/raw.
+        image_size: 32; the framed images are resized to any other.
+        channels: 1 for grayscale, 3 for three equal ones.
+        val_fraction: Fraction of the official training set that becomes the val split.
+        split_seed: Seed of that split.
+        flip: Mirror each training image left to right with probability one half; a mirrored digit is none.
+        download: Download what is missing with torchvision.
+        **common: What ImageDataModule takes, but crop.
+    """
+
+    kind: MnistKind = "MNIST"
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        image_size: int = PADDED_SIZE,
+        channels: int = 1,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        flip: bool = False,
+        download: bool = False,
+        **common: Any,
+    ) -> None:
+        if common.pop("crop", None) is not None:
+            raise InputError(f"{self.kind} is not cropped: set crop to null.")
+        super().__init__(root, image_size=image_size, channels=channels, flip=flip, **common)
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.download = download
+
+    def read_files(self) -> ImageFiles:
+        """Read the images below the root."""
+        return read_mnist(self.root, self.kind, val_fraction=self.val_fraction, seed=self.split_seed)
+
+    def prepare_data(self) -> None:
+        """Download the files if told to and they are missing; then pack the images."""
+        if self.download:
+            with _alone_with(self.root, self.cache_dir):
+                read_mnist(self.root, self.kind, download=True)
+        super().prepare_data()
+
+
+class FashionMNIST(MNIST):
+    """Articles of clothing, 28 x 28 in a frame of zeros, as torchvision keeps them; the test split is the official one.
+
+    Args:
+        root: The folder that holds FashionMNIST/raw.
+        **common: What MNIST takes.
+    """
+
+    kind = "FashionMNIST"
+
+    def __init__(self, root: str, **common: Any) -> None:
+        super().__init__(root, **common)
 
 
 def _alone_with(root: Path, cache_dir: str | None) -> AbstractContextManager[bool]:

@@ -123,11 +123,7 @@ def pack_folder(files: ImageFiles, framing: Framing, cache: Path) -> Path:
     """
     settings = [FORMAT_VERSION, RESIZER, PIL.__version__.split(".")[0], asdict(framing)]
     fingerprint = hashlib.sha256(json.dumps(settings).encode())
-    for name in files.names:
-        try:
-            status = os.stat(os.path.join(files.root, name))
-            fingerprint.update(f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}".encode(errors="surrogateescape"))
-        except FileNotFoundError:
-            fingerprint.update(f"\n{name}\0missing".encode(errors="surrogateescape"))
+    for stamp in files.stamps():
+        fingerprint.update(stamp.encode(errors="surrogateescape"))
     crop = f"-crop{framing.crop}" if framing.crop else ""
     return cache / f"{files.name}-{framing.image_size}x{framing.channels}{crop}-{fingerprint.hexdigest()[:16]}"

@@ -26,7 +26,7 @@ from PIL import UnidentifiedImageError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from gan_lightning.data.cache import exclusive, make_cache_dir
-from gan_lightning.data.decode import CropTooLargeError, Framing, decode_image
+from gan_lightning.data.decode import CropTooLargeError, Framing
 from gan_lightning.data.files import ImageFiles
 from gan_lightning.data.packed import FORMAT_VERSION, PackedImages, Skipped, pack_folder
 from gan_lightning.errors import InputError
@@ -200,7 +200,7 @@ def _decode_chunk(files: ImageFiles, framing: Framing, start: int) -> tuple[NDAr
     unreadable = []
     for offset, name in enumerate(names):
         try:
-            pixels[offset] = decode_image(files.root / name, framing)
+            pixels[offset] = files.decode(start + offset, framing)
         except (CropTooLargeError, MemoryError):
             raise
         except Exception as error:

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from gan_lightning.data import decode, packing
+from gan_lightning.data import files as listing
 from gan_lightning.data.cache import default_cache_dir
 from gan_lightning.data.files import ImageFiles
 from gan_lightning.data.folder import read_folder
@@ -224,7 +225,7 @@ def test_a_fault_of_the_machine_is_not_blamed_on_the_image(
     def fail(path: Path, framing: object) -> None:
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr(packing, "decode_image", fail)
+    monkeypatch.setattr("gan_lightning.data.files.decode_image", fail)
     with pytest.raises(OSError, match="Input/output error"):
         pack(files)
 
@@ -295,8 +296,8 @@ def test_two_processes_at_once_make_one_pack(files: ImageFiles, pack: Write, tmp
 
 
 def pack_slowly(root: Path, cache: Path) -> None:
-    decode_image = packing.decode_image
-    packing.decode_image = lambda *arguments: time.sleep(0.5) or decode_image(*arguments)
+    decode_image = listing.decode_image
+    listing.decode_image = lambda *arguments: time.sleep(0.5) or decode_image(*arguments)
     pack_in_child((root, cache))
 
 

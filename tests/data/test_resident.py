@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from gan_lightning.data import resident
+from gan_lightning.data.base_module import ImageDataModule
+from gan_lightning.data.modules import CelebA
+from gan_lightning.data.resident import ResidentImages, free_memory
+from gan_lightning.errors import InputError
+
+Open = Callable[..., ImageDataModule]
+
+
+@pytest.fixture
+def open_celeba(make_celeba: Callable[..., Path], tmp_path: Path) -> Open:
+    def call(count: int = 45, **settings: object) -> CelebA:
+        root = tmp_path / "celeba_root"
+        if not root.exists():
+            make_celeba(count)
+        defaults = {"image_size": 16, "batch_size": 4, "cache_dir": str(tmp_path / "cache")}
+        return CelebA(str(root), **{**defaults, **settings})
+
+    return call
+
+
+class Keeper(L.LightningModule):
+    """Writes down every training batch, as it lies on the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.batches: list[dict[str, Tensor]] = []
+        self.validated: list[int] = []
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        self.batches.append(batch)
+        return self.layer(batch["image"].mean().view(1)).sum()
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.validated += batch["index"].tolist()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data: ImageDataModule, model: Keeper, tmp_path: Path, **settings: object) -> list[dict[str, Tensor]]:
+    defaults = {"accelerator": "cpu", "devices": 1, "max_epochs": 2, "default_root_dir": tmp_path}
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    L.Trainer(**{**defaults, **dict.fromkeys(quiet, False), "num_sanity_val_steps": 0, **settings}).fit(
+        model, datamodule=data
+    )
+    return model.batches
+
+
+@pytest.mark.parametrize("settings", [{}, {"channels": 1}, {"attributes": ["Male"]}, {"flip": False}])
+def test_batches_are_those_of_the_mapped_path_bit_for_bit(
+    open_celeba: Open, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    mapped, moved = (fit(open_celeba(resident=choice, **settings), Keeper(), tmp_path) for choice in (False, True))
+    assert len(mapped) == 2 * (27 // 4)
+    for one, other in zip(mapped, moved, strict=True):
+        assert set(one) == set(other)
+        for name in one:
+            torch.testing.assert_close(other[name], one[name], rtol=0, atol=0)
+        assert other["image"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_loader_brings_no_pixels(open_celeba: Open) -> None:
+    data = open_celeba(resident=True)
+    data.prepare_data()
+    data.setup("fit")
+    for batch in data.train_dataloader():
+        assert set(batch) == {"position", "index", "flip"}
+        assert sum(tensor.nbytes for tensor in batch.values()) < 20 * len(batch["index"])
+    assert "image" in next(iter(data.val_dataloader()))
+
+
+def test_validation_stays_mapped_and_in_order(open_celeba: Open, tmp_path: Path) -> None:
+    data, model = open_celeba(resident=True), Keeper()
+    fit(data, model, tmp_path, max_epochs=1)
+    assert model.validated == data.dataset("val").rows.tolist()
+
+
+def test_bytes_are_stated_before_they_move(open_celeba: Open, caplog: pytest.LogCaptureFixture) -> None:
+    data = open_celeba(resident=True)
+    data.prepare_data()
+    with caplog.at_level(logging.INFO, logger="gan_lightning"):
+        data.setup("fit")
+    assert "27 images at 16 x 16 x 3 take 20,736 bytes (0.00 GB) on cpu" in caplog.text
+
+
+def test_a_device_too_small_is_said_before_the_first_step(
+    open_celeba: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resident, "free_memory", lambda device: 20_735)
+    model = Keeper()
+    with pytest.raises(
+        InputError, match=r"27 images .* need 20,736 bytes on cpu, 20,735 are free: set resident: false"
+    ):
+        fit(open_celeba(resident=True), model, tmp_path)
+    assert not model.batches
+    fit(open_celeba(resident=False), model, tmp_path, max_epochs=1)
+
+
+def test_free_memory_is_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index + 5, 100))
+    assert free_memory(torch.device("cuda", 2)) == 7
+    monkeypatch.setattr(resident, "Path", lambda path: SimpleNamespace(is_file=lambda: False))
+    assert free_memory(torch.device("cpu")) is None
+    table = "MemTotal:       100 kB\nMemAvailable:    60 kB\n"
+    monkeypatch.setattr(resident, "Path", lambda path: SimpleNamespace(is_file=lambda: True, read_text=lambda: table))
+    assert free_memory(torch.device("cpu")) == 60 * 1024
+
+
+def test_images_that_cannot_be_read_move_no_others(
+    open_celeba: Open, make_celeba: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_celeba(45)
+    for name in ("000001.jpg", "000008.jpg"):
+        (root / "celeba" / "img_align_celeba" / name).write_bytes(b"x")
+    monkeypatch.setattr(resident, "CHUNK", 4)
+    data = open_celeba(resident=True)
+    with pytest.warns(UserWarning, match="2 of 45"):
+        data.prepare_data()
+    data.setup()
+    split = data.dataset("train")
+    assert len(split) == 25
+    images = ResidentImages(split, torch.device("cpu"))
+    positions = np.random.default_rng(0).permutation(25)
+    torch.testing.assert_close(images.read(torch.from_numpy(positions)), split.read(positions), rtol=0, atol=0)
+
+
+def test_memory_is_freed_and_stays_out_of_pickles(open_celeba: Open) -> None:
+    data = open_celeba(resident=True)
+    data.prepare_data()
+    data.setup("fit")
+    assert len(pickle.dumps(data)) < 20_000
+    batch = next(iter(data.train_dataloader()))
+    assert data.on_after_batch_transfer(dict(batch), 0)["image"].shape == (4, 3, 16, 16)
+    data.teardown("fit")
+    with pytest.raises(InputError, match="setup"):
+        data.on_after_batch_transfer(dict(batch), 0)
+
+
+def test_overfit_batches_is_refused(open_celeba: Open, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="limit_train_batches"), pytest.warns(UserWarning, match="overfit"):
+        fit(open_celeba(resident=True), Keeper(), tmp_path, overfit_batches=1)
+
+
+class GatheringKeeper(Keeper):
+    """Checks, on all ranks, that they share the images, and that each image is the one its index names."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        super().__init__()
+        self.pixels = pixels
+
+    def on_fit_end(self) -> None:
+        rows = torch.cat([batch["index"] for batch in self.batches])
+        images = torch.cat([batch["image"] for batch in self.batches])
+        torch.testing.assert_close(images, self.pixels[rows], rtol=0, atol=1e-6)
+        seen: list[list[int]] = [[]] * self.trainer.world_size
+        torch.distributed.all_gather_object(seen, rows.tolist())
+        assert len(set(seen[0]) | set(seen[1])) == 24 == len(seen[0]) + len(seen[1])
+
+
+@pytest.mark.slow
+def test_two_ranks_share_the_images(open_celeba: Open, tmp_path: Path) -> None:
+    data = open_celeba(resident=True, flip=False)
+    data.prepare_data()
+    data.setup()
+    pixels = data.dataset("all").read(np.arange(45)).float() / 127.5 - 1
+    strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn")
+    fit(data, GatheringKeeper(pixels), tmp_path, devices=2, strategy=strategy, max_epochs=1)

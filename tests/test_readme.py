@@ -1,0 +1,73 @@
+"""Every command and every snippet of the README and the docs runs, made small."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from gan_lightning.__main__ import main
+from tests.conftest import FACES
+from tests.test_cli import SMALL
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = sorted(
+    {line.strip() for page in PAGES for line in page.read_text().splitlines() if line.startswith("    gan-lightning ")}
+)
+
+
+@pytest.fixture
+def folder_with_data(tmp_path, monkeypatch, faces_root):
+    """A working folder with the configurations, and the data where the pages say they are."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+    Path("configs").symlink_to(ROOT / "configs")
+    Path("data").mkdir()
+    Path("data/synthetic").symlink_to(faces_root)
+    return tmp_path
+
+
+def made_small(command, faces_root):
+    """A command of a page with options that make it quick, and our data for the reader's."""
+    words = shlex.split(command)[1:]
+    if words[0] == "synthesize":
+        return [{"20000": "3", "data/synthetic": "data/more"}.get(word, word) for word in words]
+    places = {"/data/celeba": faces_root, "/data/photos": faces_root / "celeba" / "img_align_celeba"}
+    words = [str(places.get(word, word)) for word in words]
+    if "--trainer.devices" in words:
+        words[words.index("--trainer.devices") + 1] = "1"
+    if "--num_samples" in words:
+        words[words.index("--num_samples") + 1] = "5"
+    small = list(SMALL)
+    if "quickstart" in command:
+        small += ["--data.count", str(FACES)]
+    if "image_folder" in command:
+        small += ["--data.split_fractions", "[0.6,0.2,0.2]"]
+    return [*words, *small]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_pages_run(command, folder_with_data, faces_root):
+    if "runs/NAME" in command:
+        training = made_small("gan-lightning fit --config configs/celeba64.yaml --data.root /data/celeba", faces_root)
+        assert main([*training, "--name", "NAME"]) == 0
+    assert main([*made_small(command, faces_root), *([] if "synthesize" in command else ["--name", "again"])]) == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_show_pictures_and_link_pages_that_are_there(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_the_python_snippet_runs(folder_with_data):
+    for snippet in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+        smaller = snippet.replace("count=2000", f"count={FACES}").replace(
+            "max_steps=20", "max_steps=2, accelerator='cpu'"
+        )
+        names = {}
+        exec(smaller, names)  # as the reader would
+        assert names["images"].shape == (64, 3, 32, 32)
