@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from gan_lightning.data.faces import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks, render_face, sample_face
+from gan_lightning.errors import InputError
 
 FORMAT = 1  # of the faces and the files: another number, other pictures
 JPEG_QUALITY = 92
@@ -59,12 +60,11 @@ def synthesize(
         The folder `root/celeba`.
 
     Raises:
-        ValueError: If `count` or `seed` is out of range, or the folder holds something else: other files than
+        InputError: If `count` or `seed` is out of range, or the folder holds something else: other files than
             synthetic faces, faces of another seed, or of another version of the renderer.
-        RuntimeError: If worker processes die.
     """
     if count < 1 or seed < 0:
-        raise ValueError(f"count must be at least 1 and seed at least 0, not count={count}, seed={seed}.")
+        raise InputError(f"count must be at least 1 and seed at least 0, not count={count}, seed={seed}.")
     folder = Path(root) / "celeba"
     if _complete_count(folder, seed) >= count:
         return folder
@@ -103,18 +103,29 @@ def _render_chunk(task: _Task) -> tuple[range, list[_Row]]:
 
 def _in_processes(tasks: list[_Task], workers: int) -> Iterator[tuple[range, list[_Row]]]:
     """Results of all tasks as they come, from processes that share nothing with this one."""
-    with _environment(_ONE_THREAD):  # the pool is the parallelism; threads in each worker would fight over the cores
+    # The pool is the parallelism: threads in each worker would fight over the cores.
+    with _environment(_ONE_THREAD), _script_left_alone():
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         try:
             for future in as_completed([pool.submit(_render_chunk, task) for task in tasks]):
                 yield future.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "The processes that render faces ended too early: call synthesize under "
-                'if __name__ == "__main__":, or with num_workers=1.'
-            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _script_left_alone() -> Iterator[None]:
+    """Keep spawned processes from running the user's script again, which may have no `__main__` guard.
+
+    The workers need this module alone; multiprocessing finds the script by these two attributes of `__main__`.
+    """
+    script = sys.modules["__main__"]
+    hidden = {name: script.__dict__.pop(name) for name in ("__spec__", "__file__") if name in script.__dict__}
+    script.__spec__ = None
+    try:
+        yield
+    finally:
+        script.__dict__.update(hidden)
 
 
 @contextmanager
@@ -187,7 +198,7 @@ def _complete_count(folder: Path, seed: int) -> int:
     """How many faces a finished synthesis left in the folder; 0 without a marker.
 
     Raises:
-        ValueError: If the marker is of another seed or another version.
+        InputError: If the marker is of another seed or another version.
     """
     marker = folder / MARKER
     if not marker.is_file():
@@ -196,11 +207,11 @@ def _complete_count(folder: Path, seed: int) -> int:
         told = json.loads(marker.read_bytes())
         made, other_seed, count = int(told["format"]), int(told["seed"]), int(told["count"])
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{marker} is not readable: delete the folder {folder} or choose another root.") from None
+        raise InputError(f"{marker} is not readable: delete the folder {folder} or choose another root.") from None
     if made != FORMAT:
-        raise ValueError(f"{folder} was made by another version of gan-lightning: delete it or choose another root.")
+        raise InputError(f"{folder} was made by another version of gan-lightning: delete it or choose another root.")
     if other_seed != seed:
-        raise ValueError(f"{folder} holds faces of seed {other_seed}, not {seed}: delete it or choose another root.")
+        raise InputError(f"{folder} holds faces of seed {other_seed}, not {seed}: delete it or choose another root.")
     return count
 
 
@@ -208,7 +219,7 @@ def _whole_images(folder: Path, seed: int) -> set[int]:
     """Indices of the images that an earlier call wrote; broken ones are left out, to be written again.
 
     Raises:
-        ValueError: If the folder holds anything that this module did not write for this seed.
+        InputError: If the folder holds anything that this module did not write for this seed.
     """
     if not folder.exists():
         return set()
@@ -218,15 +229,15 @@ def _whole_images(folder: Path, seed: int) -> set[int]:
         if path.name.endswith(".part") or (path.parent == folder and path.name in (*LISTS, MARKER, IMAGES)):
             continue
         if path.parent == folder or path.suffix != ".jpg" or not path.stem.isdecimal():
-            raise ValueError(refusal)
+            raise InputError(refusal)
         content = path.read_bytes()
         if not content.startswith(b"\xff\xd8") or not content.endswith(b"\xff\xd9"):
             broken += 1
         elif _comment(seed) + b"\xff" in content[:256]:
             whole.add(int(path.stem) - 1)
         else:
-            raise ValueError(refusal)
+            raise InputError(refusal)
     listed = any((folder / name).exists() for name in LISTS)
     if not whole and (broken or listed):  # nothing says that they are ours
-        raise ValueError(refusal)
+        raise InputError(refusal)
     return whole

@@ -14,6 +14,7 @@ from PIL import Image
 
 from gan_lightning.data.faces import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks, render_face, sample_face
 from gan_lightning.data.synthesis import LISTS, synthesize
+from gan_lightning.errors import InputError
 
 COUNT = 12
 
@@ -142,7 +143,7 @@ def test_another_folder_is_refused_and_untouched(tmp_path: Path, prepare: object
     assert callable(prepare)
     prepare(tmp_path / "celeba")
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match="root") as caught:
+    with pytest.raises(InputError, match="root") as caught:
         make(tmp_path)
     assert "\n" not in str(caught.value)
     assert contents(tmp_path) == before
@@ -150,7 +151,7 @@ def test_another_folder_is_refused_and_untouched(tmp_path: Path, prepare: object
 
 @pytest.mark.parametrize(("count", "seed"), [(0, 0), (1, -1)])
 def test_bad_numbers_are_refused(tmp_path: Path, count: int, seed: int) -> None:
-    with pytest.raises(ValueError, match="at least"):
+    with pytest.raises(InputError, match="at least"):
         make(tmp_path / "new", count, seed)
     assert not (tmp_path / "new").exists()
 
@@ -159,3 +160,16 @@ def test_torch_is_not_imported() -> None:
     """The command starts fast."""
     code = "import sys, gan_lightning.data.synthesis; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_script_without_a_main_guard_may_use_processes(tmp_path: Path) -> None:
+    """Spawned processes run the script again, unless they are kept from it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from gan_lightning.data.synthesis import synthesize\n"
+        "print('once')\n"
+        f"synthesize({str(tmp_path / 'faces')!r}, count=3, num_workers=2, progress=False)\n"
+    )
+    result = subprocess.run([sys.executable, script], check=True, capture_output=True, text=True)
+    assert result.stdout == "once\n"
+    assert len(list((tmp_path / "faces").rglob("*.jpg"))) == 3

@@ -165,19 +165,19 @@ def encode(canvas: Array, face: Face) -> npt.NDArray[np.uint8]:
         (218,178,3) uint8 RGB.
     """
     area = visible(face)
-    upright = np.empty((area.v.shape[0], area.u.shape[1], 3), np.uint8)
+    bands = []
     for channel in range(3):
         light = np.maximum(canvas[channel, area.rows, area.columns], 0)
         np.sqrt(light, out=light)
         light *= 255
         light += 0.5
-        upright[:, :, channel] = np.minimum(light, 255, out=light)
+        bands.append(Image.fromarray(np.minimum(light, 255, out=light).astype(np.uint8)))
     # PIL maps pixels' corners: (x, y) of the picture to a x + b y + c, d x + e y + f of the canvas.
     u0, v0 = from_picture(face, -0.5, -0.5)
     u_x, v_x = (math.cos(face.roll) / face.scale, -math.sin(face.roll) / face.scale)
     left, top = float(area.u[0, 0]) - 0.5, float(area.v[0, 0]) - 0.5
     matrix = (u_x, -v_x, u0 - left, v_x, u_x, v0 - top)
-    warped = Image.fromarray(upright).transform(
+    warped = Image.merge("RGB", bands).transform(
         (WIDTH, HEIGHT), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
     )
     return np.asarray(warped)

@@ -53,7 +53,7 @@ def background(face: Face) -> Array:
 
 def draw_shoulders(canvas: Array, face: Face, head: Head, light: Light) -> None:
     """Shoulders in clothes, below a neckline."""
-    area = region(-112, 112, head.chin + 4, 124)
+    area = region(-108, 108, head.chin + 4, 124)
     middle = -8.0 * head.sine
     x = area.u - middle
     far = np.abs(x)

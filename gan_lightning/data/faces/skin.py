@@ -183,7 +183,7 @@ def draw_ears(canvas: Array, face: Face, head: Head, light: Light) -> None:
 def draw_neck(canvas: Array, face: Face, head: Head, light: Light) -> None:
     """The neck, a column that widens into the shoulders, in the shadow of the chin."""
     half = (25.0 if face.masculine else 20.5) * (0.6 + 0.4 * face.face_width) + 4 * face.fullness
-    area = region(-half - 34, half + 34, 30, 122)
+    area = region(-half - 34, half + 34, 30, 124)
     middle = -8.0 * head.sine
     spread = clip(area.v - (head.chin + 8), 0, np.inf)
     width = half + 0.035 * spread * spread
