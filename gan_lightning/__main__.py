@@ -19,6 +19,7 @@ commands:
   validate     measure a checkpoint on the validation split: --config C --ckpt_path runs/NAME/checkpoints/best.ckpt
   test         measure a checkpoint on the test split
   predict      draw images from a checkpoint: --num_samples 64
+  pack         decode, crop and resize a data set ahead of a job: --data CelebA --data.root /data/celeba
   synthesize   render a folder of synthetic faces in CelebA's layout: --root data/synthetic --count 20000
 
 options:
@@ -42,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[0] == "synthesize":
             return synthesize(given[1:])
+        if given[0] == "pack":
+            from gan_lightning.data.pack_command import main as pack
+
+            return pack(given[1:])
         from gan_lightning.cli import run  # imports torch and lightning
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from gan_lightning.callbacks.curves import Curves
 from gan_lightning.callbacks.evaluation import GenerationMetrics
@@ -127,7 +129,10 @@ class GanCLI(LightningCLI):
         if options.checkpoint.dirpath is None:
             options.checkpoint.dirpath = str(folder / "checkpoints")
         if options.checkpoint.monitor is None:
-            options.checkpoint.monitor = "val/fid" if options.evaluation.extractor == "inception" else "val/fd_random"
+            distance = "val/fid" if options.evaluation.extractor == "inception" else "val/fd_random"
+            model = import_module(options.model.class_path.rpartition(".")[0])
+            named = getattr(getattr(model, options.model.class_path.rpartition(".")[2]), "monitor", (distance, "min"))
+            options.checkpoint.monitor, options.checkpoint.mode = named
         for logger in loggers_of(options.trainer):
             for argument, value in (("save_dir", str(folder)), ("name", folder.name)):
                 if logger.get("init_args", {}).get(argument) in (".", "lightning_logs", None):
@@ -176,11 +181,15 @@ class GanCLI(LightningCLI):
                         f"{name}: {values['first']:.4g} untrained, {values['best']:.4g} best, {values['last']:.4g} last"
                     )
 
-    def before_predict(self) -> None:
-        """Tell a model that draws images how many; it needs no data."""
-        if hasattr(self.model, "num_samples"):
-            self.model.num_samples = self.options.num_samples
+    def after_instantiate_classes(self) -> None:
+        """Leave the data out where the model brings its own: samples are drawn from latents."""
+        loader = {"fit": "train_dataloader", "validate": "val_dataloader"}.get(
+            self.config.subcommand, f"{self.config.subcommand}_dataloader"
+        )
+        if is_overridden(loader, self.model):
             self.datamodule = None
+        if self.config.subcommand == "predict":
+            self.model.num_samples = self.options.num_samples
 
 
 def loggers_of(trainer: Namespace) -> list[Namespace]:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ def test_wandb_gets_configuration_metrics_and_grids_offline(faces_root):
     wandb.finish()  # a process of its own would do this at its end
     assert MetricsFile("runs/run").history()["val/fd_random"]
     folder = next(Path("runs/run/wandb").glob("offline-run-*"))
-    records = read_wandb_records(next(folder.glob("*.wandb")))
+    records = finished_wandb_records(next(folder.glob("*.wandb")))
     logged = {item.nested_key[0] if item.nested_key else item.key for r in records for item in r.history.item}
     assert {"val/fd_random", "train/loss_g", "samples"} <= logged
     configured = {item.key for record in records for item in record.config.update} | {
@@ -151,6 +152,16 @@ def test_wandb_gets_configuration_metrics_and_grids_offline(faces_root):
     }
     assert {"model", "data", "trainer"} <= configured
     assert len(list((folder / "files" / "media").rglob("*.png"))) == 3
+
+
+def finished_wandb_records(path, patience=60):
+    """Read an offline run once its last record is there: W&B's own process writes it, in its own time."""
+    until = time.monotonic() + patience
+    while True:
+        records = read_wandb_records(path)
+        if any(record.WhichOneof("record_type") == "exit" for record in records) or time.monotonic() > until:
+            return records
+        time.sleep(0.2)
 
 
 def read_wandb_records(path):

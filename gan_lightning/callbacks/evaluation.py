@@ -98,7 +98,8 @@ class GenerationMetrics(Callback):
             InputError: Too few images in the split, no Inception weights, or no data module.
         """
         self._evaluator = None
-        if stage == "predict" or (stage == "fit" and trainer.limit_val_batches == 0):
+        draws = hasattr(pl_module, "sample")  # else there is nothing to compare
+        if not draws or stage == "predict" or (stage == "fit" and trainer.limit_val_batches == 0):
             return
         split = self._split("test" if stage == "test" else "val")
         available = len(_source(trainer).real_images(split))
@@ -129,12 +130,13 @@ class GenerationMetrics(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and log before checkpoints are chosen by the value."""
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and self._evaluator is not None:
             self._measure_and_log(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and log."""
-        self._measure_and_log(trainer, pl_module, "test")
+        if self._evaluator is not None:
+            self._measure_and_log(trainer, pl_module, "test")
 
     def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         values = self._measure(trainer, pl_module, stage)

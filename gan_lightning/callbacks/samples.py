@@ -26,14 +26,18 @@ class SampleGrid(Callback):
         self.num_images = num_images
         self.seed = seed
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See whether the module draws samples at all."""
+        self._active = hasattr(pl_module, "sample")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the untrained generator."""
-        if trainer.global_step == 0:
+        if trainer.global_step == 0 and self._active:
             self._draw(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the generator as it is now."""
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and self._active:
             self._draw(trainer, pl_module)
 
     @rank_zero_only

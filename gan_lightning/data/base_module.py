@@ -107,9 +107,7 @@ class ImageDataModule(L.LightningDataModule):
             InputError: If a split that the stage needs is empty, or smaller than a batch on each device; if the
                 training images are to be resident and the device has no room for them.
         """
-        if self._images is None:
-            self._files = self.read_files()
-            self._images = open_packed(self._files, cache_dir=self.cache_dir, **self._framing_arguments())
+        self.open()
         for split in SPLITS_OF_STAGE.get(stage or "", ()):
             if split == "val" and self.trainer is not None and self.trainer.limit_val_batches == 0:
                 continue
@@ -119,6 +117,13 @@ class ImageDataModule(L.LightningDataModule):
             self._check_batch_size()
             if self.resident and self._resident is None:
                 self._resident = self._move_to_device()
+
+    def open(self) -> None:
+        """Open the packed images, unless they are open already."""
+        if self._images is None:
+            self._files = self.read_files()
+            self._images = open_packed(self._files, cache_dir=self.cache_dir, **self._framing_arguments())
+            self.name = self._files.name
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the memory of resident images.
@@ -132,20 +137,27 @@ class ImageDataModule(L.LightningDataModule):
         """What goes to other processes: each moves resident images to a device of its own."""
         return {**self.__dict__, "_resident": None}
 
+    @property
+    def packed(self) -> PackedImages:
+        """The packed images. Needs `setup`."""
+        if self._images is None:
+            raise InputError("The images are not open yet: call prepare_data() and setup() first.")
+        return self._images
+
     def dataset(self, split: str) -> PackedDataset:
         """A split, without the images that could not be read. Needs `setup`.
 
         Args:
             split: "train", "val", "test" or "all".
         """
-        if self._files is None or self._images is None:
-            raise InputError("The images are not open yet: call prepare_data() and setup() first.")
+        images = self.packed
+        assert self._files is not None  # opened with them
         if split != "all" and split not in self._files.splits:
             raise InputError(f"There is no split {split!r}: give {', '.join(self._files.splits)} or all.")
-        rows = self._images.rows
+        rows = images.rows
         if split != "all":
             rows = np.intersect1d(self._files.splits[split], rows, assume_unique=True)
-        return PackedDataset(self._images, rows, self._files.attributes)
+        return PackedDataset(images, rows, self._files.attributes)
 
     def real_images(self, split: str) -> PackedDataset:
         """The images that metrics compare with: `len()`, and `read(positions)` as uint8 (B,C,H,W). Needs `setup`.
@@ -166,10 +178,9 @@ class ImageDataModule(L.LightningDataModule):
             SHA-256 in hex of the pixels and the rows of the split.
         """
         dataset = self.dataset(split)
-        assert self._files is not None  # dataset() has checked
         content = hashlib.sha256(dataset.images.digest.encode() + dataset.rows.astype("<i8").tobytes())
         return {
-            "dataset": self._files.name,
+            "dataset": str(self.name),
             "split": split,
             "images": len(dataset),
             "crop": self.crop or "largest square",

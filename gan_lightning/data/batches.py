@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,10 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
-from gan_lightning.data.packed import PackedImages
+from gan_lightning.data.decode import Framing
 from gan_lightning.errors import InputError
 
 BatchIndex = tuple[NDArray[np.int64], NDArray[np.bool_]]
+
+
+class ImageRows(Protocol):
+    """What a dataset reads from: `PackedImages`, or a stream."""
+
+    framing: Framing
+    digest: str
+
+    def read(self, rows: NDArray[np.int64]) -> Tensor:
+        """Read (B,C,H,W) uint8 in channels_last memory."""
 
 
 class EpochBatches(DistributedSampler[BatchIndex]):
@@ -112,9 +123,7 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
         attributes: (M, A) int8 of the whole listing, or None.
     """
 
-    def __init__(
-        self, images: PackedImages, rows: NDArray[np.int64], attributes: NDArray[np.int8] | None = None
-    ) -> None:
+    def __init__(self, images: ImageRows, rows: NDArray[np.int64], attributes: NDArray[np.int8] | None = None) -> None:
         self.images = images
         self.rows = rows
         self.attributes = attributes

@@ -65,22 +65,22 @@ def read_mnist(
 def _read_set(root: Path, kind: MnistKind, official: str, download: bool) -> NDArray[np.uint8]:
     from torchvision import datasets
 
+    folder = root / kind / "raw"
     try:
         dataset = getattr(datasets, kind)(str(root), train=official == "train", download=download)
         images: NDArray[np.uint8] = dataset.data.numpy()
     except Exception as error:  # torchvision raises nearly anything on an absent, half-written or foreign file
         if not download and "not found" in str(error):
             raise InputError(
-                f"{kind} is not in {root}: set download: true, or put its four files, unpacked, in {root / kind / 'raw'}."
+                f"{kind} is not in {root}: set download: true, or put its four files, unpacked, in {folder}."
             ) from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        verb = "downloaded" if download and not (root / kind / "raw" / "t10k-labels-idx1-ubyte").exists() else "read"
         raise InputError(
-            f"{kind} in {root} cannot be {verb} ({reason}): remove {root / kind / 'raw'}, and set download: true or put "
-            "its four files there, unpacked."
+            f"{kind} in {root} is damaged, or cannot be downloaded ({reason}): remove {folder}, and set download: true "
+            "or put its four files there, unpacked."
         ) from error
     if images.ndim != 3 or images.dtype != np.uint8 or max(images.shape[1:]) > PADDED_SIZE:
-        raise InputError(f"{root / kind / 'raw'} holds {images.dtype} {images.shape}, not {kind}: put its files there.")
+        raise InputError(f"{folder} holds {images.dtype} {images.shape}, not {kind}: put its files there.")
     return images
 
 

@@ -1,17 +1,23 @@
-"""The LightningDataModules that a configuration names, all on packed images (see streaming.py for those that are not)."""
+"""The LightningDataModules that a configuration names: CelebA, ImageFolder, MNIST and their kin."""
 
 from __future__ import annotations
 
 import hashlib
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+
 from gan_lightning.data.base_module import ImageDataModule
+from gan_lightning.data.batches import PackedDataset
 from gan_lightning.data.cache import exclusive, make_cache_dir
 from gan_lightning.data.celeba import read_celeba
-from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.files import SPLITS, ImageFiles
 from gan_lightning.data.folder import read_folder
 from gan_lightning.data.mnist import PADDED_SIZE, MnistKind, read_mnist
 from gan_lightning.errors import InputError
@@ -206,6 +212,69 @@ class FashionMNIST(MNIST):
 
     def __init__(self, root: str, **common: Any) -> None:
         super().__init__(root, **common)
+
+
+class StreamedImages(ImageDataModule):
+    """Images streamed by litdata (`pip install gan-lightning[streaming]`), for sources larger than a disk.
+
+    The source holds the folders train, val and test, each as `litdata.optimize` writes it, of items that are an image
+    or a dict with one under "image": a Pillow image, the bytes of a file, or a uint8 array. Chunks are fetched when
+    they are needed. An epoch goes through chunks in a seeded order, and through the images of each in a seeded order;
+    the ranks share the chunks, and what fills no batch is left out.
+
+    Args:
+        root: A folder, or the address of one in an object store: s3://bucket/faces.
+        num_workers: Processes that fetch and decode.
+        **common: What ImageDataModule takes, but strict: an image that cannot be read is always refused.
+    """
+
+    def __init__(self, root: str, *, num_workers: int = 4, **common: Any) -> None:
+        super().__init__(root, num_workers=num_workers, **common)
+        self.url = root.rstrip("/")
+        self._splits: dict[str, PackedDataset] = {}
+
+    def prepare_data(self) -> None:
+        """Do nothing: images are fetched as they are needed."""
+
+    def open(self) -> None:
+        """See that litdata is there.
+
+        Raises:
+            InputError: If it is not installed.
+        """
+        self.name = self.url.rsplit("/", 1)[-1]
+        if find_spec("litdata") is None:
+            raise InputError("StreamedImages needs litdata: pip install 'gan-lightning[streaming]'.")
+
+    def dataset(self, split: str) -> PackedDataset:
+        """A split, whose images are fetched one by one when they are read: right for evaluation, slow for an epoch.
+
+        Args:
+            split: "train", "val" or "test".
+        """
+        if split not in SPLITS:
+            raise InputError(f"There is no split {split!r}: give {', '.join(SPLITS)}.")
+        if split not in self._splits:
+            from gan_lightning.data.streaming import StreamedImages as Source
+
+            images = Source(f"{self.url}/{split}", self.framing, self.cache_dir)
+            self._splits[split] = PackedDataset(images, np.arange(images.count))
+        return self._splits[split]
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Full batches of the train split, in a new order each epoch."""
+        if self.resident:
+            return super().train_dataloader()
+        images: Any = self.dataset("train").images
+        probability = 0.5 if self.flip else 0.0
+        loader: DataLoader[dict[str, Tensor]] = images.loader(
+            self.batch_size, seed=self.seed, flip_probability=probability, num_workers=self.num_workers
+        )
+        return loader
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to other processes: each opens the source by itself."""
+        return {**super().__getstate__(), "_splits": {}}
 
 
 def _alone_with(root: Path, cache_dir: str | None) -> AbstractContextManager[bool]:

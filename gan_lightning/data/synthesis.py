@@ -120,7 +120,9 @@ def _script_left_alone() -> Iterator[None]:
     The workers need this module alone; multiprocessing finds the script by these two attributes of `__main__`.
     """
     script = sys.modules["__main__"]
-    hidden = {name: script.__dict__.pop(name) for name in ("__spec__", "__file__") if name in script.__dict__}
+    hidden: dict[str, object] = {
+        name: script.__dict__.pop(name) for name in ("__spec__", "__file__") if name in script.__dict__
+    }
     script.__spec__ = None
     try:
         yield

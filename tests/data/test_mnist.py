@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -108,7 +107,7 @@ def test_absent_and_damaged_files_are_said(root: Path, write_idx: Write, opened:
     write_idx()
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match=r"^MNIST in .* cannot be read .*: remove .*raw"):
+    with pytest.raises(InputError, match=r"^MNIST in .* is damaged.*: remove .*raw"):
         opened()
     path.write_bytes(struct.pack(">4i", 0x803, 1, 40, 40) + bytes(1600))
     with pytest.raises(InputError, match=r"holds uint8 \(1, 40, 40\), not MNIST"):
@@ -129,9 +128,8 @@ def test_a_download_that_fails_says_what_to_do(opened: Write, monkeypatch: pytes
 
 
 def test_options_are_those_of_the_command_line() -> None:
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser()
     parser.add_subclass_arguments(ImageDataModule, "data")
-    logging.getLogger("jsonargparse").setLevel(logging.ERROR)
     arguments = ["--data=FashionMNIST", "--data.root=x", "--data.flip=true", "--data.resident=true"]
-    data = parser.instantiate_classes(parser.parse_args([*arguments, "--data.val_fraction=0.2"])).data
-    assert (data.image_size, data.channels, data.flip, data.resident, data.val_fraction) == (32, 1, True, True, 0.2)
+    options = parser.parse_args([*arguments, "--data.val_fraction=0.2"]).data.init_args
+    assert (options.image_size, options.channels, options.flip, options.val_fraction) == (32, 1, True, 0.2)

@@ -1,0 +1,90 @@
+"""What the benchmarks share: the lines that say where figures come from, tables, and measurements in turn."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import statistics
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from gan_lightning.callbacks.summary import hardware, versions
+
+Rates = dict[str, list[float]]
+
+
+def print_header(title: str, *notes: str) -> None:
+    """Print the title, the command that makes the figures again, commit, versions and hardware."""
+    script = Path(sys.argv[0]).resolve()
+    root = script.parents[1]
+    command = ["python", script.relative_to(root).as_posix(), *sys.argv[1:]]
+    machine = hardware()
+    processors = [f"{machine['processor']}, {machine['cores']} cores, {torch.get_num_threads()} thread(s) of torch"]
+    print(f"# {title}\n")
+    print(f"- command: `{shlex.join(command)}`")
+    print(f"- commit: {commit(root)}")
+    print(f"- versions: {', '.join(f'{name} {number}' for name, number in versions().items())}")
+    print(f"- hardware: {'; '.join(processors + machine['gpus'])}")
+    for note in notes:
+        print(f"- {note}")
+    print(flush=True)
+
+
+def commit(root: Path) -> str:
+    """The git commit of the sources, and whether they differ from it."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + (" with changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table: the first column to the left, figures to the right."""
+    print(f"| {' | '.join(columns)} |")
+    print(f"| --- |{' ---: |' * (len(columns) - 1)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    print(flush=True)
+
+
+def measure_in_turn(candidates: Mapping[str, Callable[[], float]], repeats: int) -> Rates:
+    """Measure each candidate once, `repeats` times over, so that what the machine does meanwhile meets all of them.
+
+    The order is turned round every other time.
+    """
+    rates: Rates = {name: [] for name in candidates}
+    for repeat in range(repeats):
+        for name in list(candidates)[:: -1 if repeat % 2 else 1]:
+            rates[name].append(candidates[name]())
+    return rates
+
+
+def ratio(rates: Rates, name: str, reference: str) -> float:
+    """The median, over the repeats, of one candidate's rate over another's of the same repeat."""
+    return statistics.median(one / other for one, other in zip(rates[name], rates[reference], strict=True))
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median of some rates, and the least and the greatest."""
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what the device has still to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def quieten_lightning() -> None:
+    """Keep what each Trainer says about itself out of the tables."""
+    warnings.filterwarnings("ignore", module="lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,0 +1,231 @@
+"""Images a second of training: ours end to end, the PyTorch DCGAN tutorial's, and the ceiling of our step.
+
+    python benchmarks/train_throughput.py
+    python benchmarks/train_throughput.py --device cuda --precision bf16-mixed --batch_size 128 --workers 16
+    python benchmarks/train_throughput.py --device cuda --precision bf16-mixed --batch_size 1024 --workers 16
+
+Prints two Markdown tables. "The step alone": one batch on the device again and again, ours in float32 and in
+bf16-mixed against the tutorial's loop in float32. "End to end": a Trainer with the data module and logging, and the
+tutorial's loop with its own loader, against the ceiling, which is our step on one batch on the device without loader,
+loop and logging.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from itertools import repeat
+from typing import Any
+
+import lightning as L
+import torch
+from data_throughput import epochs, open_data
+from report import Rates, measure_in_turn, print_header, print_table, quieten_lightning, ratio, spread, synchronize
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tutorial import TutorialLoop, jpeg_loader
+
+from gan_lightning.callbacks.summary import RunSummary
+from gan_lightning.loggers import MetricsFile
+from gan_lightning.modules.dcgan import DCGAN
+
+NEVER = 10**9
+
+
+class Stopwatch(L.Callback):
+    """Measures the images a second of a fit after `warm_up` steps, for some seconds, and then ends it."""
+
+    def __init__(self, warm_up: int, seconds: float) -> None:
+        self.warm_up, self.seconds = warm_up, seconds
+        self.images, self.rate = 0, 0.0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock, count, or stop."""
+        steps = trainer.global_step
+        if steps == self.warm_up:
+            synchronize(pl_module.device)
+            self.started = time.perf_counter()
+        elif steps > self.warm_up and not self.rate:
+            self.images += len(batch["image"])
+            if time.perf_counter() - self.started >= self.seconds:
+                synchronize(pl_module.device)
+                self.rate = self.images / (time.perf_counter() - self.started)
+                trainer.should_stop = True
+
+
+class BareSteps(L.Callback):
+    """Calls the training step in a row on one batch, with the Trainer's strategy and precision, outside of its loop."""
+
+    def __init__(self, batch: Tensor, warm_up: int, seconds: float) -> None:
+        self.batch, self.warm_up, self.seconds = batch, warm_up, seconds
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure within the loop's first round, and make it the last."""
+
+        def step(batch: Tensor) -> None:
+            trainer.strategy.training_step({"image": batch}, 0)
+
+        self.rate = steps_per_second(step, repeat(self.batch), self.warm_up, self.seconds) * len(self.batch)
+        trainer.should_stop = True
+
+
+def steps_per_second(step: Callable[[Tensor], None], batches: Iterator[Tensor], warm_up: int, seconds: float) -> float:
+    for _ in range(warm_up):
+        step(batch := next(batches))
+    synchronize(batch.device)
+    steps, started = 0, time.perf_counter()
+    while time.perf_counter() - started < seconds:
+        step(batch := next(batches))
+        steps += 1
+    synchronize(batch.device)
+    return steps / (time.perf_counter() - started)
+
+
+class Benchmark:
+    """The candidates, each a method that gives images a second."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: str) -> None:
+        self.arguments, self.folder = arguments, folder
+        self.device = torch.device(arguments.device)
+        self.data = open_data(arguments, folder, resident=False)
+        batch = next(iter(self.data.train_dataloader()))
+        moved = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        self.batch: Tensor = self.data.on_after_batch_transfer(moved, 0)["image"]
+
+    def model(self) -> DCGAN:
+        """Untrained networks, always the same."""
+        L.seed_everything(0, verbose=False)
+        return DCGAN(self.arguments.image_size, 3, self.arguments.latent_dim, self.arguments.base_channels)
+
+    def trainer(self, precision: Any, **settings: Any) -> L.Trainer:
+        """A Trainer that does nothing but train, without an end."""
+        return L.Trainer(
+            accelerator=self.arguments.device,
+            devices=1,
+            precision=precision,
+            max_steps=NEVER,
+            limit_val_batches=0,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            default_root_dir=self.folder,
+            **settings,
+        )
+
+    def end_to_end(self, resident: bool) -> float:
+        """Ours with data module, metrics file, summary and progress bar."""
+        data = open_data(self.arguments, self.folder, resident)
+        watch = Stopwatch(self.arguments.warm_up, self.arguments.seconds)
+        logger = MetricsFile(tempfile.mkdtemp(dir=self.folder))
+        trainer = self.trainer(self.arguments.precision, logger=logger, callbacks=[watch, RunSummary()])
+        with redirect_stdout(io.StringIO()):  # the progress bar is drawn, but not here
+            trainer.fit(self.model(), datamodule=data)
+        return watch.rate
+
+    def bare(self, precision: str) -> float:
+        """Our step alone."""
+        steps = BareSteps(self.batch, self.arguments.warm_up, self.arguments.seconds)
+        settings = {"logger": False, "enable_progress_bar": False, "log_every_n_steps": NEVER}
+        loader = DataLoader([{"image": self.batch}], batch_size=None)  # type: ignore[arg-type]
+        self.trainer(precision, callbacks=[steps], **settings).fit(self.model(), loader)
+        return steps.rate
+
+    def tutorial(self, batches: Iterator[Tensor], warm_up: int) -> float:
+        """The tutorial's loop on any batches."""
+        L.seed_everything(0, verbose=False)
+        options = self.arguments
+        loop = TutorialLoop(options.image_size, options.latent_dim, options.base_channels, self.device)
+        rate = steps_per_second(loop.step, batches, warm_up, options.seconds)
+        return rate * float(options.batch_size)
+
+    def tutorial_with_its_loader(self) -> float:
+        """The tutorial's loop on a folder of JPEGs."""
+        options = self.arguments
+        loader = jpeg_loader(self.data.root / "celeba", options.image_size, options.batch_size, options.workers)
+        batches = (images for images, _ in epochs(loader))
+        return self.tutorial(batches, options.warm_up + 2 * options.workers)  # what it had read in advance
+
+    def measure_step(self) -> Rates:
+        """One batch again and again."""
+        contiguous = self.batch.contiguous()
+        return measure_in_turn(
+            {
+                "the tutorial's loop, float32": lambda: self.tutorial(repeat(contiguous), self.arguments.warm_up),
+                "ours, float32": lambda: self.bare("32-true"),
+                "ours, bf16-mixed": lambda: self.bare("bf16-mixed"),
+            },
+            self.arguments.repeats,
+        )
+
+    def measure_end_to_end(self) -> Rates:
+        """Whole trainings, and the ceiling."""
+        precision = self.arguments.precision
+        return measure_in_turn(
+            {
+                f"the ceiling, {precision}": lambda: self.bare(precision),
+                f"ours, packed, {precision}": lambda: self.end_to_end(resident=False),
+                f"ours, resident, {precision}": lambda: self.end_to_end(resident=True),
+                f"the tutorial's, {self.arguments.workers} workers, float32": self.tutorial_with_its_loader,
+            },
+            self.arguments.repeats,
+        )
+
+
+def print_step(rates: Rates) -> None:
+    baseline = next(iter(rates))
+    print("## The step alone\n")
+    rows = [[name, spread(values), f"{ratio(rates, name, baseline):.2f}"] for name, values in rates.items()]
+    print_table(["step", "images/s", "times the tutorial's"], rows)
+
+
+def print_end_to_end(rates: Rates) -> None:
+    ceiling, *_, baseline = rates
+    print("## End to end\n")
+    rows = [
+        [name, spread(values), f"{100 * ratio(rates, name, ceiling):.1f}%", f"{ratio(rates, name, baseline):.2f}"]
+        for name, values in rates.items()
+    ]
+    print_table(["training", "images/s", "of the ceiling", "times the tutorial's"], rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="data/synthetic", help="a folder of synthetic faces; made if missing")
+    parser.add_argument("--count", type=int, default=8000, help="faces")
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--latent_dim", type=int, default=100)
+    parser.add_argument("--base_channels", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", default="32-true", help="of ours, end to end")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes of the tutorial's loader")
+    parser.add_argument("--warm_up", type=int, default=2, help="steps before each measurement")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--parts", nargs="+", choices=["step", "end_to_end"], default=["step", "end_to_end"])
+    arguments = parser.parse_args()
+    quieten_lightning()
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark = Benchmark(arguments, folder)
+        size, width = arguments.image_size, f"{arguments.latent_dim}/{arguments.base_channels}"
+        print_header(
+            "Training: throughput",
+            f"{size} px, latents and base channels {width}, batches of {arguments.batch_size}, on {arguments.device}",
+            f"median (least to greatest) of {arguments.repeats} measurements of {arguments.seconds} s, in turn; ratios "
+            "are medians of those within a turn",
+        )
+        if "step" in arguments.parts:
+            print_step(benchmark.measure_step())
+        if "end_to_end" in arguments.parts:
+            print_end_to_end(benchmark.measure_end_to_end())
+
+
+if __name__ == "__main__":
+    main()

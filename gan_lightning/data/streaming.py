@@ -1,0 +1,154 @@
+"""Images streamed from a folder or an object store by litdata, for sources larger than a disk.
+
+Imported only where it is used, for litdata is an extra: `pip install gan-lightning[streaming]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from litdata import StreamingDataLoader, StreamingDataset  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from litdata.streaming.sampler import ChunkedIndex  # type: ignore[import-not-found, import-untyped, unused-ignore]
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from gan_lightning.data.cache import make_cache_dir
+from gan_lightning.data.decode import Framing, frame_image
+from gan_lightning.errors import InputError
+
+Item = tuple[int, NDArray[np.uint8], bool]
+
+
+class StreamedImages:
+    """One split of a source, read item by item wherever one is asked for; the counterpart of `PackedImages`.
+
+    Args:
+        url: The folder of the split, as `litdata.optimize` wrote it: a path, or s3://, gs://, ... of an object store.
+        framing: Crop, size and channels.
+        cache_dir: Folder for the chunks that are fetched; `default_cache_dir()` if None.
+
+    Attributes:
+        framing: Crop, size and channels of the pixels.
+        digest: SHA-256 in hex of the source's index, which knows when it was written, and the framing.
+        count: Number of images.
+
+    Raises:
+        InputError: If there is no such source, or it cannot be reached.
+    """
+
+    def __init__(self, url: str, framing: Framing, cache_dir: str | None = None) -> None:
+        self.url, self.framing, self.cache_dir = url, framing, cache_dir
+        self._stream = FramedStream(self, drop_last=False)
+        self.count = sum(stop - start for start, stop in self._stream.region_of_interest)
+        index = (Path(self._stream.input_dir.path) / "index.json").read_bytes()
+        self.digest = hashlib.sha256(index + repr((url, framing)).encode()).hexdigest()
+
+    def read(self, rows: NDArray[np.int64]) -> Tensor:
+        """Read a batch, image by image.
+
+        Args:
+            rows: (B) positions in the split.
+
+        Returns:
+            (B,C,H,W) uint8 in channels_last memory.
+        """
+        pixels = [self._stream[int(row)][1] for row in rows]
+        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+
+    def loader(
+        self, batch_size: int, *, seed: int, flip_probability: float, num_workers: int
+    ) -> DataLoader[dict[str, Tensor]]:
+        """Make the loader of training: chunk after chunk, in a new order each epoch, shared by the ranks.
+
+        Args:
+            batch_size: Images in a batch, on each rank.
+            seed: Seed of the order and the flips.
+            flip_probability: Probability that an image is to be flipped.
+            num_workers: Processes that fetch and decode.
+        """
+        stream = FramedStream(self, drop_last=True, shuffle=True, seed=seed, flip_probability=flip_probability)
+        loader: DataLoader[dict[str, Tensor]] = StreamingDataLoader(
+            stream,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=collate,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+        return loader
+
+
+class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
+    """litdata's stream of a split; its items are position, pixels (H,W,C) uint8, and whether to flip them."""
+
+    def __init__(
+        self,
+        source: StreamedImages,
+        *,
+        drop_last: bool,
+        shuffle: bool = False,
+        seed: int = 0,
+        flip_probability: float = 0.0,
+    ) -> None:
+        self._url, self._framing, self._flip_probability = source.url, source.framing, flip_probability
+        cache = str(make_cache_dir(source.cache_dir) / "streams")
+        try:
+            super().__init__(source.url, cache_dir=cache, shuffle=shuffle, drop_last=drop_last, seed=seed)
+        except Exception as error:  # no folder, no index, no credentials, no network: each by a class of its own
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise InputError(
+                f"{source.url} cannot be streamed ({reason}): give the folder or address that holds train/, val/ and "
+                "test/ as litdata.optimize writes them."
+            ) from error
+
+    def __getitem__(self, index: Any) -> Item:
+        position = int(index.index if isinstance(index, ChunkedIndex) else index)
+        name = f"Image {position} of {self._url}"
+        try:
+            image = to_pillow(super().__getitem__(index))
+        except Exception as error:
+            raise InputError(f"{name} cannot be read ({error}): write the source anew.") from error
+        flip = False
+        if self._flip_probability:
+            random = np.random.default_rng([self.seed, self.current_epoch, position])
+            flip = bool(random.random() < self._flip_probability)
+        return position, frame_image(image, self._framing, name), flip
+
+
+def to_pillow(item: Any) -> Image.Image:
+    """Take the image of an item: itself, or its "image".
+
+    Args:
+        item: A Pillow image, the bytes of a file, (H,W) or (H,W,C) uint8 of NumPy, (C,H,W) uint8 of torch, or a dict.
+
+    Raises:
+        TypeError: If it is none of these.
+    """
+    if isinstance(item, dict):
+        item = item.get("image")
+    if isinstance(item, bytes):
+        return Image.open(io.BytesIO(item))
+    if isinstance(item, Tensor):
+        item = item.permute(1, 2, 0).contiguous().numpy()
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8:
+        return Image.fromarray(item[..., 0] if item.shape[2:] == (1,) else item)
+    if isinstance(item, Image.Image):
+        return item
+    raise TypeError(f"a {type(item).__name__} is no image")
+
+
+def collate(items: list[Item]) -> dict[str, Tensor]:
+    """Make a batch as `PackedDataset` gives it."""
+    positions, pixels, flips = zip(*items, strict=True)
+    return {
+        "image": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
+        "index": torch.tensor(positions),
+        "flip": torch.tensor(flips),
+    }

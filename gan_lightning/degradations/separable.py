@@ -1,0 +1,120 @@
+"""Degradations that treat rows and columns alike, by one matrix: blur and downsampling.
+
+As y = M x M', at the sizes of our images a matrix product is the fastest way on a CPU, its transpose is the adjoint,
+and derivatives of every kind, of the matrix too, come by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gan_lightning.degradations.base import Degradation
+from gan_lightning.errors import InputError
+
+TRUNCATE = 4.0  # standard deviations of a Gaussian kernel on each side, as in SciPy
+
+
+class Separable(Degradation):
+    """y = M_rows x M_columns', the matrices made for the size at hand."""
+
+    def matrix(self, size: int, like: Tensor) -> Tensor:
+        """Make the (output size, size) matrix, of the dtype and on the device of `like`."""
+        raise NotImplementedError
+
+    def input_size(self, output_size: int) -> int:
+        """Tell the size whose output has this size."""
+        return output_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Degrade images (B,C,H,W)."""
+        height, width = images.shape[-2:]
+        return self.matrix(height, images) @ images @ self.matrix(width, images).mT
+
+    def adjoint(self, values: Tensor) -> Tensor:
+        """Apply the transposed matrices."""
+        height, width = (self.input_size(size) for size in values.shape[-2:])
+        return self.matrix(height, values).mT @ values @ self.matrix(width, values)
+
+
+class GaussianBlur(Separable):
+    """Blur by a Gaussian, cut off at four standard deviations; borders are mirrored about the outermost pixel.
+
+    Args:
+        sigma: Standard deviation in pixels, above 0.
+
+    Raises:
+        InputError: A sigma that is not a number above 0.
+    """
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        if not (sigma > 0 and math.isfinite(sigma)):
+            raise InputError(f"sigma is {sigma}: give the blur's standard deviation in pixels, above 0")
+        self.sigma = float(sigma)
+        self.register_buffer("taps", gaussian_taps(torch.tensor(self.sigma), kernel_radius(sigma)), persistent=False)
+        self.taps: Tensor
+
+    def matrix(self, size: int, like: Tensor) -> Tensor:
+        """Make the blur's matrix."""
+        return mirrored_matrix(self.taps.to(like), size)
+
+
+def kernel_radius(sigma: float) -> int:
+    """Tell how many taps a Gaussian kernel has on each side."""
+    return int(TRUNCATE * sigma + 0.5)
+
+
+def gaussian_taps(sigma: Tensor, radius: int) -> Tensor:
+    """Make normalised Gaussian kernels (..., 2 * radius + 1), differentiable in sigma (...), in pixels."""
+    offsets = torch.arange(-radius, radius + 1, device=sigma.device, dtype=sigma.dtype)
+    return torch.softmax(-0.5 * (offsets / sigma[..., None]) ** 2, dim=-1)
+
+
+def mirrored_matrix(taps: Tensor, size: int) -> Tensor:
+    """Make the matrices (..., size, size) that filter a line with kernels (..., taps), its ends mirrored."""
+    radius = taps.shape[-1] // 2
+    period = max(2 * (size - 1), 1)
+    offsets = torch.arange(-radius, radius + 1, device=taps.device)
+    sources = (torch.arange(size, device=taps.device)[:, None] + offsets).remainder(period)
+    sources = torch.minimum(sources, period - sources).clamp_(max=size - 1)
+    placed = F.one_hot(sources, size).to(taps.dtype)  # (size, taps, size): where each tap falls
+    return torch.einsum("...t,itj->...ij", taps, placed)
+
+
+class Downsample(Separable):
+    """Fewer pixels: the degradation of super-resolution.
+
+    Args:
+        factor: Input pixels to one output pixel along each side, 2 or more; it must divide the image's sides.
+        method: "area" averages; "bicubic" is the antialiased one of torchvision and Pillow.
+
+    Raises:
+        InputError: A factor below 2 or a method that is not known; at the call, a side that the factor does not divide.
+    """
+
+    def __init__(self, factor: int, method: Literal["area", "bicubic"] = "area") -> None:
+        super().__init__()
+        if factor < 2 or factor != int(factor):
+            raise InputError(f"factor is {factor}: give a whole number, 2 or more")
+        if method not in ("area", "bicubic"):
+            raise InputError(f"method {method!r} is not known: choose area or bicubic")
+        self.factor, self.method = int(factor), method
+
+    def input_size(self, output_size: int) -> int:
+        """Tell the larger size."""
+        return output_size * self.factor
+
+    def matrix(self, size: int, like: Tensor) -> Tensor:
+        """Make the matrix from the method's answer to unit impulses."""
+        if size % self.factor:
+            raise InputError(f"factor {self.factor} does not divide the image's side of {size} pixels: choose one that does")
+        impulses = torch.eye(size, device=like.device, dtype=like.dtype)[None, None]
+        shape = (size // self.factor, size)
+        if self.method == "area":
+            return F.interpolate(impulses, shape, mode="area")[0, 0]
+        return F.interpolate(impulses, shape, mode="bicubic", antialias=True, align_corners=False)[0, 0]

@@ -1,0 +1,68 @@
+"""The generator as inversion uses it: a frozen copy, made fast, that leaves the original as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from gan_lightning.errors import InputError
+
+BLOCK = 3  # layers of `main` to a block: convolution, normalisation, activation
+
+
+class Decoder(nn.Module):
+    """A copy of a generator in evaluation mode, whose normalisation is folded into the convolutions before it.
+
+    The fold changes images by about 1e-6 and takes a third off the time of a step.
+
+    Args:
+        generator: Maps (B, latent_dim) to (B,C,H,W) in [-1, 1]; has `latent_dim`. It is not changed.
+
+    Raises:
+        InputError: A generator without `latent_dim`.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        latent_dim = getattr(generator, "latent_dim", None)
+        if not isinstance(latent_dim, int):
+            raise InputError("the generator has no latent_dim: give it one, the length of its latent vectors")
+        self.latent_dim = latent_dim
+        frozen = copy.deepcopy(generator).eval().requires_grad_(False)
+        main = getattr(frozen, "main", None)
+        # Only the layout of our own generators can be split into a first block and the rest.
+        self.first = _fold(main[:BLOCK]) if isinstance(main, nn.Sequential) else None
+        self.rest = _fold(main[BLOCK:]) if isinstance(main, nn.Sequential) else frozen
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]."""
+        images: Tensor = self.rest(latents if self.first is None else self.features(latents))
+        return images
+
+    def features(self, latents: Tensor) -> Tensor:
+        """Map latents (B, latent_dim) to what the first block makes of them, (B,C,4,4).
+
+        Raises:
+            InputError: The generator's layers are not laid out as in gan_lightning.Generator.
+        """
+        if self.first is None:
+            raise InputError("this generator's first block is not known: set refine to none")
+        features: Tensor = self.first(latents[:, :, None, None])
+        return features
+
+
+def _fold(layers: nn.Sequential) -> nn.Sequential:
+    """Fold batch normalisation into the transposed convolution before it; activations no longer work in place."""
+    folded: list[nn.Module] = []
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d) and folded and isinstance(folded[-1], nn.ConvTranspose2d):
+            folded[-1] = fuse_conv_bn_eval(folded[-1], layer, transpose=True)
+        elif isinstance(layer, nn.ReLU):
+            folded.append(nn.ReLU())  # forward-mode derivatives need the values from before
+        elif not isinstance(layer, nn.Identity):
+            folded.append(layer)
+    return nn.Sequential(*folded)

@@ -1,0 +1,113 @@
+"""Solvers that need gradients alone: Adam with a cosine schedule, and L-BFGS with a line search for each image."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gan_lightning.inversion.problem import Problem, Solution, Stopping, Tracker
+
+ADAM_BETAS = (0.9, 0.99)  # a shorter memory than usual: a few hundred steps are all there are
+LBFGS_MEMORY = 10
+LBFGS_WINDOW = 10
+LINE_SEARCH = 12  # halvings at most
+ARMIJO = 1e-4
+
+
+def adam(problem: Problem, start: Tensor, stopping: Stopping, learning_rate: float = 0.3) -> Solution:
+    """Minimise any loss by Adam (Kingma & Ba 2015), its learning rate falling to zero on a cosine.
+
+    Adam works element by element, so that images do not meet.
+
+    Args:
+        problem: Any.
+        start: (B,D).
+        stopping: When an image is done; its number of steps is the cosine's length.
+        learning_rate: At the start.
+    """
+    # While the learning rate is high the objective rests on plateaus that mean nothing.
+    tracker = Tracker(problem, start, stopping, window=max(20, stopping.num_steps // 4))
+    variables, first, second = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
+    for step in range(stopping.num_steps + 1):
+        losses, data, gradient = problem.gradient(variables)
+        going = tracker.record(variables, losses, data)
+        if not len(tracker.rows):
+            break
+        if not going.all():
+            problem = problem.select(going.nonzero()[:, 0])
+            variables, gradient, first, second = (x[going] for x in (variables, gradient, first, second))
+        first = torch.lerp(gradient, first, ADAM_BETAS[0])
+        second = torch.lerp(gradient.square(), second, ADAM_BETAS[1])
+        rate = learning_rate * 0.5 * (1 + math.cos(math.pi * step / stopping.num_steps))
+        corrected = (second / (1 - ADAM_BETAS[1] ** (step + 1))).sqrt() + 1e-12
+        variables = variables - rate / (1 - ADAM_BETAS[0] ** (step + 1)) * first / corrected
+    return tracker.solution()
+
+
+def lbfgs(problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
+    """Minimise any smooth loss by L-BFGS (Liu & Nocedal 1989), halving each image's step until its objective falls.
+
+    Args:
+        problem: Any.
+        start: (B,D).
+        stopping: When an image is done.
+    """
+    tracker = Tracker(problem, start, stopping, LBFGS_WINDOW)
+    variables = start.clone()
+    losses, data, gradient = problem.gradient(variables)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    going = tracker.record(variables, losses, data)
+    while len(tracker.rows):
+        problem = problem.select(going.nonzero()[:, 0])
+        variables, losses, gradient = variables[going], losses[going], gradient[going]
+        pairs = [(moves[going], changes[going]) for moves, changes in pairs]
+        direction = -_two_loops(gradient, pairs)
+        moved_to, stuck = _line_search(problem, variables, losses, gradient, direction)
+        losses, data, new_gradient = problem.gradient(moved_to)
+        pairs = [*pairs[1 - LBFGS_MEMORY :], (moved_to - variables, new_gradient - gradient)]
+        variables, gradient = moved_to, new_gradient
+        going = tracker.record(variables, losses, data, stuck)
+    return tracker.solution()
+
+
+def _two_loops(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Multiply gradients (B,D) by the inverse Hessians that the last moves tell of; first, by a step of length one."""
+    if not pairs:
+        return gradient / gradient.norm(dim=1, keepdim=True).clamp(min=1e-30)
+    result, shares = gradient, []
+    curvatures = [(moves * changes).sum(1, keepdim=True) for moves, changes in pairs]
+    # A pair of no positive curvature would turn the direction uphill: it counts for nothing.
+    inverses = [torch.where(c > 1e-20, 1 / c.clamp(min=1e-20), 0.0) for c in curvatures]
+    for (moves, changes), inverse in zip(reversed(pairs), reversed(inverses), strict=True):
+        share = inverse * (moves * result).sum(1, keepdim=True)
+        result = result - share * changes
+        shares.append(share)
+    moves, changes = pairs[-1]
+    size = (moves * changes).sum(1, keepdim=True) / changes.square().sum(1, keepdim=True).clamp(min=1e-30)
+    result = torch.where(size > 0, size, 1.0) * result
+    for (moves, changes), inverse, share in zip(pairs, inverses, reversed(shares), strict=True):
+        result = result + (share - inverse * (changes * result).sum(1, keepdim=True)) * moves
+    return result
+
+
+def _line_search(
+    problem: Problem, variables: Tensor, losses: Tensor, gradient: Tensor, direction: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Halve steps from one until Armijo's condition holds; return where each image went, and which could not move."""
+    slope = (gradient * direction).sum(1)
+    moved_to, waiting = variables.clone(), torch.arange(len(variables), device=variables.device)
+    with torch.no_grad():
+        for halvings in range(LINE_SEARCH):
+            length = 0.5**halvings
+            candidate = variables[waiting] + length * direction[waiting]
+            objective, _ = problem.select(waiting).losses(candidate)
+            accepted = objective <= losses[waiting] + ARMIJO * length * slope[waiting]
+            moved_to[waiting[accepted]] = candidate[accepted]
+            waiting = waiting[~accepted]
+            if not len(waiting):
+                break
+    stuck = torch.zeros_like(losses, dtype=torch.bool)
+    stuck[waiting] = True
+    return moved_to, stuck

@@ -1,0 +1,132 @@
+"""Beyond the generator's range: what no latent makes, the features after the first block may, or weights of its own.
+
+Both start from the latent that inversion found, and neither changes the generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from gan_lightning.degradations.seeding import image_rng
+from gan_lightning.inversion.decoder import Decoder
+from gan_lightning.inversion.first_order import adam
+from gan_lightning.inversion.problem import Problem, Solution, Stopping
+
+FEATURE_RATE = 0.1  # Adam's learning rate, in standard deviations of the features
+WEIGHT_RATE = 1e-3
+SAMPLES = 1024  # latents by which the spread of the features is measured
+MODEL_ERROR = 0.03  # on the [0, 1] scale: what of a photograph the features cannot say, which must not bend them
+
+
+def feature_penalty(problem: Problem, decoder: Decoder, noise_level: Tensor) -> float:
+    """Weigh the penalty that keeps features near the latent's, as the mean of their posterior does.
+
+    With white errors of variance s^2 in M observed pixels, and D features each a standard deviation off at most, the
+    maximum a posteriori minimises mean(r^2) + s^2 (D / M) mean(u^2), where u counts standard deviations.
+
+    Args:
+        problem: The problem of the latents.
+        decoder: The generator.
+        noise_level: (B,) on the [0, 1] scale.
+    """
+    features = decoder.features(problem.center[:1])[0].numel()
+    known = problem.observed[0].numel() * problem.known_fraction.mean()
+    return float((noise_level.square().mean() + MODEL_ERROR**2) * features / known)
+
+
+def refine_features(
+    problem: Problem, decoder: Decoder, latents: Tensor, weight: float, stopping: Stopping
+) -> tuple[Tensor, Solution]:
+    """Continue on the features after the first block: intermediate-layer optimization (Daras et al. 2021).
+
+    Args:
+        problem: The problem of the latents.
+        decoder: The generator.
+        latents: (B, latent_dim) that were found.
+        weight: Of the mean squared distance from the features of the latents, in standard deviations.
+        stopping: When an image is done.
+
+    Returns:
+        Images (B,C,H,W), and the course of the refinement.
+    """
+    with torch.no_grad():
+        pivot = decoder.features(latents)
+        spread = feature_spread(decoder).to(pivot)
+        center = (pivot / spread).flatten(1)
+
+    def render(variables: Tensor) -> Tensor:
+        images: Tensor = decoder.rest(variables.reshape(len(variables), *spread.shape[1:]) * spread)
+        return images
+
+    refined = replace(problem, render=render, center=center, weight=weight)
+    solution = adam(refined, center, stopping, FEATURE_RATE)
+    with torch.no_grad():
+        return render(solution.variables), solution
+
+
+@torch.no_grad()
+def feature_spread(decoder: Decoder) -> Tensor:
+    """Measure the standard deviation of each feature over random latents, (1,C,H,W)."""
+    parameter = next(decoder.parameters())
+    latents = torch.randn(SAMPLES, decoder.latent_dim, generator=image_rng(0, 0, "features"))
+    spread = decoder.features(latents.to(parameter)).std(0, keepdim=True)
+    return spread.clamp(min=0.1 * float(spread.mean()))  # a feature that is always off may stay so, but not weigh most
+
+
+def refine_weights(
+    problem: Problem, decoder: Decoder, latents: Tensor, stopping: Stopping
+) -> tuple[Tensor, Solution]:
+    """Tune a copy of the generator's weights around each latent: pivotal tuning (Roich et al. 2021).
+
+    Args:
+        problem: The problem of the latents.
+        decoder: The generator; it is not changed.
+        latents: (B, latent_dim), the pivots.
+        stopping: When an image is done.
+
+    Returns:
+        Images (B,C,H,W), and the course of the tuning, without its variables.
+    """
+    parameters = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
+    flat = torch.cat([parameter.flatten() for parameter in parameters.values()])
+    images, solutions = [], []
+    for row in torch.arange(len(latents), device=latents.device).split(1):  # a copy of all weights is enough at once
+        one = problem.select(row)
+        render = _renderer(decoder, parameters, latents[row])
+        tuned = replace(one, render=render, center=flat[None], weight=0.0)
+        stop = replace(stopping, floor=stopping.floor[row])
+        solution = adam(tuned, flat[None], stop, WEIGHT_RATE)
+        with torch.no_grad():
+            images.append(render(solution.variables))
+        solutions.append(solution)
+    return torch.cat(images), _joined(solutions, latents)
+
+
+def _renderer(decoder: nn.Module, parameters: dict[str, Tensor], latents: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function from flat weights (B,P) to images: each latent's by its own weights."""
+
+    def image(flat: Tensor, latent: Tensor) -> Tensor:
+        pieces = flat.split([parameter.numel() for parameter in parameters.values()])
+        own = {n: piece.view_as(p) for (n, p), piece in zip(parameters.items(), pieces, strict=True)}
+        result: Tensor = functional_call(decoder, own, (latent[None],))
+        return result[0]
+
+    return lambda flat: vmap(image)(flat, latents)
+
+
+def _joined(solutions: list[Solution], latents: Tensor) -> Solution:
+    """Put the courses of single images side by side; those that ended early stay where they ended."""
+    steps = max(len(solution.history) for solution in solutions)
+    columns = [torch.cat([s.history, s.loss.expand(steps - len(s.history), 1)]) for s in solutions]
+    return Solution(
+        variables=latents,
+        loss=torch.cat([solution.loss for solution in solutions]),
+        history=torch.cat(columns, 1),
+        converged=torch.cat([solution.converged for solution in solutions]),
+        num_steps=torch.cat([solution.num_steps for solution in solutions]),
+    )

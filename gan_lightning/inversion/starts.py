@@ -1,0 +1,67 @@
+"""Where the search for latents starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gan_lightning.degradations.seeding import image_rng
+from gan_lightning.errors import InputError
+from gan_lightning.inversion.problem import Problem
+
+StartName = Literal["mean", "random", "best_of_k"]
+
+CANDIDATES = 256  # the k of best_of_k
+CHUNK = 64
+
+
+def starting_latents(
+    start: StartName | Tensor, problem: Problem, latent_dim: int, seed: int, indices: Sequence[int], attempt: int = 0
+) -> Tensor:
+    """Make the latents to start from.
+
+    Args:
+        start: "mean" (zeros), "random" (a draw of each image's own), "best_of_k" (of 256 draws, the same for all
+            images, the one that explains the image best), or latents (B, latent_dim) of an encoder.
+        problem: What is to be solved.
+        latent_dim: Length of the latents.
+        seed: Seed of the draws.
+        indices: Index of each image in its data set.
+        attempt: 0, or the number of the restart, which never starts from the same place again.
+
+    Raises:
+        InputError: A start that is not known, or latents of another shape.
+    """
+    observed = problem.observed
+    if isinstance(start, Tensor):
+        if start.shape != (len(observed), latent_dim) or not start.isfinite().all():
+            raise InputError(
+                f"start has shape {tuple(start.shape)}: give finite latents of shape ({len(observed)}, {latent_dim})"
+            )
+    elif start not in ("mean", "random", "best_of_k"):
+        raise InputError(f"start {start!r} is not known: choose mean, random or best_of_k, or give latents")
+    elif start == "best_of_k":
+        return best_of_candidates(problem, latent_dim, seed, attempt)
+    if attempt or isinstance(start, str) and start == "random":
+        draws = [torch.randn(latent_dim, generator=image_rng(seed, i, f"start {attempt}")) for i in indices]
+        return torch.stack(draws).to(observed)
+    return start.to(observed) if isinstance(start, Tensor) else observed.new_zeros(len(observed), latent_dim)
+
+
+@torch.no_grad()
+def best_of_candidates(problem: Problem, latent_dim: int, seed: int, attempt: int) -> Tensor:
+    """Return (B, latent_dim): for each image the best of 256 draws, which are rendered once for all images."""
+    draws = torch.randn(CANDIDATES, latent_dim, generator=image_rng(seed, attempt, "candidates")).to(problem.observed)
+    rendered = torch.cat([problem.render(chunk) for chunk in draws.split(CHUNK)])
+    chosen = []
+    for row in torch.arange(len(problem.observed), device=draws.device).split(1):
+        one = problem.select(row)
+        losses = [
+            one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
+            for chunk in rendered.split(CHUNK)
+        ]
+        chosen.append(torch.cat(losses).argmin())
+    return draws[torch.stack(chosen)]

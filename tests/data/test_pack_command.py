@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gan_lightning.__main__ import mistake_behind
+from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
+from gan_lightning.data.pack_command import main, read_options
+from gan_lightning.errors import InputError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+Make = Callable[..., Path]
+
+
+def figures(output: str) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+) +(.+)$", output, re.MULTILINE))
+
+
+def test_packs_what_training_then_opens(make_celeba: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_celeba(10)
+    (root / "celeba" / "img_align_celeba" / "000003.jpg").write_bytes(b"x")
+    options = ["--data", "CelebA", "--data.root", str(root), "--data.image_size", "16"]
+    with pytest.warns(UserWarning, match="1 of 10"):
+        assert main([*options, "--data.cache_dir", str(tmp_path / "cache")]) == 0
+    printed = figures(capsys.readouterr().out)
+    assert (printed["images"], printed["skipped"]) == ("9", "1")
+    folder = Path(printed["path"])
+    assert folder.parent == tmp_path / "cache"
+    assert int(printed["bytes"].replace(",", "")) == sum(path.stat().st_size for path in folder.iterdir()) > 7680
+    assert float(printed["seconds"]) < 60
+    data = CelebA(str(root), image_size=16, cache_dir=str(tmp_path / "cache"))
+    data.setup()  # without prepare_data
+    assert data.dataset("all").images.folder == folder
+
+
+def test_reads_the_data_of_a_training_alone() -> None:
+    data = read_options([f"--config={CONFIGS / 'celeba64.yaml'}", "--data.root", "elsewhere", "--data.crop=148"])
+    assert isinstance(data, CelebA)
+    assert (str(data.root), data.crop, data.image_size, data.batch_size) == ("elsewhere", 148, 64, 128)
+
+
+def test_configurations_merge_from_left_to_right(tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_text("trainer: {max_steps: 3}\ndata: {init_args: {image_size: 32}}\n")
+    (tmp_path / "other.yaml").write_text("model: {nonsense: 1}\n")
+    paths = [CONFIGS / "image_folder64.yaml", tmp_path / "more.yaml", tmp_path / "other.yaml"]
+    data = read_options([argument for path in paths for argument in ("--config", str(path))])
+    assert isinstance(data, ImageFolder)
+    assert (str(data.root), data.image_size) == ("data/photos", 32)
+
+
+def test_the_default_is_that_of_fit() -> None:
+    assert isinstance(read_options([]), SyntheticFaces)
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), ("a: [", "no YAML"), ("3", "no keys")])
+def test_a_configuration_that_is_none_is_said(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_options(["--config", str(path)])
+
+
+def test_settings_out_of_range_are_said_and_unknown_ones_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="image_size is 0") as raised:
+        read_options(["--data=CelebA", "--data.root=x", "--data.image_size=0"])
+    assert isinstance(mistake_behind(raised.value), InputError)
+    with pytest.raises(SystemExit):
+        read_options(["--data=CelebA", "--data.root=x", "--data.colour=1"])
+    assert "colour" in capsys.readouterr().err
+
+
+def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in ((["--help"], "ahead of a job"), (["--data.help", "CelebA"], "centred square")):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert words in capsys.readouterr().out
