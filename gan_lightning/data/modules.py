@@ -255,9 +255,9 @@ class StreamedImages(ImageDataModule):
         if split not in SPLITS:
             raise InputError(f"There is no split {split!r}: give {', '.join(SPLITS)}.")
         if split not in self._splits:
-            from gan_lightning.data.streaming import StreamedImages as Source
+            from gan_lightning.data.streaming import StreamedSplit
 
-            images = Source(f"{self.url}/{split}", self.framing, self.cache_dir)
+            images = StreamedSplit(f"{self.url}/{split}", self.framing, self.cache_dir)
             self._splits[split] = PackedDataset(images, np.arange(images.count))
         return self._splits[split]
 

@@ -176,9 +176,11 @@ def read_photo(path: Path, wanted: PhotoFormat) -> tuple[Tensor, Tensor]:
         if opened.width * opened.height > MAX_PIXELS:
             raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
         upright = ImageOps.exif_transpose(opened)
-        transparent = upright.has_transparency_data
+        transparent = "A" in upright.getbands() or "transparency" in upright.info
         colours = _to_grey_or_rgb(upright, path, wanted)
         alpha = upright.convert("RGBA").getchannel("A") if transparent else Image.new("L", upright.size, 255)
+    if alpha.getextrema()[1] < 128:
+        raise ValueError("it is transparent all over")
     pixels, opacity = (np.array(_fit(picture, path, wanted)) for picture in (colours, alpha))
     image = torch.from_numpy(pixels.reshape(wanted.height, wanted.width, wanted.channels)).permute(2, 0, 1)
     return to_float(image), torch.from_numpy(opacity)[None] / 255

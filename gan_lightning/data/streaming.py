@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from gan_lightning.errors import InputError
 Item = tuple[int, NDArray[np.uint8], bool]
 
 
-class StreamedImages:
+class StreamedSplit:
     """One split of a source, read item by item wherever one is asked for; the counterpart of `PackedImages`.
 
     Args:
@@ -45,10 +46,14 @@ class StreamedImages:
 
     def __init__(self, url: str, framing: Framing, cache_dir: str | None = None) -> None:
         self.url, self.framing, self.cache_dir = url, framing, cache_dir
+        self._process = os.getpid()
         self._stream = FramedStream(self, drop_last=False)
         self.count = sum(stop - start for start, stop in self._stream.region_of_interest)
         index = (Path(self._stream.input_dir.path) / "index.json").read_bytes()
         self.digest = hashlib.sha256(index + repr((url, framing)).encode()).hexdigest()
+
+    def __reduce__(self) -> tuple[type[StreamedSplit], tuple[str, Framing, str | None]]:
+        return StreamedSplit, (self.url, self.framing, self.cache_dir)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
         """Read a batch, image by image.
@@ -59,6 +64,8 @@ class StreamedImages:
         Returns:
             (B,C,H,W) uint8 in channels_last memory.
         """
+        if self._process != os.getpid():  # forked: the threads and locks of the parent's stream are not ours
+            self._process, self._stream = os.getpid(), FramedStream(self, drop_last=False)
         pixels = [self._stream[int(row)][1] for row in rows]
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
 
@@ -90,7 +97,7 @@ class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
 
     def __init__(
         self,
-        source: StreamedImages,
+        source: StreamedSplit,
         *,
         drop_last: bool,
         shuffle: bool = False,
@@ -133,7 +140,7 @@ def to_pillow(item: Any) -> Image.Image:
     """
     if isinstance(item, dict):
         item = item.get("image")
-    if isinstance(item, bytes):
+    if isinstance(item, bytes | memoryview):  # litdata gives a view of what was written as bytes
         return Image.open(io.BytesIO(item))
     if isinstance(item, Tensor):
         item = item.permute(1, 2, 0).contiguous().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,21 +56,35 @@ def lbfgs(problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
         stopping: When an image is done.
     """
     tracker = Tracker(problem, start, stopping, LBFGS_WINDOW)
-    variables = start.clone()
-    losses, data, gradient = problem.gradient(variables)
+    here = _Point(start.clone(), *problem.gradient(start))
     pairs: list[tuple[Tensor, Tensor]] = []
-    going = tracker.record(variables, losses, data)
+    going = tracker.record(here.variables, here.losses, here.data)
     while len(tracker.rows):
-        problem = problem.select(going.nonzero()[:, 0])
-        variables, losses, gradient = variables[going], losses[going], gradient[going]
-        pairs = [(moves[going], changes[going]) for moves, changes in pairs]
-        direction = -_two_loops(gradient, pairs)
-        moved_to, stuck = _line_search(problem, variables, losses, gradient, direction)
-        losses, data, new_gradient = problem.gradient(moved_to)
-        pairs = [*pairs[1 - LBFGS_MEMORY :], (moved_to - variables, new_gradient - gradient)]
-        variables, gradient = moved_to, new_gradient
-        going = tracker.record(variables, losses, data, stuck)
+        if not going.all():
+            problem, here = problem.select(going.nonzero()[:, 0]), here.select(going)
+            pairs = [(moves[going], changes[going]) for moves, changes in pairs]
+        there, stuck = _line_search(problem, here, -_two_loops(here.gradient, pairs))
+        pairs = [*pairs[1 - LBFGS_MEMORY :], (there.variables - here.variables, there.gradient - here.gradient)]
+        here = there
+        going = tracker.record(here.variables, here.losses, here.data, stuck)
     return tracker.solution()
+
+
+@dataclass
+class _Point:
+    """Where images are: variables (B,D), objectives (B,), data terms (B,), gradients (B,D)."""
+
+    variables: Tensor
+    losses: Tensor
+    data: Tensor
+    gradient: Tensor
+
+    def select(self, rows: Tensor) -> _Point:
+        return _Point(self.variables[rows], self.losses[rows], self.data[rows], self.gradient[rows])
+
+    def put(self, rows: Tensor, other: _Point) -> None:
+        self.variables[rows], self.losses[rows] = other.variables, other.losses
+        self.data[rows], self.gradient[rows] = other.data, other.gradient
 
 
 def _two_loops(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -92,22 +107,22 @@ def _two_loops(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     return result
 
 
-def _line_search(
-    problem: Problem, variables: Tensor, losses: Tensor, gradient: Tensor, direction: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Halve steps from one until Armijo's condition holds; return where each image went, and which could not move."""
-    slope = (gradient * direction).sum(1)
-    moved_to, waiting = variables.clone(), torch.arange(len(variables), device=variables.device)
-    with torch.no_grad():
-        for halvings in range(LINE_SEARCH):
-            length = 0.5**halvings
-            candidate = variables[waiting] + length * direction[waiting]
-            objective, _ = problem.select(waiting).losses(candidate)
-            accepted = objective <= losses[waiting] + ARMIJO * length * slope[waiting]
-            moved_to[waiting[accepted]] = candidate[accepted]
-            waiting = waiting[~accepted]
-            if not len(waiting):
-                break
-    stuck = torch.zeros_like(losses, dtype=torch.bool)
+def _line_search(problem: Problem, here: _Point, direction: Tensor) -> tuple[_Point, Tensor]:
+    """Halve steps from one until Armijo's condition holds; return where each image went, and which could not move.
+
+    The first trial nearly always holds, so each is made with its gradient.
+    """
+    slope = (here.gradient * direction).sum(1)
+    there, waiting = here.select(torch.ones_like(slope, dtype=torch.bool)), torch.arange(len(slope), device=slope.device)
+    for halvings in range(LINE_SEARCH):
+        length = 0.5**halvings
+        candidate = here.variables[waiting] + length * direction[waiting]
+        tried = _Point(candidate, *problem.select(waiting).gradient(candidate))
+        accepted = tried.losses <= here.losses[waiting] + ARMIJO * length * slope[waiting]
+        there.put(waiting[accepted], tried.select(accepted))
+        waiting = waiting[~accepted]
+        if not len(waiting):
+            break
+    stuck = torch.zeros_like(slope, dtype=torch.bool)
     stuck[waiting] = True
-    return moved_to, stuck
+    return there, stuck

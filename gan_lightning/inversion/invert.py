@@ -190,7 +190,7 @@ def _choose_solver(solver: str, loss: str) -> str:
     if solver == "levenberg_marquardt" and loss != "mse":
         raise InputError(f"levenberg_marquardt minimises squared errors, not {loss}: choose the solver adam or lbfgs")
     if solver == "auto":
-        return "levenberg_marquardt" if loss == "mse" else "adam"
+        return "adam" if loss == "l1" else "lbfgs"
     return solver
 
 

@@ -16,7 +16,13 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from gan_lightning.errors import InputError
-from gan_lightning.modules.records import FiniteWatch, batch_rng, log_metrics, without_side_effects
+from gan_lightning.modules.records import (
+    FiniteWatch,
+    average_buffers_over_ranks,
+    batch_rng,
+    log_metrics,
+    without_side_effects,
+)
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE, ObjectiveName, Penalties
@@ -144,9 +150,19 @@ class DCGAN(LightningModule):
         return images.float()
 
     def setup(self, stage: str) -> None:
-        """Let DDP know that a backward pass reaches one of the two networks: its `ddp` would stop at the other."""
-        if isinstance(self.trainer.strategy, DDPStrategy):
-            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        """Make DDP fit for two networks.
+
+        Raises:
+            InputError: SyncBatchNorm is asked for together with a gradient penalty.
+        """
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            # A backward pass reaches one of the two networks; plain `ddp` would stop at the other.
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        if self.penalties and getattr(strategy, "_layer_sync", None) is not None:
+            raise InputError(
+                "sync_batchnorm has no second derivative, which r1, r2 and gradient_penalty need: leave one of them out"
+            )
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One Adam for each network: generator, discriminator."""
@@ -201,6 +217,7 @@ class DCGAN(LightningModule):
         if not reuse:
             latents, fake = self._draw_latents(len(real)), None
         loss_g, logits_fake = self._generator_step(real, latents, fake)
+        average_buffers_over_ranks(self.generator, self.discriminator)
         update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
 
         self._watch.add(self.global_step, loss_d, loss_g)

@@ -1,4 +1,4 @@
-"""What a module keeps of its own training: figures for the loggers, a watch for losses that are not finite, seeds."""
+"""What a training step needs around the algorithm: seeds, figures for the loggers, equal buffers, a watch for NaN."""
 
 from __future__ import annotations
 
@@ -43,6 +43,20 @@ def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
         return cast(Tensor, torch.func.functional_call(network, state, (inputs,)))
 
     return call
+
+
+def average_buffers_over_ranks(*networks: nn.Module) -> None:
+    """Make batch-norm statistics equal on all ranks: each has seen only its own share of the batch."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    buffers = [b for network in networks for b in network.buffers() if b.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([buffer.flatten() for buffer in buffers])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+        buffer.copy_(mean.view_as(buffer))
 
 
 class FiniteWatch:
