@@ -133,7 +133,8 @@ class Benchmark:
         """Our step alone."""
         steps = BareSteps(self.batch, self.arguments.warm_up, self.arguments.seconds)
         settings = {"logger": False, "enable_progress_bar": False, "log_every_n_steps": NEVER}
-        loader = DataLoader([{"image": self.batch}], batch_size=None)  # type: ignore[arg-type]
+        one: Any = [{"image": self.batch}]
+        loader: DataLoader[Any] = DataLoader(one, batch_size=None)
         self.trainer(precision, callbacks=[steps], **settings).fit(self.model(), loader)
         return steps.rate
 

@@ -64,7 +64,14 @@ class OptionsParser(LightningArgumentParser):
 
 
 class RunConfig(SaveConfigCallback):
-    """Writes config.yaml to the run folder, and the same to every logger."""
+    """Writes config.yaml to the run folder, and the same to every logger.
+
+    What is written is what the user gave, not the paths that were made of it: run again under another name, it must
+    not write into the folder of the first run.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, *, given: Namespace, **kwargs: Any) -> None:
+        super().__init__(parser, given, **kwargs)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the configuration to the loggers: runs are told apart by it."""
@@ -123,24 +130,23 @@ class GanCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and what must be known before anything is built."""
-        options = self.options
-        folder = run_folder(options.trainer.default_root_dir, options.name, self.config.subcommand)
+        options, command = self.options, self.config.subcommand
+        given = options.clone()
+        folder = run_folder(options.trainer.default_root_dir, options.name, command)
         options.trainer.default_root_dir = str(folder)
         if options.checkpoint.dirpath is None:
             options.checkpoint.dirpath = str(folder / "checkpoints")
         if options.checkpoint.monitor is None:
             distance = "val/fid" if options.evaluation.extractor == "inception" else "val/fd_random"
-            model = import_module(options.model.class_path.rpartition(".")[0])
-            named = getattr(getattr(model, options.model.class_path.rpartition(".")[2]), "monitor", (distance, "min"))
-            options.checkpoint.monitor, options.checkpoint.mode = named
+            monitor = getattr(import_class(options.model.class_path), "monitor", (distance, "min"))
+            options.checkpoint.monitor, options.checkpoint.mode = monitor
         for logger in loggers_of(options.trainer):
-            for argument, value in (("save_dir", str(folder)), ("name", folder.name)):
-                if logger.get("init_args", {}).get(argument) in (".", "lightning_logs", None):
-                    logger["init_args"][argument] = value
-        config_file = "config.yaml"
-        if getattr(rank_zero_only, "rank", 0) == 0:
-            config_file = claim_folder(folder, options.get("ckpt_path"))
-        self.save_config_kwargs = {"config_filename": config_file}
+            for argument, value in (("save_dir", str(folder.resolve())), ("name", folder.name)):
+                if logger.init_args.get(argument) in (".", "lightning_logs", None):
+                    logger.init_args[argument] = value
+        first = getattr(rank_zero_only, "rank", 0) == 0
+        file = claim_folder(folder, options.get("ckpt_path")) if first else "config.yaml"
+        self.save_config_kwargs = {"config_filename": file, "given": given}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add to the user's loggers and callbacks those that every run has."""
@@ -153,43 +159,31 @@ class GanCLI(LightningCLI):
         kwargs["callbacks"] = [*(options.callbacks or []), *always]
         return super().instantiate_trainer(**kwargs)
 
-    def after_fit(self) -> None:
-        """Say where the results are, and what was reached."""
-        self._say("samples/ (grids of fixed latents), curves.png, metrics.csv, checkpoints/best.ckpt and last.ckpt")
-
-    def after_validate(self) -> None:
-        """Say where the results are."""
-        self._say("summary.json and metrics.csv")
-
-    def after_test(self) -> None:
-        """Say where the results are."""
-        self._say("summary.json and metrics.csv")
-
-    def after_predict(self) -> None:
-        """Say where the results are."""
-        self._say("samples/")
-
-    @rank_zero_only
-    def _say(self, contents: str) -> None:
-        folder = Path(self.trainer.default_root_dir)
-        print(f"\nThe results are in {folder}: {contents}")
-        summary = folder / "summary.json"
-        if self.config.subcommand == "fit" and summary.is_file():
-            for name, values in json.loads(summary.read_text())["metrics"].items():
-                if name == self.options.checkpoint.monitor:
-                    print(
-                        f"{name}: {values['first']:.4g} untrained, {values['best']:.4g} best, {values['last']:.4g} last"
-                    )
-
     def after_instantiate_classes(self) -> None:
         """Leave the data out where the model brings its own: samples are drawn from latents."""
-        loader = {"fit": "train_dataloader", "validate": "val_dataloader"}.get(
-            self.config.subcommand, f"{self.config.subcommand}_dataloader"
-        )
-        if is_overridden(loader, self.model):
+        command = self.config.subcommand
+        loader = {"fit": "train", "validate": "val"}.get(command, command)
+        if is_overridden(f"{loader}_dataloader", self.model):
             self.datamodule = None
-        if self.config.subcommand == "predict":
+        if command == "predict":
             self.model.num_samples = self.options.num_samples
+
+    @rank_zero_only
+    def say_where_results_are(self) -> None:
+        """Print the run folder, what lies in it, and how far the monitored metric came."""
+        folder = Path(self.trainer.default_root_dir)
+        contents = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if path.name[0] != ".")
+        print(f"\nThe results are in {folder}: {', '.join(contents)}")
+        metrics = json.loads((folder / "summary.json").read_text())["metrics"] if "summary.json" in contents else {}
+        if self.config.subcommand == "fit" and (reached := metrics.get(self.options.checkpoint.monitor)):
+            steps = ", ".join(f"{reached[which]:.4g} {which}" for which in ("first", "best", "last"))
+            print(f"{self.options.checkpoint.monitor}: {steps}")
+
+
+def import_class(path: str) -> Any:
+    """Import a class by its full name."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def loggers_of(trainer: Namespace) -> list[Namespace]:
@@ -253,7 +247,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         InputError: What was asked for cannot be done; the message says what to do.
     """
     quieten()
-    GanCLI(
+    cli = GanCLI(
         LightningModule,
         LightningDataModule,
         args=None if arguments is None else list(arguments),
@@ -269,3 +263,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
             name: {"default_env": True, "usage": f"gan-lightning {name} [--config FILE] [options]"} for name in COMMANDS
         },
     )
+    cli.say_where_results_are()
+    for logger in cli.trainer.loggers:
+        finish = getattr(getattr(logger, "experiment", None), "finish", None)
+        if finish is not None:  # W&B's run, which would take in whatever this process logs next
+            finish()

@@ -136,15 +136,23 @@ def test_a_run_resumes_from_its_last_checkpoint(faces_root):
     assert json.loads((run / "summary.json").read_text())["images_seen"] == 6 * 16
 
 
-def test_wandb_gets_configuration_metrics_and_grids_offline(faces_root):
-    import wandb
+def test_a_saved_configuration_runs_again_under_another_name_and_harms_nothing(faces_root):
+    wandb_yaml = CONFIGS / "logger" / "wandb.yaml"
+    assert fit(faces_root, "--data.count", FACES, "--config", wandb_yaml, name="first") == 0
+    before = {path: path.read_bytes() for path in Path("runs/first").rglob("*") if path.is_file()}
+    assert command("fit", "--config", "runs/first/config.yaml", "--name", "second") == 0
+    after = {path: path.read_bytes() for path in before if "wandb" not in path.parts}
+    assert after == {path: content for path, content in before.items() if "wandb" not in path.parts}
+    assert Path("runs/second/checkpoints/best.ckpt").is_file()
+    assert len(list(Path("runs/second/wandb").glob("offline-run-*"))) == 1
+    assert MetricsFile("runs/second").history()["val/fd_random"] == MetricsFile("runs/first").history()["val/fd_random"]
 
+
+def test_wandb_gets_configuration_metrics_and_grids_offline(faces_root):
     wandb_yaml = CONFIGS / "logger" / "wandb.yaml"
     assert fit(faces_root, "--config", wandb_yaml, "--data.count", FACES) == 0
-    wandb.finish()  # a process of its own would do this at its end
     assert MetricsFile("runs/run").history()["val/fd_random"]
-    folder = next(Path("runs/run/wandb").glob("offline-run-*"))
-    records = finished_wandb_records(next(folder.glob("*.wandb")))
+    folder, records = finished_wandb_run(Path("runs/run/wandb"))
     logged = {item.nested_key[0] if item.nested_key else item.key for r in records for item in r.history.item}
     assert {"val/fd_random", "train/loss_g", "samples"} <= logged
     configured = {item.key for record in records for item in record.config.update} | {
@@ -154,13 +162,15 @@ def test_wandb_gets_configuration_metrics_and_grids_offline(faces_root):
     assert len(list((folder / "files" / "media").rglob("*.png"))) == 3
 
 
-def finished_wandb_records(path, patience=60):
-    """Read an offline run once its last record is there: W&B's own process writes it, in its own time."""
+def finished_wandb_run(wandb_folder, patience=60):
+    """Give the folder and the records of an offline run, once W&B's own process has written the last of them."""
     until = time.monotonic() + patience
     while True:
-        records = read_wandb_records(path)
-        if any(record.WhichOneof("record_type") == "exit" for record in records) or time.monotonic() > until:
-            return records
+        for path in wandb_folder.glob("offline-run-*/*.wandb"):
+            records = read_wandb_records(path)
+            if any(record.WhichOneof("record_type") == "exit" for record in records):
+                return path.parent, records
+        assert time.monotonic() < until, "W&B has not finished its file"
         time.sleep(0.2)
 
 

@@ -24,7 +24,7 @@ from gan_lightning.data.decode import RESIZER, Framing
 from gan_lightning.data.files import ImageFiles
 from gan_lightning.errors import InputError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Skipped(NamedTuple):
@@ -49,7 +49,7 @@ class PackedImages:
 
     Raises:
         FileNotFoundError: If there is no pack.
-        InputError: If it is damaged, or of another version.
+        InputError: If it is damaged, of another version, or renamed.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -59,6 +59,8 @@ class PackedImages:
             version = header["format_version"]
             if version != FORMAT_VERSION:
                 raise ValueError(f"it is of version {version}, this program reads {FORMAT_VERSION}")
+            if header["fingerprint"] != fingerprint_of(self.folder):
+                raise ValueError("it is of other images or other settings than its name says")
             self.framing = Framing(**header["framing"])
             self.digest: str = header["digest"]
             self.skipped = [Skipped(*entry) for entry in header["skipped"]]
@@ -86,6 +88,11 @@ class PackedImages:
             (B,C,H,W) uint8 in channels_last memory.
         """
         return torch.from_numpy(self._pixels[rows]).permute(0, 3, 1, 2)
+
+
+def fingerprint_of(folder: Path) -> str:
+    """The fingerprint that the name of a pack ends with, and its header holds."""
+    return folder.name.rpartition("-")[2]
 
 
 def open_packed(

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from gan_lightning.data.cache import exclusive, make_cache_dir
 from gan_lightning.data.decode import CropTooLargeError, Framing
 from gan_lightning.data.files import ImageFiles
-from gan_lightning.data.packed import FORMAT_VERSION, PackedImages, Skipped, pack_folder
+from gan_lightning.data.packed import FORMAT_VERSION, PackedImages, Skipped, fingerprint_of, pack_folder
 from gan_lightning.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -115,7 +115,8 @@ def _pack(
         try:
             part.mkdir()
             _check_free_space(len(files), framing, folder.parent)
-            _write(files, framing, part, strict, num_workers, progress)
+            header = _write_pixels(files, framing, part, strict, num_workers, progress)
+            _write_header({**header, "fingerprint": fingerprint_of(folder)}, part)
             _publish(part, folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -145,7 +146,10 @@ def _publish(part: Path, folder: Path) -> None:
     _sync(folder.parent)
 
 
-def _write(files: ImageFiles, framing: Framing, part: Path, strict: bool, num_workers: int, progress: bool) -> None:
+def _write_pixels(
+    files: ImageFiles, framing: Framing, part: Path, strict: bool, num_workers: int, progress: bool
+) -> dict[str, Any]:
+    """Write pixels.npy, and give what pack.json is to say of it."""
     size = describe_size(len(files), framing)
     logger.info("Packing %s: %s on disk", files.root, size)
     skipped: list[Skipped] = []
@@ -164,13 +168,16 @@ def _write(files: ImageFiles, framing: Framing, part: Path, strict: bool, num_wo
         _flush(file)
     if len(skipped) == len(files):
         raise InputError(f"None of the {len(files)} images in {files.root} can be read: {_example(skipped)}.")
-    header = {
+    return {
         "format_version": FORMAT_VERSION,
         "framing": asdict(framing),
         "images": len(files),
         "digest": digest.hexdigest(),
         "skipped": skipped,
     }
+
+
+def _write_header(header: dict[str, Any], part: Path) -> None:
     with (part / "pack.json").open("wb") as file:
         file.write(json.dumps(header, indent=1).encode())
         _flush(file)

@@ -179,7 +179,7 @@ def read_photo(path: Path, wanted: PhotoFormat) -> tuple[Tensor, Tensor]:
         transparent = "A" in upright.getbands() or "transparency" in upright.info
         colours = _to_grey_or_rgb(upright, path, wanted)
         alpha = upright.convert("RGBA").getchannel("A") if transparent else Image.new("L", upright.size, 255)
-    if alpha.getextrema()[1] < 128:
+    if np.asarray(alpha).max() < 128:
         raise ValueError("it is transparent all over")
     pixels, opacity = (np.array(_fit(picture, path, wanted)) for picture in (colours, alpha))
     image = torch.from_numpy(pixels.reshape(wanted.height, wanted.width, wanted.channels)).permute(2, 0, 1)
@@ -214,4 +214,4 @@ def _fit(image: Image.Image, path: Path, wanted: PhotoFormat) -> Image.Image:
     width, height = (round(scale * side) for side in target)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     box = (left, top, left + width, top + height)
-    return image.resize(target, Image.Resampling.BICUBIC, box=box)
+    return image.crop(box).resize(target, Image.Resampling.BICUBIC)

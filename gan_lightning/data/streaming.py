@@ -86,7 +86,6 @@ class StreamedSplit:
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=collate,
-            persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
         return loader

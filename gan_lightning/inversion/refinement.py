@@ -17,9 +17,7 @@ from gan_lightning.inversion.decoder import Decoder
 from gan_lightning.inversion.first_order import adam, lbfgs
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 
-FEATURE_RATE = 0.1  # Adam's learning rate, in standard deviations of the features
 WEIGHT_RATE = 1e-3
-SOLVER = lbfgs
 SAMPLES = 1024  # latents by which the spread of the features is measured
 MODEL_ERROR = 0.03  # on the [0, 1] scale: what of a photograph the features cannot say, which must not bend them
 
@@ -65,7 +63,7 @@ def refine_features(
         return images
 
     refined = replace(problem, render=render, center=center, weight=weight)
-    solution = SOLVER(refined, center, stopping)
+    solution = lbfgs(refined, center, stopping)
     with torch.no_grad():
         return render(solution.variables), solution
 

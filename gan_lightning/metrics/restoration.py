@@ -15,9 +15,49 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from gan_lightning.errors import InputError
 
 SSIM_BORDER = 5  # half a window of 11 pixels: nearer to the edge the window is not whole
+MAX_PSNR = 100.0  # an exact image has an infinite one, of which a mean would say nothing
 LOWER_IS_BETTER = ("l1", "mse", "lpips")
 
 Compare = Callable[[Tensor, Tensor], Tensor]  # (B,C,H,W) in [-1,1], twice -> (B,)
+
+
+class RestorationFigures:
+    """Measures restored images beside the degraded ones that they were made of.
+
+    Args:
+        lpips: Measure LPIPS too, whose weights are downloaded.
+        identity_network: TorchScript file of a face recognition network; measures the likeness of faces.
+
+    Raises:
+        InputError: Weights that cannot be had.
+    """
+
+    def __init__(self, lpips: bool = False, identity_network: str | os.PathLike[str] | None = None) -> None:
+        self.measures: dict[str, Compare] = {"lpips": make_lpips()} if lpips else {}
+        if identity_network is not None:
+            self.measures["identity"] = make_identity(identity_network)
+
+    @torch.no_grad()
+    def __call__(self, restored: Tensor, degraded: Tensor, target: Tensor, known: Tensor | None) -> dict[str, Tensor]:
+        """Measure a batch.
+
+        Args:
+            restored: (B,C,H,W) in [-1, 1].
+            degraded: (B,C',H',W').
+            target: (B,C,H,W) in [-1, 1].
+            known: (1 or B,1,H',W'), zero where the degraded images have a hole, or None.
+
+        Returns:
+            For each figure (B,): those of `image_errors`, "lpips" and "identity" where asked for; and the same of the
+            degraded images, under names that end in "_degraded".
+        """
+        hole = known < 0.5 if known is not None and known.shape[-2:] == target.shape[-2:] else None
+        figures: dict[str, Tensor] = {}
+        for suffix, images in (("", restored), ("_degraded", enlarge(degraded, target.shape))):
+            measured = image_errors(images, target, hole)
+            measured |= {name: measure(images, target) for name, measure in self.measures.items()}
+            figures |= {f"{name}{suffix}": value for name, value in measured.items()}
+        return figures
 
 
 def image_errors(images: Tensor, target: Tensor, hole: Tensor | None = None) -> dict[str, Tensor]:
@@ -72,7 +112,7 @@ def enlarge(images: Tensor, target_shape: torch.Size) -> Tensor:
 
 
 def summarize(rows: list[Mapping[str, float]]) -> dict[str, float]:
-    """Give the mean, the median and the worst of each figure over images.
+    """Give the mean, the median and the worst of each figure over images; of degraded images the mean alone.
 
     Args:
         rows: The figures of each image; NaN, or no entry, counts for nothing.
@@ -80,15 +120,16 @@ def summarize(rows: list[Mapping[str, float]]) -> dict[str, float]:
     Returns:
         "NAME", "NAME_median" and "NAME_worst", in the order of the names.
     """
-    summary = {}
+    summary: dict[str, float] = {}
     for name in sorted({name for row in rows for name in row}):
         values = torch.tensor([row[name] for row in rows if not math.isnan(row.get(name, math.nan))]).double()
+        if name.startswith("psnr"):
+            values = values.clamp(max=MAX_PSNR)
         if len(values):
-            worst = values.max() if name.split("_")[0] in LOWER_IS_BETTER else values.min()
-            # An exact image has an infinite PSNR, of which a mean says nothing: it counts as 100 dB.
-            finite = values.clamp(max=100) if name.startswith("psnr") else values
-            summary |= {name: float(finite.mean()), f"{name}_median": float(finite.quantile(0.5))}
-            summary[f"{name}_worst"] = float(worst.clamp(max=100) if name.startswith("psnr") else worst)
+            summary[name] = float(values.mean())
+            if not name.endswith("_degraded"):
+                summary[f"{name}_median"] = float(values.quantile(0.5))
+                summary[f"{name}_worst"] = float(values.max() if name.startswith(LOWER_IS_BETTER) else values.min())
     return summary
 
 

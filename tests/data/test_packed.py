@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -230,7 +231,10 @@ def test_a_fault_of_the_machine_is_not_blamed_on_the_image(
         pack(files)
 
 
-@pytest.mark.parametrize("damage", ["no header", "half a header", "half the pixels", "no pixels", "other version"])
+@pytest.mark.parametrize(
+    "damage",
+    ["no header", "half a header", "half the pixels", "no pixels", "other version", "other size", "other fingerprint"],
+)
 def test_a_damaged_pack_is_not_used(files: ImageFiles, pack: Write, damage: str) -> None:
     packed = pack(files)
     expected = packed.read(packed.rows)
@@ -243,12 +247,20 @@ def test_a_damaged_pack_is_not_used(files: ImageFiles, pack: Write, damage: str)
         os.truncate(pixels, 1000)
     elif damage == "no pixels":
         pixels.unlink()
+    elif damage == "other size":
+        np.save(pixels, np.zeros((9, 8, 8, 3), dtype=np.uint8))
+    elif damage == "other fingerprint":  # another pack, under the name of this one
+        other = pack(files, crop=100).folder
+        shutil.rmtree(packed.folder)
+        other.rename(packed.folder)
     else:
         header.write_text(json.dumps({**json.loads(header.read_text()), "format_version": 0}))
-    with pytest.raises(InputError):
+    message = "not packed" if damage in ("no header", "no pixels") else "cannot be used .*: delete that folder"
+    with pytest.raises(InputError, match=message):
         open_packed(files, **SETTINGS, cache_dir=packed.folder.parent)
     again = pack(files)
     torch.testing.assert_close(again.read(again.rows), expected, rtol=0, atol=0)
+    assert left_in(packed.folder.parent) == [packed.folder.name]
 
 
 def test_what_a_dead_process_left_is_removed(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
@@ -319,16 +331,16 @@ def test_a_killed_packing_starts_again_cleanly(files: ImageFiles, pack: Write, t
 def test_without_locks_the_first_to_finish_wins(
     files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = packing._write
+    write = packing._write_pixels
 
-    def write_while_another_does(*arguments: object) -> None:
-        monkeypatch.setattr(packing, "_write", write)
+    def write_while_another_does(*arguments: object) -> object:
+        monkeypatch.setattr(packing, "_write_pixels", write)
         monkeypatch.setattr(packing.os, "getpid", lambda: 1)
         pack(files)
-        write(*arguments)
+        return write(*arguments)
 
     monkeypatch.setattr("gan_lightning.data.cache._lock", lambda *_: False)
-    monkeypatch.setattr(packing, "_write", write_while_another_does)
+    monkeypatch.setattr(packing, "_write_pixels", write_while_another_does)
     packed = pack(files)
     assert left_in(tmp_path / "cache") == [packed.folder.name]
 

@@ -1,0 +1,93 @@
+"""Pictures of a restoration: panels side by side, and the losses of all images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gan_lightning.images import make_grid, to_uint8
+
+ERROR_SCALE = 0.25  # absolute error, on the [0, 1] scale, at the upper end of the error map's colours
+FAINT = 30  # curves from which on they are drawn faint
+LABELLED = 10  # curves up to which they have a legend
+
+
+def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor) -> Tensor:
+    """Lay target, degraded, restored and error map side by side; without a target, degraded and restored alone.
+
+    Args:
+        target: (C,H,W) in [-1, 1], or None.
+        degraded: (C',H',W'); it is enlarged pixel by pixel.
+        restored: (C,H,W) in [-1, 1].
+
+    Returns:
+        (3,H + 4,W') uint8.
+    """
+    height, width = restored.shape[-2:]
+    enlarged = F.interpolate(degraded[None], (height, width), mode="nearest")[0]
+    pictures = [to_uint8(image.cpu()).expand(3, -1, -1) for image in (enlarged, restored)]
+    if target is not None:
+        pictures = [to_uint8(target.cpu()).expand(3, -1, -1), *pictures, error_map(target, restored)]
+    return make_grid(torch.stack(pictures), columns=len(pictures))
+
+
+def error_map(target: Tensor, restored: Tensor) -> Tensor:
+    """Colour the mean absolute error over the channels: (C,H,W) twice to (3,H,W) uint8; black is none."""
+    from matplotlib import colormaps
+
+    error = ((restored.clamp(-1, 1) - target) / 2).abs().mean(0).cpu() / ERROR_SCALE
+    colours = colormaps["inferno"](error.clamp(max=1).numpy(), bytes=True)[..., :3]
+    return torch.from_numpy(colours.copy()).permute(2, 0, 1)
+
+
+def draw_losses(curves: Mapping[str, Tensor], path: Path) -> None:
+    """Draw the objective of every image over the steps, linear and logarithmic, with a dot where it stopped.
+
+    Args:
+        curves: For each image (steps + 1).
+        path: PNG to write.
+    """
+    from matplotlib.figure import Figure  # slow to import, needed once a run
+
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    linear, logarithmic = figure.subplots(1, 2)
+    strength = 0.9 if len(curves) < FAINT else 0.35
+    for name, curve in curves.items():
+        values = curve.tolist()
+        for axis in (linear, logarithmic):
+            (line,) = axis.plot(range(len(values)), values, linewidth=0.8, alpha=strength, label=name)
+            axis.plot(len(values) - 1, values[-1], marker="o", markersize=3, color=line.get_color())
+    logarithmic.set_yscale("log")
+    for axis, title in ((linear, "loss of each image"), (logarithmic, "the same, logarithmic")):
+        axis.set_title(title, loc="left")
+        axis.set_xlabel("steps: of the latent, then of the refinement; a dot where the image stopped")
+        axis.grid(alpha=0.3)
+    if len(curves) <= LABELLED:
+        linear.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]], path: Path) -> None:
+    """Draw the residual of every image against the blur that is taken for true, with a line at the estimate.
+
+    Args:
+        sigmas: (K,) in pixels.
+        curves: For each image (K,) residuals, and the estimated sigma.
+        path: PNG to write.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axis = figure.subplots()
+    for name, (residuals, estimate) in curves.items():
+        (line,) = axis.plot(sigmas.tolist(), residuals.tolist(), marker=".", linewidth=0.8, label=name)
+        axis.axvline(estimate, color=line.get_color(), linewidth=0.8, linestyle=":")
+    axis.set(xscale="log", yscale="log", xlabel="sigma of the blur, pixels", ylabel="mean squared residual")
+    axis.grid(alpha=0.3)
+    if len(curves) <= LABELLED:
+        axis.legend(fontsize="small")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,113 @@
+"""Deblurring when nobody knows the blur: its sigma is one more unknown of the search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.degradations.separable import GaussianBlur, gaussian_taps, kernel_radius, mirrored_matrix
+from gan_lightning.errors import InputError
+from gan_lightning.inversion.checks import check_observed
+from gan_lightning.inversion.decoder import Decoder
+from gan_lightning.inversion.first_order import lbfgs
+from gan_lightning.inversion.losses import mse
+from gan_lightning.inversion.problem import Problem, Stopping
+from gan_lightning.inversion.starts import best_of_candidates
+
+SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # where the residual curve is drawn, in pixels
+CURVE_STEPS = 30
+JOINT_STEPS = 60
+
+
+@dataclass
+class BlurEstimate:
+    """What a batch of blurred images tells of its blur.
+
+    Attributes:
+        sigma: (B,) standard deviation of each image's blur, in pixels.
+        latent: (B, latent_dim) found with it.
+        sigmas: (K,) where the curve was drawn.
+        residuals: (K,B) mean squared error on the [0, 1] scale when each sigma is taken for true.
+    """
+
+    sigma: Tensor
+    latent: Tensor
+    sigmas: Tensor
+    residuals: Tensor
+
+
+def estimate_blur(
+    generator: nn.Module,
+    observed: Tensor,
+    *,
+    sigmas: Sequence[float] = SIGMAS,
+    latent_weight: float = 0.0,
+) -> BlurEstimate:
+    """Find the sigma of each image's Gaussian blur, together with its latent.
+
+    Each sigma of a coarse curve is taken for true first, from the strongest to the weakest, each search starting where
+    the last one ended; from the curve's lowest point, log sigma joins the unknowns.
+
+    Args:
+        generator: As for `invert`.
+        observed: (B,C,H,W), blurred, in [-1, 1].
+        sigmas: Where the curve is drawn, in pixels, rising; their ends bound the estimate.
+        latent_weight: As for `invert`.
+
+    Raises:
+        InputError: Sigmas that are not positive and rising, or images that the generator cannot make.
+    """
+    if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+        raise InputError(f"sigmas are {list(sigmas)}: give two or more, above 0 and rising")
+    with torch.inference_mode(False), torch.enable_grad():
+        decoder = Decoder(generator)
+        observed = observed.detach().to(next(decoder.parameters()).device, torch.float32, copy=True)
+        check_observed(decoder, nn.Identity(), observed, observed)
+        curve, latents = _residual_curve(decoder, observed, list(sigmas), latent_weight)
+        lowest = curve.argmin(0)
+        latent = latents[lowest, torch.arange(len(observed), device=observed.device)]
+        start = torch.cat([latent, observed.new_tensor(sigmas).log()[lowest][:, None]], 1)
+        problem = _joint_problem(decoder, observed, latent_weight, start, kernel_radius(sigmas[-1]))
+        stopping = Stopping(JOINT_STEPS, 1e-4, observed.new_zeros(len(observed)))
+        found = lbfgs(problem, start, stopping).variables
+    sigma = found[:, -1].exp().clamp(sigmas[0], sigmas[-1])
+    return BlurEstimate(sigma, found[:, :-1], observed.new_tensor(sigmas), curve)
+
+
+def _residual_curve(
+    decoder: Decoder, observed: Tensor, sigmas: list[float], latent_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Return, for each sigma taken for true, the mean squared errors (K,B) and the latents (K,B,D)."""
+    curve, latents = [], []
+    latent: Tensor | None = None
+    for sigma in reversed(sigmas):
+        center = observed.new_zeros(len(observed), decoder.latent_dim)
+        ones = torch.ones_like(center[:, 0])
+        problem = Problem(decoder, GaussianBlur(sigma), observed, mse, ones, center, latent_weight)
+        if latent is None:
+            latent = best_of_candidates(problem, decoder.latent_dim, seed=0, attempt=0)
+        latent = lbfgs(problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
+        with torch.no_grad():
+            curve.append(problem.losses(latent)[1])
+        latents.append(latent)
+    return torch.stack(curve[::-1]), torch.stack(latents[::-1])
+
+
+def _joint_problem(decoder: Decoder, observed: Tensor, latent_weight: float, start: Tensor, radius: int) -> Problem:
+    """Pose the search for latents and log sigma at once: variables are (B, latent_dim + 1)."""
+
+    def render(variables: Tensor) -> Tensor:
+        latents, log_sigma = variables[:, :-1], variables[:, -1]
+        images = decoder(latents)
+        rows, columns = (
+            mirrored_matrix(gaussian_taps(log_sigma.exp(), radius), size)[:, None] for size in images.shape[-2:]
+        )
+        blurred: Tensor = rows @ images @ columns.mT
+        return blurred
+
+    # The penalty's center for log sigma is where it starts: it is not a latent, and is not to be drawn to zero.
+    center = torch.cat([torch.zeros_like(start[:, :-1]), start[:, -1:]], 1)
+    return Problem(render, nn.Identity(), observed, mse, torch.ones_like(start[:, 0]), center, latent_weight)

@@ -1,0 +1,231 @@
+"""Training of an encoder on the generator's own samples: image -> latent, without end."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torch.utils.data import DataLoader
+
+from gan_lightning.checkpoints import load_generator, load_tensors
+from gan_lightning.degradations import (
+    Degradation,
+    Downsample,
+    GaussianBlur,
+    Grayscale,
+    Identity,
+    RandomMask,
+    SquareMask,
+)
+from gan_lightning.errors import InputError
+from gan_lightning.modules.records import batch_rng
+from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.encoder import Encoder
+
+KINDS = ("identity", "blur", "square", "pixels", "grayscale", "downsample")
+NOISE = 0.15  # largest standard deviation of the noise, on the [0, 1] scale
+BLUR = 0.04  # largest standard deviation of the blur, as a share of the image's side
+VALIDATION_EPOCH = 2**31  # a number that no epoch of training reaches: latents of its own
+
+
+class LatentEncoder(LightningModule):
+    """Learns to guess the latent of an image, degraded or not, so that inversion starts near the answer.
+
+    It makes its own data: batches of samples of the generator, each a function of seed, epoch and number alone.
+    """
+
+    monitor = ("val/latent_mse", "min")
+
+    def __init__(
+        self,
+        generator_ckpt: str,
+        base_channels: int = 64,
+        hidden_dim: int = 512,
+        lr: float = 1e-3,
+        image_weight: float = 1.0,
+        batch_size: int = 64,
+        batches_per_epoch: int = 500,
+        validation_images: int = 256,
+        seed: int = 0,
+    ) -> None:
+        """Load the generator and build the encoder.
+
+        Args:
+            generator_ckpt: Checkpoint of a training, or a generator of the PyTorch DCGAN tutorial.
+            base_channels: Channels of the encoder's first layer.
+            hidden_dim: Width of its dense layer.
+            lr: Adam's learning rate at the start; it falls to zero on a cosine over the training.
+            image_weight: Of the squared error of the image that the guess makes, beside that of the latent.
+            batch_size: Images in a batch, on each device.
+            batches_per_epoch: Batches, over all devices, until the next validation.
+            validation_images: Number of fixed images, of every degradation in turn.
+            seed: Seed of the latents and the degradations.
+
+        Raises:
+            InputError: A file without a generator, or a number out of range.
+        """
+        super().__init__()
+        generator_ckpt = str(generator_ckpt)  # a checkpoint that holds a Path would not be read again
+        self.save_hyperparameters()
+        for name, value in (
+            ("batch_size", batch_size),
+            ("batches_per_epoch", batches_per_epoch),
+            ("validation_images", validation_images),
+        ):
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, not {value}")
+        if lr <= 0 or image_weight < 0:
+            raise InputError(f"lr must be positive and image_weight not negative, not {lr} and {image_weight}")
+        generator = load_generator(generator_ckpt).requires_grad_(False)
+        # In a tuple no part of the module: neither trained, nor saved with every checkpoint, nor broadcast.
+        self._generator = (generator,)
+        self.encoder = Encoder(
+            generator.image_size, generator.channels, generator.latent_dim, base_channels, hidden_dim
+        )
+        self.lr, self.image_weight, self.seed = lr, image_weight, seed
+        self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
+        self.validation_images = validation_images
+
+    @property
+    def generator(self) -> Generator:
+        """The generator, which stays as it is."""
+        return self._generator[0]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Guess the latents (B, latent_dim) of images (B, 1 or C, h, w) in [-1, 1]."""
+        latents: Tensor = self.encoder(images)
+        return latents
+
+    def setup(self, stage: str) -> None:
+        """Take the generator along to the device."""
+        self.generator.to(self.trainer.strategy.root_device)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam, its learning rate on a cosine."""
+        optimizer = Adam(self.encoder.parameters(), self.lr)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": CosineAnnealingLR(optimizer, steps), "interval": "step"},
+        }
+
+    def train_dataloader(self) -> DataLoader[int]:
+        """Give the numbers of the batches of an epoch."""
+        return DataLoader(range(self.batches_per_epoch), batch_size=None)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[int]:
+        """Give the numbers of the fixed batches."""
+        return DataLoader(range(-(-self.validation_images // self.batch_size)), batch_size=None)  # type: ignore[arg-type]
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        """Draw latents, degrade their images, and compare the guess with the latents.
+
+        Args:
+            batch: Number of the batch, the seed of its draws.
+            batch_idx: Not used.
+        """
+        latents, images, degraded = self._draw(self.current_epoch, int(batch), self.batch_size)
+        guess = self(degraded)
+        latent_mse = (guess - latents).square().mean()
+        loss: Tensor = latent_mse
+        if self.image_weight:
+            image_mse = (self.generator(guess) - images).square().mean() / 4
+            loss = latent_mse + self.image_weight * image_mse
+            self.log("train/image_mse", image_mse)
+        self.log("train/latent_mse", latent_mse, prog_bar=True)
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: int, batch_idx: int) -> None:
+        """Measure the guesses of fixed latents, and the images that they make."""
+        count = min(self.batch_size, self.validation_images - int(batch) * self.batch_size)
+        latents, images, degraded = self._draw(VALIDATION_EPOCH, int(batch), count)
+        guess = self(degraded)
+        mse = ((self.generator(guess) - images) / 2).square().flatten(1).mean(1)
+        figures = {"val/latent_mse": (guess - latents).square().mean(), "val/psnr": (-10 * mse.log10()).mean()}
+        self.log_dict(figures, prog_bar=True, batch_size=count, sync_dist=True)
+
+    @torch.no_grad()
+    def _draw(self, epoch: int, number: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Make latents (B, latent_dim), their images, and the same degraded, both (B,C,H,W)."""
+        rng = batch_rng(self.seed, epoch, number)
+        latents = torch.randn(count, self.generator.latent_dim, generator=rng).to(self.device)
+        images = self.generator(latents)
+        return latents, images, degrade_at_random(images, rng)
+
+
+def degrade_at_random(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Degrade images in all the ways that restoration knows, in turn, half of them with noise.
+
+    Args:
+        images: (B,C,H,W) in [-1, 1].
+        rng: On the CPU.
+
+    Returns:
+        (B,C,H,W): smaller images are enlarged and grey ones repeated, as the encoder does with its input.
+    """
+    result = torch.empty_like(images)
+    first = int(torch.randint(len(KINDS), (), generator=rng))
+    for place, rows in enumerate(torch.arange(len(images)).chunk(len(KINDS))):
+        kind = KINDS[(first + place) % len(KINDS)]
+        degraded = random_degradation(kind, images.shape[1], images.shape[-1], rng).to(images.device)(images[rows])
+        sigma = NOISE * (2 * torch.rand(len(rows), 1, 1, 1, generator=rng) - 1).clamp(min=0)
+        degraded = degraded + (2 * sigma * torch.randn(degraded.shape, generator=rng)).to(images)
+        result[rows] = torch.nn.functional.interpolate(degraded, images.shape[-2:], mode="bilinear").expand_as(
+            images[rows]
+        )
+    return result
+
+
+def random_degradation(kind: str, channels: int, image_size: int, rng: torch.Generator) -> Degradation:
+    """Draw the strength or the place of a degradation of a kind."""
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=rng))
+
+    if kind == "blur":
+        return GaussianBlur(uniform(0.3, max(0.5, BLUR * image_size)))
+    if kind == "square":
+        hole = round(uniform(image_size / 8, image_size / 2))
+        top, left = (round(uniform(0, image_size - hole)) for _ in range(2))
+        return SquareMask(image_size, hole, top, left)
+    if kind == "pixels":
+        return RandomMask(image_size, uniform(0.1, 0.9), seed=int(torch.randint(2**31, (), generator=rng)))
+    if kind == "grayscale":
+        return Grayscale(channels)
+    if kind == "downsample":
+        return Downsample((2, 4)[int(torch.randint(2, (), generator=rng))])
+    return Identity()
+
+
+def load_encoder(path: str | os.PathLike[str], generator: Generator) -> Encoder:
+    """Read the encoder of a checkpoint of LatentEncoder.
+
+    Args:
+        path: The checkpoint.
+        generator: The generator whose latents are to be guessed.
+
+    Returns:
+        The encoder, in evaluation mode, without gradients, on the CPU.
+
+    Raises:
+        InputError: The file is missing or holds no encoder, or one that is not of this generator's shape.
+    """
+    content = load_tensors(path)
+    try:
+        prefix = "encoder."
+        state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+        widths = content["hyper_parameters"]["base_channels"], content["hyper_parameters"]["hidden_dim"]
+        encoder = Encoder(generator.image_size, generator.channels, generator.latent_dim, *widths)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} holds no encoder: give a checkpoint of LatentEncoder") from error
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{path} is the encoder of another generator: train one on this generator") from error
+    return encoder.eval().requires_grad_(False)

@@ -1,0 +1,170 @@
+"""Degradations against SciPy, torchvision and the adjoint identity."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from torchvision.transforms.v2 import functional as TF
+
+from gan_lightning.degradations import (
+    Compose,
+    Degradation,
+    Downsample,
+    FileMask,
+    GaussianBlur,
+    Grayscale,
+    HalfMask,
+    Identity,
+    Mask,
+    RandomMask,
+    SquareMask,
+    read_masks,
+)
+from gan_lightning.errors import InputError
+
+SIZE = 16
+
+
+def images(batch: int = 2, channels: int = 3, size: int = SIZE, seed: int = 0) -> torch.Tensor:
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+ALL: dict[str, Degradation] = {
+    "identity": Identity(),
+    "blur": GaussianBlur(1.3),
+    "blur wider than the image": GaussianBlur(9.0),
+    "square": SquareMask(SIZE, 6, top=1, left=9),
+    "random": RandomMask(SIZE, 0.4, seed=3),
+    "half": HalfMask(SIZE, "top"),
+    "mask an image": Mask(torch.rand(2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) > 0.5),
+    "grayscale": Grayscale(),
+    "area": Downsample(4),
+    "bicubic": Downsample(2, "bicubic"),
+    "compose": Compose([GaussianBlur(0.8), Grayscale(), Downsample(2), RandomMask(SIZE // 2, 0.3)]),
+    "compose nothing": Compose([]),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_adjoint_identity(name: str) -> None:
+    degradation = ALL[name].double()
+    x = images()
+    forward = degradation(x)
+    v = torch.randn(forward.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    back = degradation.adjoint(v)
+    assert back.shape == x.shape
+    torch.testing.assert_close((forward * v).sum(), (x * back).sum())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_linear_and_differentiable(name: str) -> None:
+    degradation = ALL[name].double()
+    x, direction = images(), images(seed=5)
+    _, tangent = torch.func.jvp(degradation, (x,), (direction,))
+    torch.testing.assert_close(tangent, degradation(direction))
+    v = torch.ones_like(tangent)
+    _, pull = torch.func.vjp(degradation, x)
+    torch.testing.assert_close(pull(v)[0], degradation.adjoint(v))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_images_do_not_meet(name: str) -> None:
+    degradation, x = ALL[name].double(), images()
+    for row in range(2):
+        alone = degradation.select(torch.tensor([row]))(x[row : row + 1])
+        torch.testing.assert_close(alone, degradation(x)[row : row + 1])
+
+
+@pytest.mark.parametrize("sigma", [0.4, 0.8, 2.0, 3.3])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_blur_is_scipys(sigma: float, channels: int) -> None:
+    x = images(channels=channels, size=32)
+    expected = gaussian_filter(x.numpy(), sigma, mode="mirror", truncate=4.0, axes=(2, 3))
+    np.testing.assert_allclose(GaussianBlur(sigma).double()(x).numpy(), expected, atol=1e-6)
+
+
+def test_blur_keeps_flat_images_and_odd_sizes() -> None:
+    flat = torch.full((1, 3, 7, 12), 0.3)
+    torch.testing.assert_close(GaussianBlur(2.0)(flat), flat)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_downsampling_is_torchvisions(factor: int) -> None:
+    x = images(size=32).float()
+    size = [32 // factor] * 2
+    bicubic = TF.resize(x, size, interpolation=TF.InterpolationMode.BICUBIC, antialias=True)
+    torch.testing.assert_close(Downsample(factor, "bicubic")(x), bicubic, atol=1e-5, rtol=1e-4)
+    area = x.unflatten(3, (-1, factor)).unflatten(2, (-1, factor)).mean((3, 5))
+    torch.testing.assert_close(Downsample(factor)(x), area)
+
+
+def test_grayscale_is_pillows_luma() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    ours = Grayscale()(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())[0, 0]
+    assert np.abs(ours.numpy() - np.asarray(Image.fromarray(pixels).convert("L"), dtype=float)).max() <= 1
+    single = images(channels=1)
+    torch.testing.assert_close(Grayscale(1).double()(single), single)
+
+
+def test_masks_hide_what_they_say() -> None:
+    ones = torch.ones(1, 3, SIZE, SIZE)
+    assert (SquareMask(SIZE, 8)(ones) == 0).sum() == 3 * 64
+    assert SquareMask(SIZE, 8)(ones)[0, 0, 4:12, 4:12].sum() == 0
+    assert (RandomMask(SIZE, 0.25)(ones)[0, 0] == 0).sum() == 64
+    assert torch.equal(RandomMask(SIZE, 0.25, seed=1).mask, RandomMask(SIZE, 0.25, seed=1).mask)
+    assert HalfMask(SIZE, "left")(ones)[0, 0, :, : SIZE // 2].sum() == 0
+    assert HalfMask(SIZE, "bottom")(ones)[0, 0, SIZE // 2 :].sum() == 0
+
+
+def test_masks_from_files(tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        pixels = np.full((SIZE, SIZE), 255, dtype=np.uint8)
+        pixels[number] = 0
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    clear = Image.new("RGBA", (SIZE, SIZE), (9, 9, 9, 255))
+    clear.putpixel((3, 2), (9, 9, 9, 0))
+    clear.save(tmp_path / "alpha.png")
+    masks = read_masks(tmp_path, ["b.jpg", "a.jpg"], SIZE).mask
+    assert masks[0, 0, 1].sum() == 0
+    assert masks[1, 0, 0].sum() == 0
+    hole = FileMask(tmp_path / "alpha.png", SIZE).mask
+    assert hole[0, 0, 2, 3] == 0
+    assert hole.sum() == SIZE**2 - 1
+    with pytest.raises(InputError, match=r"no mask for c\.jpg"):
+        read_masks(tmp_path, ["a.jpg", "c.jpg"], SIZE)
+    with pytest.raises(InputError, match="16x16 pixels: give one of 32x32"):
+        FileMask(tmp_path / "a.png", 32)
+    (tmp_path / "broken.png").write_text("no image")
+    with pytest.raises(InputError, match="cannot be read"):
+        FileMask(tmp_path / "broken.png", SIZE)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GaussianBlur(0.0), "sigma is 0"),
+        (lambda: GaussianBlur(float("nan")), "sigma is nan"),
+        (lambda: Downsample(1), "factor is 1"),
+        (lambda: Downsample(2, "nearest"), "area or bicubic"),
+        (lambda: Downsample(3)(images()), "does not divide"),
+        (lambda: Grayscale()(images(channels=1)), "set channels to 1"),
+        (lambda: Grayscale(0), "channels is 0"),
+        (lambda: Mask(torch.zeros(4, 4)), "no pixel known"),
+        (lambda: Mask(torch.stack([torch.ones(1, 4, 4), torch.zeros(1, 4, 4)])), "no pixel known"),
+        (lambda: Mask(torch.ones(3, 4, 4)), "not supported"),
+        (lambda: SquareMask(8, 2)(images()), "of 8x8 pixels met"),
+        (lambda: Mask(torch.ones(3, 1, SIZE, SIZE))(images()), r"3 mask\(s\)"),
+        (lambda: SquareMask(8, 6, top=4), "does not lie inside"),
+        (lambda: SquareMask(8, 8), "no pixel known"),
+        (lambda: RandomMask(8, 1.0), "fraction is 1"),
+        (lambda: HalfMask(8, "front"), "left, right, top or bottom"),
+    ],
+)
+def test_mistakes_are_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        make()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,106 @@
+"""Figures of restored images against scikit-image."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from gan_lightning.errors import InputError
+from gan_lightning.metrics.restoration import (
+    SSIM_BORDER,
+    RestorationFigures,
+    enlarge,
+    image_errors,
+    make_identity,
+    summarize,
+)
+
+SIZE = 32
+
+
+@pytest.fixture
+def pair():
+    rng = torch.Generator().manual_seed(0)
+    target = torch.rand(3, 3, SIZE, SIZE, generator=rng) * 2 - 1
+    return (target + 0.2 * torch.randn(target.shape, generator=rng)).clamp(-1, 1), target
+
+
+def unit(image):
+    return (image.numpy().astype(np.float64) + 1) / 2
+
+
+def reference_ssim(image, target, full=False):
+    return structural_similarity(
+        unit(image),
+        unit(target),
+        channel_axis=0,
+        data_range=1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=full,
+    )
+
+
+def test_figures_agree_with_scikit_image(pair):
+    images, target = pair
+    figures = image_errors(images, target)
+    for row in range(len(images)):
+        assert float(figures["psnr"][row]) == pytest.approx(
+            peak_signal_noise_ratio(unit(target[row]), unit(images[row]), data_range=1), abs=1e-4
+        )
+        assert float(figures["ssim"][row]) == pytest.approx(reference_ssim(images[row], target[row]), abs=1e-5)
+        assert float(figures["l1"][row]) == pytest.approx(np.abs(unit(target[row]) - unit(images[row])).mean())
+
+
+def test_figures_of_the_hole_are_those_of_its_pixels(pair):
+    images, target = pair
+    hole = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
+    hole[..., 10:20, 12:18] = True
+    figures = image_errors(images, target, hole)
+    cut = (slice(None), slice(10, 20), slice(12, 18))
+    error = unit(images[1])[cut] - unit(target[1])[cut]
+    assert float(figures["mse_hole"][1]) == pytest.approx((error**2).mean(), rel=1e-5)
+    assert float(figures["psnr_hole"][1]) == pytest.approx(-10 * math.log10((error**2).mean()), rel=1e-5)
+    _, full = reference_ssim(images[1], target[1], full=True)
+    assert SSIM_BORDER <= 10
+    assert float(figures["ssim_hole"][1]) == pytest.approx(full[cut].mean(), abs=1e-5)
+
+
+def test_values_beyond_the_range_count_as_a_file_would_hold_them(pair):
+    images, target = pair
+    assert image_errors(target.sign() * 3, target.sign())["mse"].eq(0).all()
+    assert image_errors(images, target)["mse"].gt(0).all()
+
+
+def test_degraded_images_are_measured_at_the_size_of_the_true_ones():
+    target = torch.zeros(2, 3, SIZE, SIZE)
+    assert enlarge(torch.full((2, 1, 8, 8), 0.5), target.shape).shape == target.shape
+    figures = RestorationFigures()(target, torch.full((2, 1, 8, 8), 0.5), target, known=None)
+    assert torch.allclose(figures["l1_degraded"], torch.tensor(0.25))
+    assert figures["psnr"].isinf().all()
+
+
+def test_summary_gives_mean_median_and_the_worst_by_each_figures_direction():
+    rows = [{"psnr": p, "mse": m, "psnr_degraded": 1.0} for p, m in ((10.0, 3.0), (20.0, 1.0), (math.inf, 2.0))]
+    summary = summarize([*rows, {"psnr_hole": math.nan}])
+    assert (summary["psnr_median"], summary["psnr_worst"], summary["mse_worst"]) == (20.0, 10.0, 3.0)
+    assert summary["psnr"] == pytest.approx((10 + 20 + 100) / 3)
+    assert "psnr_hole" not in summary
+    assert "psnr_degraded_worst" not in summary
+
+
+def test_identity_is_the_cosine_of_embeddings(tmp_path):
+    network = torch.jit.script(torch.nn.Flatten())
+    torch.jit.save(network, tmp_path / "faces.pt")
+    identity = make_identity(tmp_path / "faces.pt")
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.allclose(identity(images, images), torch.ones(2))
+    assert torch.allclose(identity(images, -images), -torch.ones(2))
+    with pytest.raises(InputError, match="is not there"):
+        make_identity(tmp_path / "missing.pt")
+    (tmp_path / "text.pt").write_text("no network")
+    with pytest.raises(InputError, match="no TorchScript"):
+        make_identity(tmp_path / "text.pt")

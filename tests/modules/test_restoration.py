@@ -1,0 +1,291 @@
+"""Degrade, invert, measure: what the module promises around `invert`."""
+
+import copy
+
+import pytest
+import torch
+from lightning import Callback, LightningDataModule, Trainer
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from gan_lightning.data.photos import photo_loader
+from gan_lightning.degradations import Downsample, GaussianBlur, GaussianNoise, Grayscale, Identity, Mask, SquareMask
+from gan_lightning.errors import InputError
+from gan_lightning.images import to_uint8
+from gan_lightning.inversion import invert
+from gan_lightning.modules.blind import BlurOfEach
+from gan_lightning.modules.compositing import blend_known, paste_known
+from gan_lightning.modules.restoration import LatentRestoration
+from gan_lightning.networks.dcgan import Generator
+
+SIZE, LATENT, COUNT = 16, 6, 5
+QUICK = {"solver": "adam", "num_steps": 8, "start": "mean", "refine_steps": 4}
+
+
+@pytest.fixture(scope="module")
+def generator():
+    torch.manual_seed(3)
+    network = Generator(SIZE, latent_dim=LATENT, base_channels=4).eval()
+    for parameter in network.parameters():  # as drawn, its images are all but grey
+        parameter.data *= 4
+    return network
+
+
+@pytest.fixture(scope="module")
+def checkpoint(generator, tmp_path_factory):
+    path = tmp_path_factory.mktemp("generator") / "generator.pt"
+    torch.save(generator.state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images(generator):
+    with torch.no_grad():
+        return generator(torch.randn(COUNT, LATENT, generator=torch.Generator().manual_seed(0)))
+
+
+class Collect(Callback):
+    """Keeps what the steps gave."""
+
+    def __init__(self):
+        self.outputs = []
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.outputs.append(outputs)
+
+
+def run_test(module, images, tmp_path, batch_size=COUNT, first=0):
+    items = [{"image": image, "index": torch.tensor(first + row)} for row, image in enumerate(images)]
+    collect = Collect()
+    trainer = quiet_trainer(tmp_path, collect)
+    (figures,) = trainer.test(module, DataLoader(items, batch_size=batch_size), verbose=False)
+    return figures, [output for output in collect.outputs if output is not None]
+
+
+def quiet_trainer(tmp_path, *callbacks):
+    return Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+
+
+def test_a_test_step_is_degrade_invert_and_measure(generator, checkpoint, images, tmp_path):
+    noise = GaussianNoise(0.05, seed=2)
+    module = LatentRestoration(checkpoint, GaussianBlur(1.0), noise, seed=5, **QUICK)
+    figures, (output,) = run_test(module, images, tmp_path)
+    observed = noise(GaussianBlur(1.0)(images), range(COUNT))
+    assert torch.equal(output.degraded, observed)
+    rng = torch.Generator().manual_seed(5)
+    expected = invert(generator, GaussianBlur(1.0), observed, rng=rng, indices=range(COUNT), **QUICK)
+    assert torch.allclose(output.restored, expected.image, atol=1e-6)
+    mse = ((expected.image - images) / 2).square().flatten(1).mean(1)
+    assert figures["test/mse"] == pytest.approx(float(mse.mean()), rel=1e-4)
+    assert figures["test/mse_worst"] == pytest.approx(float(mse.max()), rel=1e-4)
+    degraded = ((observed.clamp(-1, 1) - images) / 2).square().mean()
+    assert figures["test/mse_degraded"] == pytest.approx(float(degraded), rel=1e-4)
+    assert figures["test/images"] == COUNT
+
+
+def test_results_do_not_depend_on_batches(checkpoint, images, tmp_path):
+    options = {**QUICK, "noise": GaussianNoise(0.05), "noise_level": 0.05}
+    together, (whole,) = run_test(LatentRestoration(checkpoint, **options), images, tmp_path)
+    apart, parts = run_test(LatentRestoration(checkpoint, **options), images, tmp_path, batch_size=2)
+    assert torch.allclose(torch.cat([part.restored for part in parts]), whole.restored, atol=1e-4)
+    assert [name for part in parts for name in part.names] == whole.names
+    assert apart["test/psnr"] == pytest.approx(together["test/psnr"], abs=1e-2)
+
+
+def test_the_generator_stays_as_it_is(checkpoint, images, tmp_path):
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK)
+    before = copy.deepcopy(module.generator.state_dict())
+    run_test(module, images, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in module.generator.state_dict().items())
+    assert not module.generator.training
+
+
+def test_known_pixels_come_back_unless_told_otherwise(checkpoint, images, tmp_path):
+    hole = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    hole[6:10, 6:10] = True
+    figures, (output,) = run_test(LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK), images, tmp_path)
+    assert torch.equal(output.restored[..., ~hole], images[..., ~hole])
+    assert figures["test/mse_hole"] == pytest.approx(figures["test/mse"] * SIZE**2 / 16, rel=1e-4)
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), composite=False, **QUICK)
+    _, (output,) = run_test(module, images, tmp_path)
+    assert not torch.equal(output.restored[..., ~hole], images[..., ~hole])
+
+
+@pytest.mark.parametrize("degradation", [Grayscale(), Downsample(4), Identity()], ids=lambda d: type(d).__name__)
+def test_each_kind_of_degradation_runs_and_is_compared_with_its_input(degradation, checkpoint, images, tmp_path):
+    figures, (output,) = run_test(LatentRestoration(checkpoint, degradation, **QUICK), images, tmp_path)
+    assert torch.allclose(output.degraded, degradation(images))
+    for name in ("l1", "mse", "psnr", "ssim"):
+        assert {f"test/{name}", f"test/{name}_median", f"test/{name}_worst", f"test/{name}_degraded"} <= figures.keys()
+
+
+def test_finished_images_are_left_alone_but_counted(checkpoint, images, tmp_path):
+    module = LatentRestoration(checkpoint, **QUICK)
+    whole, _ = run_test(module, images, tmp_path)
+    rows = dict(module._rows)
+    again = LatentRestoration(checkpoint, **QUICK)
+    again.finished = {name: rows[name] for name in ("000001", "000003")}
+    figures, (output,) = run_test(again, images, tmp_path)
+    assert output.names == ["000000", "000002", "000004"]
+    for name in ("test/images", "test/psnr", "test/mse_worst"):
+        assert figures[name] == pytest.approx(whole[name], rel=1e-5)
+
+
+def test_settings_tell_runs_apart(checkpoint):
+    settings = LatentRestoration(checkpoint, GaussianBlur(1.0), **QUICK).settings()
+    assert settings == LatentRestoration(checkpoint, GaussianBlur(1.0), **QUICK).settings()
+    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.5), **QUICK).settings()
+    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.0), GaussianNoise(0.1), **QUICK).settings()
+    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.0), **{**QUICK, "num_steps": 9}).settings()
+    masks = [LatentRestoration(checkpoint, SquareMask(SIZE, 4, top=top), **QUICK).settings() for top in (0, 1)]
+    assert masks[0] != masks[1]
+
+
+def save_photos(folder, images, holes=()):
+    folder.mkdir(exist_ok=True)
+    for row, image in enumerate(images):
+        pixels = to_uint8(image).permute(1, 2, 0)
+        alpha = torch.full_like(pixels[..., :1], 255)
+        for hole in holes:
+            alpha[hole] = 0
+        rgba = torch.cat([pixels, alpha], -1).numpy()
+        Image.fromarray(rgba if holes else rgba[..., :3].copy()).save(folder / f"photo{row}.png")
+
+
+def run_predict(module, folder, tmp_path):
+    loader = photo_loader(folder, module.photo_format, batch_size=2)
+    return quiet_trainer(tmp_path).predict(module, loader)
+
+
+def test_photographs_are_taken_as_they_are(generator, checkpoint, images, tmp_path):
+    blurred = GaussianBlur(1.0)(images)
+    save_photos(tmp_path / "photos", blurred)
+    first, *rest = run_predict(LatentRestoration(checkpoint, GaussianBlur(1.0), **QUICK), tmp_path / "photos", tmp_path)
+    assert first.names == ["000000-photo0", "000001-photo1"]
+    assert sum(len(part.names) for part in rest) == COUNT - 2
+    assert first.target is None
+    assert (first.degraded - blurred[:2]).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_transparent_pixels_are_the_ones_restored(checkpoint, images, tmp_path):
+    save_photos(tmp_path / "photos", images, holes=[(slice(2, 6), slice(3, 9))])
+    first, *_ = run_predict(LatentRestoration(checkpoint, masks="alpha", **QUICK), tmp_path / "photos", tmp_path)
+    hole = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    hole[2:6, 3:9] = True
+    assert torch.equal(first.restored[..., ~hole], first.degraded[..., ~hole])
+    assert not torch.allclose(first.restored[..., hole], first.degraded[..., hole])
+
+
+def test_masks_of_a_folder_are_found_by_name(checkpoint, images, tmp_path):
+    save_photos(tmp_path / "photos", images)
+    (tmp_path / "masks").mkdir()
+    for row in range(COUNT):
+        mask = Image.new("L", (SIZE, SIZE), 255)
+        mask.paste(0, (row, 0, row + 4, 4))
+        mask.save(tmp_path / "masks" / f"photo{row}.png")
+    module = LatentRestoration(checkpoint, masks=str(tmp_path / "masks"), **QUICK)
+    _, second, _ = run_predict(module, tmp_path / "photos", tmp_path)
+    changed = (second.restored - second.degraded).abs().amax((0, 1)) > 0  # the holes of photos 2 and 3
+    assert changed[:4, 2:7].all()
+    assert changed.sum() == 20
+    (tmp_path / "masks" / "photo4.png").unlink()
+    with pytest.raises(InputError, match="no mask for photo4"):
+        run_predict(module, tmp_path / "photos", tmp_path)
+
+
+def test_blind_deblurring_estimates_what_it_is_not_told(checkpoint, images, tmp_path):
+    module = LatentRestoration(checkpoint, GaussianBlur(1.2), blind_blur=True, **QUICK)
+    _, (output,) = run_test(module, images[:2], tmp_path)
+    assert output.figures["blur_sigma"].shape == (2,)
+    assert output.blur.residuals.shape[1] == 2
+    assert torch.allclose(output.degraded, GaussianBlur(1.2)(images[:2]), atol=1e-6)
+
+
+def test_a_blur_of_each_image_is_that_of_single_images(images):
+    sigmas = torch.tensor([0.5, 1.0, 2.0, 0.8, 1.5])
+    blur = BlurOfEach(sigmas)
+    expected = torch.cat([GaussianBlur(float(s))(image[None]) for s, image in zip(sigmas, images, strict=True)])
+    assert torch.allclose(blur(images), expected, atol=1e-6)
+    assert torch.allclose(blur.select(torch.tensor([3, 1]))(images[[3, 1]]), expected[[3, 1]], atol=1e-6)
+    values = torch.randn_like(images)
+    assert torch.allclose((blur(images) * values).sum(), (images * blur.adjoint(values)).sum(), atol=1e-3)
+
+
+def test_blending_is_exact_where_only_the_brightness_differs():
+    """A restored image that is off by a constant in the hole's surroundings comes out right: no seam."""
+    target = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    known = torch.ones(1, 1, SIZE, SIZE)
+    known[..., 4:9, 0:5] = 0  # touches the edge
+    offset = torch.tensor([0.3, -0.2]).view(2, 1, 1, 1)
+    assert torch.allclose(blend_known(target + offset, target, known), target, atol=1e-3)
+    pasted = paste_known(target + offset, target, known)
+    assert torch.allclose((pasted - target) * (1 - known), offset * (1 - known).expand_as(target), atol=1e-6)
+
+
+def test_blending_solves_the_laplace_equation():
+    rng = torch.Generator().manual_seed(1)
+    restored, observed = torch.rand(2, 1, 1, SIZE, SIZE, generator=rng).double()
+    known = torch.ones(1, 1, SIZE, SIZE).double()
+    known[..., 5:10, 6:12] = 0
+    difference = (blend_known(restored, observed, known) - restored)[0, 0]
+    around = difference.roll(1, 0) + difference.roll(-1, 0) + difference.roll(1, 1) + difference.roll(-1, 1)
+    assert (4 * difference - around)[5:10, 6:12].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"solver": "newton"}, "solver"),
+        ({"num_steps": -1}, "num_steps"),
+        ({"latent_weight": float("nan")}, "latent_weight"),
+        ({"masks": "nowhere"}, "no folder"),
+        ({"degradation": SquareMask(SIZE * 2, 4)}, "images' size"),
+        ({"degradation": Downsample(3)}, "does not divide"),
+        ({"degradation": Grayscale(), "blind_blur": True}, "blind_blur"),
+        ({"encoder_ckpt": "missing.ckpt"}, "is not there"),
+        ({"loss": "perceptual"}, "no discriminator"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_once(options, said, checkpoint):
+    with pytest.raises(InputError, match=said):
+        LatentRestoration(checkpoint, **options)
+
+
+def test_a_checkpoint_without_a_generator_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(InputError, match="no DCGAN generator"):
+        LatentRestoration(str(tmp_path / "other.pt"))
+
+
+def test_data_of_another_size_are_refused_before_any_work(checkpoint, tmp_path):
+    class Faces(LightningDataModule):
+        channels, image_size = 3, 32
+
+        def test_dataloader(self):
+            return DataLoader([{"image": torch.zeros(3, 32, 32), "index": torch.tensor(0)}])
+
+    with pytest.raises(InputError, match=r"set data.image_size to 16"):
+        quiet_trainer(tmp_path).test(LatentRestoration(checkpoint, **QUICK), datamodule=Faces(), verbose=False)
+    with pytest.raises(InputError, match="3x32x32"):
+        run_test(LatentRestoration(checkpoint, **QUICK), torch.zeros(1, 3, 32, 32), tmp_path)
+
+
+def test_pixels_that_are_not_finite_are_refused(checkpoint, tmp_path):
+    with pytest.raises(InputError, match="not finite"):
+        run_test(LatentRestoration(checkpoint, **QUICK), torch.full((1, 3, SIZE, SIZE), torch.nan), tmp_path)
+
+
+def test_a_mask_of_its_own_for_each_image_follows_the_degradation(checkpoint, images):
+    module = LatentRestoration(checkpoint, Downsample(2), masks="alpha", **QUICK)
+    batch = {"alpha": torch.rand(3, 1, 8, 8), "index": torch.arange(3)}
+    degradation = module._degradation(batch, [0, 2])
+    expected = Mask(batch["alpha"][[0, 2]] > 0.5)(Downsample(2)(images[:2]))
+    assert torch.equal(degradation(images[:2]), expected)
