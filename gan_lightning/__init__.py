@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gan_lightning.checkpoints import load_generator
-    from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
+    from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
     from gan_lightning.errors import DivergedError, InputError
     from gan_lightning.modules.dcgan import DCGAN
     from gan_lightning.networks.dcgan import Discriminator, Generator
@@ -19,21 +19,27 @@ _HOMES = {
     "CelebA": "gan_lightning.data.modules",
     "DivergedError": "gan_lightning.errors",
     "Discriminator": "gan_lightning.networks.dcgan",
+    "FashionMNIST": "gan_lightning.data.modules",
     "Generator": "gan_lightning.networks.dcgan",
     "ImageFolder": "gan_lightning.data.modules",
     "InputError": "gan_lightning.errors",
+    "MNIST": "gan_lightning.data.modules",
+    "StreamedImages": "gan_lightning.data.modules",
     "SyntheticFaces": "gan_lightning.data.modules",
     "load_generator": "gan_lightning.checkpoints",
 }
 
 __all__ = [
     "DCGAN",
+    "MNIST",
     "CelebA",
     "Discriminator",
     "DivergedError",
+    "FashionMNIST",
     "Generator",
     "ImageFolder",
     "InputError",
+    "StreamedImages",
     "SyntheticFaces",
     "load_generator",
 ]

@@ -28,14 +28,14 @@ from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
 from gan_lightning.checkpoints import load_tensors
-from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
+from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile
 from gan_lightning.modules.dcgan import DCGAN
 
 COMMANDS = tuple(LightningCLI.subcommands())
 MODELS = (DCGAN,)
-DATA = (SyntheticFaces, CelebA, ImageFolder)
+DATA = (SyntheticFaces, CelebA, ImageFolder, MNIST, FashionMNIST, StreamedImages)
 RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
 
 
@@ -235,6 +235,7 @@ def quieten() -> None:
         ".*module\\(s\\) in eval mode.*",  # the averaged generator, on purpose
         ".*does not have many workers.*",  # packed images need none
         ".*pre-optimization state.*",  # a checkpoint after the step is what we want
+        ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
     ):
         warnings.filterwarnings("ignore", message)

@@ -244,6 +244,9 @@ class ImageDataModule(L.LightningDataModule):
             seed=self.seed,
             flip_probability=0.5 if training and self.flip else 0.0,
         )
+        if training and self.trainer is not None:
+            loop = self.trainer.fit_loop
+            batches.resume(loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready)
         return DataLoader(
             ResidentDataset(dataset) if training and self.resident else dataset,
             batch_size=None,

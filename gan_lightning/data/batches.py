@@ -79,9 +79,19 @@ class EpochBatches(DistributedSampler[BatchIndex]):
         self.num_items = num_items
         self.batch_size = batch_size
         self.flip_probability = flip_probability
+        self._resumed = (-1, 0)  # epoch, and its batches that were trained on before
+
+    def resume(self, epoch: int, batches_done: int) -> None:
+        """Leave out the first batches of one epoch: a run that is resumed in the middle of it has seen them.
+
+        Args:
+            epoch: The epoch that was interrupted.
+            batches_done: Its batches that need not come again, on each rank.
+        """
+        self._resumed = (epoch, batches_done)
 
     def __len__(self) -> int:
-        """Number of batches on this rank."""
+        """Number of batches of a whole epoch on this rank."""
         if self.drop_last:
             return self.num_items // self.num_replicas // self.batch_size
         batches = math.ceil(math.ceil(self.num_items / self.num_replicas) / self.batch_size)
@@ -100,7 +110,8 @@ class EpochBatches(DistributedSampler[BatchIndex]):
             bounds = np.arange(len(self) + 1) * self.batch_size
         else:
             bounds = np.arange(len(self) + 1) * len(order) // max(1, len(self))
-        for start, stop in pairwise(bounds):
+        epoch, batches_done = self._resumed
+        for start, stop in pairwise(bounds[batches_done if epoch == self.epoch else 0 :]):
             yield order[start:stop], flips[start:stop]
 
 

@@ -7,6 +7,7 @@ and derivatives of every kind, of the matrix too, come by themselves.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -45,23 +46,35 @@ class GaussianBlur(Separable):
     """Blur by a Gaussian, cut off at four standard deviations; borders are mirrored about the outermost pixel.
 
     Args:
-        sigma: Standard deviation in pixels, above 0.
+        sigma: Standard deviation in pixels, above 0; a list gives each image of the batch its own.
 
     Raises:
         InputError: A sigma that is not a number above 0.
     """
 
-    def __init__(self, sigma: float) -> None:
+    def __init__(self, sigma: float | Sequence[float]) -> None:
         super().__init__()
-        if not (sigma > 0 and math.isfinite(sigma)):
+        widths = list(sigma) if isinstance(sigma, Sequence) else [float(sigma)]
+        if not widths or not all(width > 0 and math.isfinite(width) for width in widths):
             raise InputError(f"sigma is {sigma}: give the blur's standard deviation in pixels, above 0")
-        self.sigma = float(sigma)
-        self.register_buffer("taps", gaussian_taps(torch.tensor(self.sigma), kernel_radius(sigma)), persistent=False)
+        self.sigma = sigma
+        # Each kernel is cut at its own width and then padded: no image's blur depends on the others of its batch.
+        radius = kernel_radius(max(widths))
+        taps = [F.pad(t, (radius - len(t) // 2,) * 2) for t in map(_taps_of, widths)]
+        self.register_buffer("taps", torch.stack(taps), persistent=False)
         self.taps: Tensor
 
+    def select(self, rows: Tensor) -> Degradation:
+        """Return the blurs of some images of the batch."""
+        return GaussianBlur([self.sigma[row] for row in rows.tolist()]) if isinstance(self.sigma, Sequence) else self
+
     def matrix(self, size: int, like: Tensor) -> Tensor:
-        """Make the blur's matrix."""
-        return mirrored_matrix(self.taps.to(like), size)
+        """Make the blur's matrices, (1 or B, 1, size, size)."""
+        return mirrored_matrix(self.taps.to(like), size)[:, None]
+
+
+def _taps_of(sigma: float) -> Tensor:
+    return gaussian_taps(torch.tensor(sigma), kernel_radius(sigma))
 
 
 def kernel_radius(sigma: float) -> int:

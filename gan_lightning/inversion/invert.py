@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gan_lightning.degradations.base import Degradation, Identity
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed
+from gan_lightning.inversion.consistency import agree_with_observed
 from gan_lightning.inversion.decoder import Decoder
 from gan_lightning.inversion.first_order import adam, lbfgs
 from gan_lightning.inversion.levenberg_marquardt import levenberg_marquardt
@@ -24,7 +25,7 @@ from gan_lightning.inversion.starts import StartName, starting_latents
 SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
 RefineName = Literal["features", "weights", "none"]
 
-NUM_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 150}
+NUM_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100}
 EXACT = 1e-8  # of the mean squared error, 80 dB: far below what 8 bits can say
 VISIBLE_NOISE = 0.02  # an estimate below may be the photograph's own texture
 
@@ -70,8 +71,9 @@ def invert(
     tolerance: float = 1e-3,
     noise_level: float | None = None,
     refine: RefineName = "features",
-    refine_steps: int = 200,
+    refine_steps: int = 100,
     refine_weight: float | None = None,
+    composite: bool = True,
     rng: torch.Generator | None = None,
     indices: Sequence[int] | None = None,
     callback: Callback | None = None,
@@ -84,8 +86,9 @@ def invert(
         degradation: A: a gan_lightning.degradations module, or any differentiable function on (B,C,H,W) that treats
             images alike and apart.
         observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range that A makes of [-1, 1].
-        solver: "levenberg_marquardt" (squared loss only), "adam", "lbfgs", or "auto": the first where it can be used.
-        num_steps: Steps at most; 12 Jacobians, 300 steps of Adam or 150 of L-BFGS unless given.
+        solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for l1, which has kinks, else
+            L-BFGS, which a CPU found the fastest of the three for every loss.
+        num_steps: Steps at most; 12 Jacobians, 300 steps of Adam or 100 of L-BFGS unless given.
         loss: "mse", "l1", "huber", "perceptual" (needs the discriminator) or "lpips" (downloads weights).
         discriminator: For the perceptual loss.
         latent_weight: Of the latents' mean square: more makes likelier faces that resemble the photograph less.
@@ -94,12 +97,14 @@ def invert(
             all is kept.
         tolerance: An image is done when its objective improved by less than this share within the solver's window.
         noise_level: Standard deviation of the noise on the [0, 1] scale; images are not fitted more closely than this.
-            Estimated unless given, where an estimate below 0.02 counts as none.
+            Estimated unless given, where an estimate below 0.02 counts as none; none where A changes the size.
         refine: "features" goes on with the features after the first block, "weights" with the weights of a copy of the
             generator, which helps plain inversion and harms denoising; "none".
         refine_steps: Steps of the refinement at most.
         refine_weight: Of the penalty that keeps features near the latent's; unless given, by the noise's level, and
             none for plain inversion of an image without noise.
+        composite: Make the image agree with what is known (see agree_with_observed), where A has an adjoint and is not
+            the identity; false leaves what the generator made.
         rng: Its seed, not its state, is that of all draws, together with each image's index.
         indices: Index of each image in its data set; 0 to B - 1 unless given.
         callback: Called after each step with the stage ("latent", "features", "weights"), the step, the best
@@ -121,7 +126,11 @@ def invert(
         )  # fmt: skip
         check_observed(decoder, degradation, observed, names)
         problem, noise = _pose(decoder, degradation, observed, noise_level)
-        problem = replace(problem, loss=make_loss(loss, discriminator, observed.device), weight=latent_weight)
+        problem = replace(
+            problem,
+            loss=make_loss(loss, discriminator, observed.device),
+            weight=torch.full_like(noise, latent_weight),
+        )
         # Only a squared error can be compared with the noise's variance.
         floor = noise.square().clamp(min=EXACT) if loss == "mse" else torch.zeros_like(noise)
         stopping = Stopping(NUM_STEPS[chosen] if num_steps is None else num_steps, tolerance, floor, callback=callback)
@@ -130,14 +139,11 @@ def invert(
         with torch.no_grad():
             result = Inversion(decoder(solution.variables), solution.variables, noise, **_course(solution))
         stopping = replace(stopping, num_steps=refine_steps, stage=refine)
-        if refine == "none" or not refine_steps:
-            return result
-        if refine == "weights":
-            return _continued(result, *refine_weights(problem, decoder, result.latent, stopping))
-        if refine_weight is None:
-            plain = isinstance(degradation, Identity)
-            refine_weight = 0.0 if plain and not noise.any() else feature_penalty(problem, decoder, noise)
-        return _continued(result, *refine_features(problem, decoder, result.latent, refine_weight, stopping))
+        result = _refine(result, problem, decoder, degradation, refine, refine_weight, stopping)
+        if composite and isinstance(degradation, Degradation) and not isinstance(degradation, Identity):
+            image = agree_with_observed(result.image, degradation, problem.observed, noise)
+            result = replace(result, image=image)
+        return result
 
 
 @dataclass(frozen=True)
@@ -204,17 +210,39 @@ def _pose(
         known = known.to(observed)
         observed = observed * known  # what lies in a hole is no observation, whatever was left there
         fraction = known.flatten(1).mean(1).expand(len(observed))
-    if noise_level is None:
+    center = observed.new_zeros(len(observed), decoder.latent_dim)
+    if noise_level is not None:
+        noise = observed.new_full((len(observed),), noise_level)
+    elif observed.shape[-2:] == decoder(center[:1]).shape[-2:]:
         noise = estimate_noise_level(observed, known)
         noise = noise * (noise > VISIBLE_NOISE)
     else:
-        noise = observed.new_full((len(observed),), noise_level)
-    center = observed.new_zeros(len(observed), decoder.latent_dim)
-    return Problem(decoder, degradation, observed, mse, fraction, center), noise
+        noise = torch.zeros_like(fraction)  # in a small image detail looks like noise
+    return Problem(decoder, degradation, observed, mse, fraction, center, torch.zeros_like(noise)), noise
 
 
 def _course(solution: Solution) -> dict[str, Tensor]:
     return {name: getattr(solution, name) for name in ("loss", "history", "converged", "num_steps")}
+
+
+def _refine(
+    result: Inversion,
+    problem: Problem,
+    decoder: Decoder,
+    degradation: object,
+    refine: RefineName,
+    weight: float | None,
+    stopping: Stopping,
+) -> Inversion:
+    if refine == "none" or not stopping.num_steps:
+        return result
+    if refine == "weights":
+        return _continued(result, *refine_weights(problem, decoder, result.latent, stopping))
+    noise = result.noise_level
+    weights = feature_penalty(noise) if weight is None else torch.full_like(noise, weight)
+    if weight is None and isinstance(degradation, Identity):
+        weights = weights * (noise > 0)  # plain inversion is to come as near as it can
+    return _continued(result, *refine_features(problem, decoder, result.latent, weights, stopping))
 
 
 def _continued(result: Inversion, image: Tensor, solution: Solution) -> Inversion:

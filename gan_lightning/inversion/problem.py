@@ -27,7 +27,7 @@ class Problem:
         loss: One number an image, mean over all pixels.
         known_fraction: (B,) share of the pixels that A leaves known; the loss is a mean over these.
         center: (B,D), where the penalty is zero.
-        weight: Of the penalty.
+        weight: (B,) of the penalty.
     """
 
     render: Callable[[Tensor], Tensor]
@@ -36,7 +36,7 @@ class Problem:
     loss: ImageLoss
     known_fraction: Tensor
     center: Tensor
-    weight: float = 0.0
+    weight: Tensor
 
     def select(self, rows: Tensor) -> Problem:
         """Return the problem of some images of the batch."""
@@ -49,6 +49,7 @@ class Problem:
             observed=self.observed[rows],
             known_fraction=self.known_fraction[rows],
             center=self.center[rows],
+            weight=self.weight[rows],
         )
 
     def predict(self, variables: Tensor) -> Tensor:
@@ -58,8 +59,6 @@ class Problem:
     def losses(self, variables: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objective and its data term, each (B,)."""
         data = self.loss(self.predict(variables), self.observed) / self.known_fraction
-        if not self.weight:
-            return data, data
         return data + self.weight * (variables - self.center).square().mean(1), data
 
     def gradient(self, variables: Tensor) -> tuple[Tensor, Tensor, Tensor]:

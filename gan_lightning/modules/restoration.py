@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.distributed
@@ -18,21 +18,18 @@ from gan_lightning.data.photos import PhotoFormat, Resize
 from gan_lightning.degradations import Compose, Degradation, GaussianBlur, Identity, Mask, read_masks
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
-from gan_lightning.inversion import Inversion, invert
-from gan_lightning.inversion.blind import BlurEstimate, estimate_blur
+from gan_lightning.inversion import BlurEstimate, Inversion, blend_poisson, estimate_blur, invert
 from gan_lightning.inversion.checks import check_choice, check_numbers
 from gan_lightning.inversion.invert import RefineName, SolverName
 from gan_lightning.inversion.losses import LossName
 from gan_lightning.inversion.starts import StartName
 from gan_lightning.metrics.restoration import RestorationFigures, summarize
 from gan_lightning.modules.blind import BlurOfEach
-from gan_lightning.modules.compositing import blend_known, paste_known
 from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.modules.restored import Restored, describe
 
-INTERNAL = ("loss", "converged", "num_steps", "noise_level")  # of the search, not of the image
-
-CompositeName = Literal["paste", "poisson"]
+MASKS_AT_ONCE = 256
+SEARCH_FIGURES = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # they say nothing of the image
 
 
 class LatentRestoration(LightningModule):
@@ -64,7 +61,7 @@ class LatentRestoration(LightningModule):
         refine_steps: int = 200,
         refine_weight: float | None = None,
         composite: bool = True,
-        composite_method: CompositeName = "paste",
+        poisson: bool = False,
         resize: Resize = "refuse",
         lpips: bool = False,
         identity_network: str | os.PathLike[str] | None = None,
@@ -93,8 +90,8 @@ class LatentRestoration(LightningModule):
             refine: "features", "weights" or "none": how to go on beyond the generator's range.
             refine_steps: Steps of the refinement at most.
             refine_weight: Of the penalty that keeps features near the latent's; by the noise unless given.
-            composite: Put known pixels back into inpainted images.
-            composite_method: "paste", or "poisson" to blend them.
+            composite: Make the images agree with what is known: known pixels come back, a grey photograph's luma, ...
+            poisson: Blend holes into the known pixels, so that no seam shows.
             resize: What `predict` does with photographs that are too large: "refuse", or "centre_crop" and resize.
             lpips: Measure LPIPS too (downloads weights).
             identity_network: TorchScript file of a face recognition network; measures the likeness of faces.
@@ -110,11 +107,12 @@ class LatentRestoration(LightningModule):
             ("loss", loss, LossName),
             ("start", start, StartName),
             ("refine", refine, RefineName),
-            ("composite_method", composite_method, CompositeName),
         ):
             check_choice(name, value, get_args(names))
         check_numbers(num_steps=num_steps, latent_weight=latent_weight, restarts=restarts, tolerance=tolerance)
         check_numbers(noise_level=noise_level, refine_steps=refine_steps, refine_weight=refine_weight)
+        if poisson and masks is None and not isinstance(degradation, Mask):
+            raise InputError("poisson blends holes: give masks, or a degradation that is a mask")
         if masks not in (None, "alpha") and not Path(str(masks)).is_dir():
             raise InputError(f"masks {masks} is no folder: give alpha, or a folder of masks named like the images")
         if blind_blur and (masks is not None or not isinstance(degradation, GaussianBlur | None)):
@@ -131,9 +129,10 @@ class LatentRestoration(LightningModule):
             "refine": refine,
             "refine_steps": refine_steps,
             "refine_weight": refine_weight,
+            "composite": composite and not poisson,
         }
         self.noise, self.masks, self.blind_blur, self.seed = noise, masks, blind_blur, seed
-        self.composite, self.composite_method, self.resize = composite, composite_method, resize
+        self.poisson, self.resize = poisson, resize
         self.generator = load_generator(generator_ckpt).requires_grad_(False)
         self.discriminator = load_discriminator(generator_ckpt) if loss == "perceptual" else None
         self.degradation = Identity() if degradation is None else degradation
@@ -142,6 +141,7 @@ class LatentRestoration(LightningModule):
         with torch.no_grad():
             image = self.generator(torch.zeros(1, self.generator.latent_dim))
             self.image_shape, self.observed_shape = image.shape[1:], self.degradation(image).shape[1:]
+        self._listed: list[str] = []  # names of the data's images
         self.finished: Mapping[str, Mapping[str, float]] = {}
         self._rows: dict[str, Mapping[str, float]] = {}
         self._seconds, self._restored = 0.0, 0
@@ -158,7 +158,7 @@ class LatentRestoration(LightningModule):
             **self.options,
             "masks": self.masks,
             "blind_blur": self.blind_blur,
-            "composite": self.composite and self.composite_method,
+            "poisson": self.poisson,
             "seed": self.seed,
             "generator": describe(self.generator),
             "degradation": describe(self.degradation),
@@ -182,7 +182,22 @@ class LatentRestoration(LightningModule):
             raise InputError(
                 "masks: alpha is for photographs with transparency, in predict: give test a folder of masks"
             )
+        if self.masks is not None:
+            if data is None:
+                raise InputError("masks go by the names of images, which only a data module knows: give test one")
+            self._listed = data.read_files().names
         self._rows, self._seconds, self._restored = {}, 0.0, 0
+
+    def on_predict_start(self) -> None:
+        """Refuse masks that are missing or do not fit.
+
+        Raises:
+            InputError: It names the mask.
+        """
+        names = getattr(getattr(self.trainer.predict_dataloaders, "dataset", None), "names", [])
+        if self.masks not in (None, "alpha"):
+            for first in range(0, len(names), MASKS_AT_ONCE):
+                read_masks(self.masks, names[first : first + MASKS_AT_ONCE], self.observed_shape[-1])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Restored | None:  # type: ignore[override]
         """Degrade clean images, restore and measure them.
@@ -223,8 +238,10 @@ class LatentRestoration(LightningModule):
                 observed = self._degrade(images, degradation, indices)
             blur = estimate_blur(self.generator, observed) if self.blind_blur else None
             result = self._invert(degradation, observed, indices, names, blur)
-            restored = self._with_known_pixels(result.image, observed, degradation)
-            figures = {name: getattr(result, name) for name in INTERNAL}
+            restored = result.image
+            if self.poisson and (known := degradation.known(observed)) is not None:
+                restored = blend_poisson(restored, observed, known)
+            figures = {name: getattr(result, name) for name in SEARCH_FIGURES[:4]}
             if blur is not None:
                 figures["blur_sigma"] = blur.sigma
             if clean:
@@ -250,8 +267,7 @@ class LatentRestoration(LightningModule):
             if "name" in batch:
                 names = [batch["name"][row] for row in rows]
             else:
-                listed = self.trainer.datamodule.read_files().names  # type: ignore[attr-defined]
-                names = [listed[index] for index in batch["index"][rows].tolist()]
+                names = [self._listed[index] for index in batch["index"][rows].tolist()]
             mask = read_masks(self.masks, names, self.observed_shape[-1]).to(self.device)
         return mask if isinstance(self.degradation, Identity) else Compose([self.degradation, mask])
 
@@ -310,13 +326,6 @@ class LatentRestoration(LightningModule):
 
         return call
 
-    def _with_known_pixels(self, restored: Tensor, observed: Tensor, degradation: Degradation) -> Tensor:
-        """Put known pixels back; only a mask leaves pixels as they were."""
-        known = degradation.known(observed) if isinstance(degradation, Mask) and self.composite else None
-        if known is None:
-            return restored
-        return (blend_known if self.composite_method == "poisson" else paste_known)(restored, observed, known)
-
     def on_test_epoch_end(self) -> None:
         """Log mean, median and worst of each figure over the images of all ranks."""
         parts: list[Any] = [(self._rows, self._seconds, self._restored)]
@@ -325,7 +334,8 @@ class LatentRestoration(LightningModule):
             torch.distributed.all_gather_object(parts, (self._rows, self._seconds, self._restored))
         rows: dict[str, Mapping[str, float]] = {name: row for part, _, _ in parts for name, row in part.items()}
         ordered = [rows[name] for name in sorted(rows)]  # a sum must not depend on the order
-        summary = summarize([{name: row[name] for name in row if name not in INTERNAL} for row in ordered])
+        figures = [{name: row[name] for name in row if name not in SEARCH_FIGURES} for row in ordered]
+        summary = summarize(figures)
         summary |= {"images": float(len(rows)), "converged": sum(row["converged"] for row in ordered) / len(rows)}
         if restored := sum(count for _, _, count in parts):
             summary["seconds_per_image"] = sum(seconds for _, seconds, _ in parts) / restored

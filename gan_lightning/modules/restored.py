@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gan_lightning.inversion.blind import BlurEstimate
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning moves the fields of predictions to the CPU
 class Restored:
     """A batch of restored images.
 

@@ -1,0 +1,287 @@
+"""What a restoration leaves in its folder, also when it is interrupted and run again."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from PIL import Image
+from safetensors import safe_open
+from torch.utils.data import DataLoader
+
+from gan_lightning.callbacks.restoration_output import (
+    RestorationProgress,
+    RestorationWriter,
+    read_records,
+    until_it_stopped,
+)
+from gan_lightning.callbacks.restoration_pictures import draw_losses, error_map, make_panel
+from gan_lightning.data.photos import photo_loader
+from gan_lightning.degradations import Downsample, GaussianBlur, SquareMask
+from gan_lightning.errors import InputError
+from gan_lightning.images import to_uint8, write_png
+from gan_lightning.modules.restoration import LatentRestoration
+from gan_lightning.networks.dcgan import Generator
+
+SIZE, LATENT, COUNT = 16, 6, 4
+QUICK = {"solver": "lbfgs", "num_steps": 6, "start": "random", "refine_steps": 4, "noise_level": 0.0}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("generator") / "generator.pt"
+    generator = Generator(SIZE, latent_dim=LATENT, base_channels=4)
+    for parameter in generator.parameters():  # as drawn, its images are all but grey
+        parameter.data *= 4
+    torch.save(generator.state_dict(), path)
+    return str(path)
+
+
+def faces():
+    coarse = torch.rand(COUNT, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    images = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
+    return [{"image": image, "index": torch.tensor(10 + row)} for row, image in enumerate(images)]
+
+
+def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, **options):
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=logger,
+        callbacks=[RestorationWriter(intermediate_every=3), *callbacks],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        enable_progress_bar=any(isinstance(callback, RestorationProgress) for callback in callbacks),
+    )
+    module = LatentRestoration(checkpoint, degradation or SquareMask(SIZE, 4), **QUICK | options)
+    (figures,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
+    return figures
+
+
+@pytest.fixture(scope="module")
+def finished(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    return folder, restore(checkpoint, folder)
+
+
+NAMES = [f"{10 + row:06d}" for row in range(COUNT)]
+
+
+def pixels(path):
+    return torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+
+
+def test_a_run_writes_all_it_promises(finished):
+    folder, _ = finished
+    for kind in ("target", "degraded", "restored", "panel"):
+        assert sorted(path.stem for path in (folder / kind).iterdir()) == NAMES
+    assert {path.name for path in folder.iterdir() if path.is_file()} == {
+        "images.csv",
+        "latents.safetensors",
+        "losses.png",
+    }
+    assert not list(folder.rglob("*.part*"))
+    for row, face in enumerate(faces()):
+        assert torch.equal(pixels(folder / "target" / f"{NAMES[row]}.png"), to_uint8(face["image"]))
+    steps = {path.name for path in (folder / "intermediate" / NAMES[0]).iterdir()}
+    assert {"latent-0000.png", "latent-0003.png", "latent-0006.png", "features-0000.png"} <= steps
+
+
+def test_the_table_has_a_row_an_image_whose_mean_is_what_was_logged(finished):
+    folder, figures = finished
+    with (folder / "images.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == NAMES
+    assert {row["converged"] for row in rows} <= {"True", "False"}
+    assert all(int(row["num_steps"]) <= 10 for row in rows)
+    for name in ("psnr", "ssim_hole", "l1_degraded"):
+        assert np.mean([float(row[name]) for row in rows]) == pytest.approx(figures[f"test/{name}"], rel=1e-4)
+
+
+def test_latents_and_losses_are_kept(finished):
+    folder, _ = finished
+    with safe_open(folder / "latents.safetensors", "pt") as file:
+        assert file.get_tensor("latent").shape == (COUNT, LATENT)
+        assert json.loads(file.metadata()["names"]) == NAMES
+    for record in read_records(folder):
+        history = record.tensors["history"]
+        assert 1 < len(history) <= 11
+        assert float(history.min()) < float(history[0])
+
+
+class Interrupt(Callback):
+    """Stops the run in its second batch, as Ctrl-C or a walltime would."""
+
+    def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 1:
+            raise RuntimeError("walltime")
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(finished, checkpoint, tmp_path):
+    whole, expected = finished
+    with pytest.raises(RuntimeError, match="walltime"):
+        restore(checkpoint, tmp_path, Interrupt())
+    assert [record.name for record in read_records(tmp_path)] == NAMES[:2]
+    assert (tmp_path / "images.csv").is_file()
+    kept = (tmp_path / "restored" / f"{NAMES[0]}.png").stat().st_mtime_ns
+    (tmp_path / "records" / ".000013.part.safetensors").write_bytes(b"cut off")
+    figures = restore(checkpoint, tmp_path)
+    assert (tmp_path / "restored" / f"{NAMES[0]}.png").stat().st_mtime_ns == kept
+    for kind in ("restored", "panel"):
+        for name in NAMES:
+            assert (tmp_path / kind / f"{name}.png").read_bytes() == (whole / kind / f"{name}.png").read_bytes()
+    del expected["test/seconds_per_image"], figures["test/seconds_per_image"]
+    assert figures == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_folder_of_other_settings_is_refused(checkpoint, tmp_path):
+    restore(checkpoint, tmp_path)
+    with pytest.raises(InputError, match="other settings"):
+        restore(checkpoint, tmp_path, num_steps=7)
+    with pytest.raises(InputError, match="other settings"):
+        restore(checkpoint, tmp_path, degradation=SquareMask(SIZE, 5))
+
+
+def test_broken_records_are_named(checkpoint, tmp_path):
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "000010.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match=r"000010\.safetensors is no record"):
+        restore(checkpoint, tmp_path)
+
+
+def test_photographs_get_no_target(checkpoint, tmp_path):
+    for row, face in enumerate(faces()):
+        write_png(tmp_path / "photos" / f"face {row}.png", Downsample(2)(face["image"][None])[0])
+    module = LatentRestoration(checkpoint, Downsample(2), **QUICK)
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[RestorationWriter(), RestorationProgress()],
+        default_root_dir=tmp_path / "run",
+    )
+    trainer.predict(module, photo_loader(tmp_path / "photos", module.photo_format, 3))
+    names = [f"{row:06d}-face {row}" for row in range(COUNT)]
+    assert sorted(path.stem for path in (tmp_path / "run" / "restored").iterdir()) == names
+    assert not (tmp_path / "run" / "target").exists()
+    with (tmp_path / "run" / "images.csv").open() as file:
+        assert {"name", "loss", "converged", "num_steps", "noise_level"} == set(next(csv.DictReader(file)))
+
+
+class Kept(Logger):
+    """Takes what W&B's logger takes."""
+
+    name, version = "kept", "0"
+
+    def __init__(self):
+        super().__init__()
+        self.images, self.tables, self.files = {}, {}, []
+
+    @property
+    def experiment(self):
+        return self
+
+    def save(self, *given, **options):
+        self.files += [os.path.basename(path) for path in given]
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics = metrics
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        pass
+
+    def log_image(self, key, images, step=None):
+        self.images[key] = images
+
+    def log_table(self, key, columns, data):
+        self.tables[key] = (columns, data)
+
+
+def test_loggers_get_all_that_they_can_take(checkpoint, tmp_path):
+    logger = Kept()
+    restore(checkpoint, tmp_path, logger=logger)
+    assert set(logger.images) == {"restoration/panels", "restoration/losses"}
+    columns, rows = logger.tables["restoration/images"]
+    assert [row[columns.index("name")] for row in rows] == NAMES
+    assert {"latents.safetensors", "images.csv"} <= set(logger.files)
+    assert "test/psnr" in logger.metrics
+
+
+def test_steps_are_shown_on_the_progress_bar(checkpoint, tmp_path, capsys):
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    restore(checkpoint, tmp_path, RestorationProgress(), TQDMProgressBar())
+    assert "2 images, latent step" in capsys.readouterr().out
+
+
+def test_the_curve_of_a_blind_deblurring_is_drawn(checkpoint, tmp_path):
+    restore(checkpoint, tmp_path, degradation=GaussianBlur(1.0), blind_blur=True)
+    assert (tmp_path / "blur.png").stat().st_size > 5000
+    with (tmp_path / "images.csv").open() as file:
+        assert all(float(row["blur_sigma"]) > 0 for row in csv.DictReader(file))
+
+
+def test_an_image_that_is_done_has_no_tail():
+    assert until_it_stopped(torch.tensor([4.0, 2.0, 2.0, 1.0, 1.0, 1.0])).tolist() == [4, 2, 2, 1]
+    assert until_it_stopped(torch.tensor([4.0, 4.0])).tolist() == [4]
+
+
+def test_the_error_map_is_black_where_nothing_differs():
+    target = torch.zeros(3, 8, 8)
+    restored = target.clone()
+    restored[:, 2, 2], restored[:, 5, 5] = 0.1, 1.0
+    colours = error_map(target, restored).sum(0)
+    assert colours[2, 2] < colours[5, 5]
+    assert colours[0, 0] == colours.min() < 10
+    panel = make_panel(target, torch.ones(1, 4, 4), restored)
+    assert panel.shape == (3, 8 + 4, 4 * (8 + 2) + 2)
+    assert panel[:, 2:10, 12:20].eq(255).all()
+
+
+def test_losses_bear_zeros(tmp_path):
+    draw_losses({"a": torch.tensor([1.0, 0.1, 0.0]), "b": torch.tensor([1.0])}, tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").stat().st_size > 5000
+
+
+TWO_RANKS = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.callbacks.test_restoration_output import *
+
+def two_ranks(checkpoint, photos, folder):
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK)
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, callbacks=[RestorationWriter()],
+                      enable_progress_bar=False, default_root_dir=folder)
+    trainer.predict(module, photo_loader(photos, module.photo_format, 2))
+
+two_ranks(*sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_restore_what_one_does(checkpoint, tmp_path):
+    for row, face in enumerate(faces()[:3]):  # an odd number: one rank has more
+        write_png(tmp_path / "photos" / f"{row}.png", face["image"])
+    script = tmp_path / "two.py"
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    script.write_text(TWO_RANKS.format(root=root))
+    subprocess.run(
+        [sys.executable, script, checkpoint, tmp_path / "photos", tmp_path / "two"],
+        check=True,
+        timeout=200,
+        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+    )
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK)
+    trainer = Trainer(accelerator="cpu", logger=False, callbacks=[RestorationWriter()], default_root_dir=tmp_path / "1")
+    trainer.predict(module, photo_loader(tmp_path / "photos", module.photo_format, 2))
+    one, two = read_records(tmp_path / "1"), read_records(tmp_path / "two")
+    assert [record.name for record in two] == ["000000-0", "000001-1", "000002-2"]
+    for left, right in zip(one, two, strict=True):
+        assert torch.allclose(left.tensors["latent"], right.tensors["latent"], atol=1e-4)
+    assert (tmp_path / "two" / "images.csv").read_text().count("\n") == 4

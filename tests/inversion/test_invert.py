@@ -1,0 +1,166 @@
+"""Inversion as a whole: independence of batches, what it leaves alone, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.degradations import Downsample, GaussianBlur, GaussianNoise, Grayscale, Identity, Mask, SquareMask
+from gan_lightning.errors import InputError
+from gan_lightning.inversion import invert
+from gan_lightning.networks.dcgan import Discriminator, Generator
+
+
+def mean_squares(images: Tensor, targets: Tensor) -> Tensor:
+    return ((images - targets) / 2).square().flatten(1).mean(1)
+
+
+def test_recovers_its_own_images(generator: Generator, own_images: Tensor) -> None:
+    found = invert(generator, Identity(), own_images, noise_level=0.0, num_steps=300, restarts=3, refine="none")
+    psnr = -10 * mean_squares(found.image, own_images).log10()
+    assert psnr.median() > 60
+    assert found.converged[psnr > 80].all()
+    with torch.no_grad():
+        torch.testing.assert_close(generator(found.latent), found.image, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("start", ["mean", "random", "best_of_k"])
+def test_results_do_not_depend_on_the_batch(generator: Generator, other_images: Tensor, start: str) -> None:
+    mask = Mask(torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(3)) > 0.3)
+    settings = {"start": start, "num_steps": 25, "refine_steps": 15, "restarts": 1, "noise_level": 0.01}
+    whole = invert(generator, mask, mask(other_images), indices=range(10, 16), **settings)  # type: ignore[arg-type]
+    rows = torch.tensor([4, 1])
+    part = mask.select(rows)
+    some = invert(generator, part, part(other_images[rows]), indices=[14, 11], **settings)  # type: ignore[arg-type]
+    torch.testing.assert_close(some.image, whole.image[rows], atol=1e-4, rtol=0)
+    torch.testing.assert_close(some.loss, whole.loss[rows], atol=1e-5, rtol=1e-3)
+    assert torch.equal(some.num_steps, whole.num_steps[rows])
+
+
+@pytest.mark.parametrize("solver", ["levenberg_marquardt", "adam"])
+def test_solvers_do_not_depend_on_the_batch(generator: Generator, other_images: Tensor, solver: str) -> None:
+    settings = {"solver": solver, "num_steps": 10, "refine": "none", "tolerance": 0.02}
+    whole = invert(generator, Identity(), other_images, **settings)  # type: ignore[arg-type]
+    alone = invert(generator, Identity(), other_images[3:4], indices=[3], **settings)  # type: ignore[arg-type]
+    torch.testing.assert_close(alone.image, whole.image[3:4], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("refine", ["none", "features", "weights"])
+def test_leaves_the_generator_alone(generator: Generator, other_images: Tensor, refine: str) -> None:
+    network = copy.deepcopy(generator).train()
+    network.main[0].weight.requires_grad_(False)
+    before = copy.deepcopy(network.state_dict())
+    with torch.inference_mode():
+        invert(network, Identity(), other_images[:2], num_steps=2, refine=refine, refine_steps=2)  # type: ignore[arg-type]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.training
+    assert [p.requires_grad for p in network.parameters()].count(False) == 1
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("refine", ["features", "weights"])
+def test_refinement_leaves_the_range(generator: Generator, other_images: Tensor, refine: str) -> None:
+    found = invert(generator, Identity(), other_images, noise_level=0.0, refine="none")
+    refined = invert(generator, Identity(), other_images, noise_level=0.0, refine=refine)  # type: ignore[arg-type]
+    assert (refined.loss < found.loss).all()
+    torch.testing.assert_close(mean_squares(refined.image, other_images), refined.loss, atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(refined.latent, found.latent)
+    assert len(refined.history) > len(found.history)
+
+
+def test_a_heavy_penalty_keeps_the_features(generator: Generator, other_images: Tensor) -> None:
+    found = invert(generator, Identity(), other_images, refine="none")
+    held = invert(generator, Identity(), other_images, refine_weight=1e6)
+    torch.testing.assert_close(held.image, found.image, atol=1e-3, rtol=0)
+
+
+def test_latent_weight_draws_latents_to_the_mean(generator: Generator, other_images: Tensor) -> None:
+    norms = [invert(generator, Identity(), other_images, latent_weight=w, refine="none").latent.norm() for w in (0, 1)]
+    assert norms[1] < 0.5 * norms[0]
+
+
+@pytest.mark.parametrize("loss", ["l1", "huber", "perceptual"])
+def test_losses_are_minimised(generator: Generator, own_images: Tensor, loss: str) -> None:
+    torch.manual_seed(0)
+    critic = Discriminator(image_size=16, base_channels=8)
+    settings = {"loss": loss, "discriminator": critic, "refine": "none"}
+    found = invert(generator, GaussianBlur(0.7), GaussianBlur(0.7)(own_images), **settings)  # type: ignore[arg-type]
+    assert (found.history[-1] < 0.5 * found.history[0]).float().mean() > 0.5
+
+
+def test_stops_at_the_noise(generator: Generator, own_images: Tensor) -> None:
+    noisy = GaussianNoise(0.1)(own_images)
+    found = invert(generator, Identity(), noisy, noise_level=0.2, start="best_of_k", refine="none")
+    assert (found.loss <= 0.04).all()
+    assert found.converged.all()
+    assert (found.num_steps < 20).all()
+
+
+def test_an_encoders_start_and_any_callable(generator: Generator, own_images: Tensor) -> None:
+    truth = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+    flipped = own_images.flip(3)
+    found = invert(generator, lambda images: images.flip(3), flipped, start=truth, num_steps=0, refine="none")
+    assert (found.loss < 1e-8).all()
+    assert found.converged.all()
+
+
+def test_callback_is_told(generator: Generator, other_images: Tensor) -> None:
+    told = []
+    invert(
+        generator,
+        Identity(),
+        other_images[:2],
+        num_steps=3,
+        refine_steps=2,
+        tolerance=0,
+        noise_level=0,
+        callback=lambda stage, step, losses, render: told.append((stage, step, losses.shape, render().shape)),
+    )
+    shapes = (torch.Size([2]), torch.Size([2, 3, 16, 16]))
+    expected = [("latent", step, *shapes) for step in range(4)] + [("features", step, *shapes) for step in range(3)]
+    assert told == expected
+
+
+def test_what_lies_in_a_hole_does_not_matter(generator: Generator, own_images: Tensor) -> None:
+    mask = SquareMask(16, 4)
+    spoiled = torch.where(mask.mask > 0, own_images, torch.tensor(0.7))
+    clean = invert(generator, mask, mask(own_images), num_steps=10, refine="none")
+    torch.testing.assert_close(invert(generator, mask, spoiled, num_steps=10, refine="none").image, clean.image)
+    torch.testing.assert_close(clean.image * mask.mask, own_images * mask.mask, atol=0.01, rtol=0)  # composited
+
+
+@pytest.mark.parametrize(
+    ("degradation", "shape", "settings", "message"),
+    [
+        (Identity(), (2, 1, 16, 16), {}, "have 1 channels"),
+        (Grayscale(), (2, 3, 16, 16), {}, "have 3 channels"),
+        (Identity(), (2, 3, 32, 32), {}, "of 32x32 pixels"),
+        (Downsample(2), (2, 3, 16, 16), {}, "degraded generator's of 8x8"),
+        (SquareMask(8, 2), (2, 3, 16, 16), {}, "of 8x8 pixels"),
+        (Identity(), (3, 16, 16), {}, r"give images as \(B,C,H,W\)"),
+        (Identity(), (0, 3, 16, 16), {}, "one or more"),
+        (Identity(), (2, 3, 16, 16), {"solver": "newton"}, "choose one of auto"),
+        (Identity(), (2, 3, 16, 16), {"loss": "l3"}, "choose mse"),
+        (Identity(), (2, 3, 16, 16), {"loss": "l1", "solver": "levenberg_marquardt"}, "not l1"),
+        (Identity(), (2, 3, 16, 16), {"loss": "perceptual"}, "give it"),
+        (Identity(), (2, 3, 16, 16), {"start": "zeros"}, "choose mean"),
+        (Identity(), (2, 3, 16, 16), {"start": torch.zeros(2, 7)}, r"give finite latents of shape \(2, 8\)"),
+        (Identity(), (2, 3, 16, 16), {"noise_level": -1.0}, "noise_level is -1"),
+        (Identity(), (2, 3, 16, 16), {"latent_weight": float("nan")}, "latent_weight is nan"),
+        (Identity(), (2, 3, 16, 16), {"indices": [1]}, "1 indices"),
+        (Identity(), (2, 3, 16, 16), {"refine": "all"}, "refine 'all'"),
+    ],
+)
+def test_mistakes_are_named(
+    generator: Generator, degradation: nn.Module, shape: tuple[int, ...], settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        invert(generator, degradation, torch.zeros(shape), **settings)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_pixels_that_are_not_finite(generator: Generator, own_images: Tensor) -> None:
+    own_images[2, 0, 3, 3] = torch.nan
+    with pytest.raises(InputError, match=r"not finite, in images \[2\]"):
+        invert(generator, Identity(), own_images)
