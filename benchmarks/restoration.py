@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,15 +21,22 @@ from torch.nn import functional as F
 
 from gan_lightning.checkpoints import load_generator
 from gan_lightning.data.modules import SyntheticFaces
-from gan_lightning.degradations import Degradation, Downsample, GaussianBlur, GaussianNoise, Grayscale, Identity
-from gan_lightning.degradations import SquareMask
+from gan_lightning.degradations import (
+    Degradation,
+    Downsample,
+    GaussianBlur,
+    GaussianNoise,
+    Grayscale,
+    Identity,
+    SquareMask,
+)
 from gan_lightning.degradations.seeding import image_rng
 from gan_lightning.images import to_float, to_uint8
 from gan_lightning.inversion import Inversion, estimate_blur, invert
+from gan_lightning.networks.dcgan import Generator
 
 BATCH = 16
 BASELINE_STEPS = 1000
-Measure = Callable[[Tensor], Tensor]
 
 
 def main() -> None:
@@ -75,8 +82,10 @@ def l1(images: Tensor, targets: Tensor) -> Tensor:
     return ((images.clamp(-1, 1) - targets) / 2).abs().flatten(1).mean(1)
 
 
-def baseline(generator: nn.Module, degradation: nn.Module, observed: Tensor) -> Tensor:
-    draws = [torch.randn(100, generator=image_rng(1, index, "baseline")) for index in range(len(observed))]
+def baseline(generator: Generator, degradation: nn.Module, observed: Tensor) -> Tensor:
+    draws = [
+        torch.randn(generator.latent_dim, generator=image_rng(1, index, "baseline")) for index in range(len(observed))
+    ]
     latents = torch.stack(draws).requires_grad_()
     optimizer = torch.optim.Adam([latents], lr=0.01)
     for _ in range(BASELINE_STEPS):
@@ -88,7 +97,7 @@ def baseline(generator: nn.Module, degradation: nn.Module, observed: Tensor) -> 
     return images
 
 
-def baseline_seconds(generator: nn.Module, faces: Tensor) -> float:
+def baseline_seconds(generator: Generator, faces: Tensor) -> float:
     start = time.perf_counter()
     for face in faces:
         baseline(generator, Identity(), face[None])
@@ -96,13 +105,13 @@ def baseline_seconds(generator: nn.Module, faces: Tensor) -> float:
 
 
 def restore(
-    generator: nn.Module, degradation: Degradation, observed: Tensor, **settings: object
+    generator: Generator, degradation: Degradation, observed: Tensor, **settings: Any
 ) -> tuple[list[Inversion], float]:
     """Return the results batch by batch, and the seconds an image."""
     start, results = time.perf_counter(), []
-    for rows in torch.arange(len(observed)).split(BATCH):
+    for rows in torch.split(torch.arange(len(observed)), BATCH):
         part = degradation.select(rows)
-        results.append(invert(generator, part, observed[rows], indices=rows.tolist(), **settings))  # type: ignore[arg-type]
+        results.append(invert(generator, part, observed[rows], indices=rows.tolist(), **settings))
     return results, (time.perf_counter() - start) / len(observed)
 
 
@@ -110,11 +119,13 @@ def images_of(results: list[Inversion]) -> Tensor:
     return torch.cat([result.image for result in results])
 
 
-def recovery(generator: nn.Module, count: int) -> None:
-    latents = torch.stack([torch.randn(100, generator=image_rng(2, index, "recovery")) for index in range(count)])
+def recovery(generator: Generator, count: int) -> None:
+    latents = torch.stack(
+        [torch.randn(generator.latent_dim, generator=image_rng(2, index, "recovery")) for index in range(count)]
+    )
     with torch.no_grad():
         own = generator(latents)
-    settings = {"noise_level": 0.0, "num_steps": 400, "restarts": 1, "refine": "none"}
+    settings: dict[str, Any] = {"noise_level": 0.0, "num_steps": 400, "restarts": 1, "refine": "none"}
     results, seconds = restore(generator, Identity(), own, **settings)
     psnr = -10 * mse(images_of(results), own).clamp(min=1e-12).log10()
     share = (psnr > 40).float().mean().item()
@@ -122,14 +133,20 @@ def recovery(generator: nn.Module, count: int) -> None:
     row("latent recovery", measured, "", "60 dB, 90%", psnr.median().item() >= 60 and share >= 0.9)
 
 
-def plain_inversion(generator: nn.Module, faces: Tensor, baseline_time: float) -> None:
+def plain_inversion(generator: Generator, faces: Tensor, baseline_time: float) -> None:
     base = mse(baseline(generator, Identity(), faces), faces).mean().item()
     results, seconds = restore(generator, Identity(), faces, refine="none")
     error = mse(images_of(results), faces).mean().item()
     reference = f"MSE {base:.5f}, {baseline_time:.2f} s"
     ratios = error / base, seconds / baseline_time
     measured = f"MSE {error:.5f} ({ratios[0]:.2f}), {seconds:.2f} s an image ({ratios[1]:.3f})"
-    row("inversion, z only", measured, reference, "0.6 of the MSE, 0.1 of the time", ratios[0] <= 0.6 and ratios[1] <= 0.1)
+    row(
+        "inversion, z only",
+        measured,
+        reference,
+        "0.6 of the MSE, 0.1 of the time",
+        ratios[0] <= 0.6 and ratios[1] <= 0.1,
+    )
     results, seconds = restore(generator, Identity(), faces, refine_steps=120)
     refined = mse(images_of(results), faces).mean().item()
     measured = f"MSE {refined:.5f} ({refined / error:.2f} of z only), {seconds:.2f} s an image"
@@ -137,7 +154,7 @@ def plain_inversion(generator: nn.Module, faces: Tensor, baseline_time: float) -
     row("MSE 0.0079 within 2 s an image", measured, "", "0.0079, 2 s", refined <= 0.0079 and seconds <= 2)
 
 
-def restoration(generator: nn.Module, faces: Tensor, name: str) -> None:
+def restoration(generator: Generator, faces: Tensor, name: str) -> None:
     size = faces.shape[-1]
     degradation: Degradation = {
         "denoising": Identity(),
@@ -166,24 +183,22 @@ def restoration(generator: nn.Module, faces: Tensor, name: str) -> None:
     row(name + (" (hole)" if name == "inpainting" else ""), measured, reference, target, reached)
 
 
-def blind(generator: nn.Module, faces: Tensor) -> None:
+def blind(generator: Generator, faces: Tensor) -> None:
     for sigma in (0.8, 1.5, 2.5):
         observed = to_float(to_uint8(GaussianBlur(sigma)(faces)))
-        found = torch.cat([estimate_blur(generator, part).sigma for part in observed.split(BATCH)])
+        found = torch.cat([estimate_blur(generator, part).sigma for part in torch.split(observed, BATCH)])
         for composite in (False, True):
             known = mse(
                 images_of(restore(generator, GaussianBlur(sigma), observed, composite=composite)[0]), faces
             ).mean()
-            guessed = images_of(
-                restore(generator, GaussianBlur(found.tolist()), observed, composite=composite)[0]
-            )
+            guessed = images_of(restore(generator, GaussianBlur(found.tolist()), observed, composite=composite)[0])
             ratio = (mse(guessed, faces).mean() / known).item()
             measured = f"sigma {found.mean():.2f} +- {found.std():.2f}, MSE {known * ratio:.5f} ({ratio:.2f})"
             what = f"blind deblurring, sigma {sigma}{', composite' if composite else ', generator alone'}"
             row(what, measured, f"known sigma: MSE {known:.5f}", "within 15% of the known", ratio <= 1.15)
 
 
-def batching(generator: nn.Module, faces: Tensor) -> None:
+def batching(generator: Generator, faces: Tensor) -> None:
     start = time.perf_counter()
     whole = invert(generator, Identity(), faces[:BATCH])
     together = time.perf_counter() - start
@@ -192,7 +207,13 @@ def batching(generator: nn.Module, faces: Tensor) -> None:
     apart = time.perf_counter() - start
     difference = (torch.cat(single) - whole.image).abs().max().item()
     measured = f"{apart / together:.1f} times as fast, results differ by {difference:.1e}"
-    row("batch of 16 against 16 single calls", measured, "", "4 times, 1e-4", apart >= 4 * together and difference <= 1e-4)
+    row(
+        "batch of 16 against 16 single calls",
+        measured,
+        "",
+        "4 times, 1e-4",
+        apart >= 4 * together and difference <= 1e-4,
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from gan_lightning.checkpoints import load_generator
     from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
     from gan_lightning.errors import DivergedError, InputError
+    from gan_lightning.inversion import Inversion, invert
     from gan_lightning.modules.dcgan import DCGAN
+    from gan_lightning.modules.encoder import LatentEncoder
+    from gan_lightning.modules.restoration import LatentRestoration
     from gan_lightning.networks.dcgan import Discriminator, Generator
 
 # Public name -> where it lives. Imported on first use, so that `gan-lightning --help` does not wait for torch.
@@ -23,9 +26,13 @@ _HOMES = {
     "Generator": "gan_lightning.networks.dcgan",
     "ImageFolder": "gan_lightning.data.modules",
     "InputError": "gan_lightning.errors",
+    "Inversion": "gan_lightning.inversion",
+    "LatentEncoder": "gan_lightning.modules.encoder",
+    "LatentRestoration": "gan_lightning.modules.restoration",
     "MNIST": "gan_lightning.data.modules",
     "StreamedImages": "gan_lightning.data.modules",
     "SyntheticFaces": "gan_lightning.data.modules",
+    "invert": "gan_lightning.inversion",
     "load_generator": "gan_lightning.checkpoints",
 }
 
@@ -39,8 +46,12 @@ __all__ = [
     "Generator",
     "ImageFolder",
     "InputError",
+    "Inversion",
+    "LatentEncoder",
+    "LatentRestoration",
     "StreamedImages",
     "SyntheticFaces",
+    "invert",
     "load_generator",
 ]
 

@@ -50,8 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gan_lightning.cli import run  # imports torch and lightning
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv
-    except (ValueError, DivergedError) as error:
+    except Exception as error:
         cause = mistake_behind(error)
+        if type(error).__name__ == "MisconfigurationException":  # Lightning's own refusal
+            cause = InputError(" ".join(str(error).split()))
         if cause is None:
             raise
         print(f"gan-lightning: error: {cause}", file=sys.stderr)

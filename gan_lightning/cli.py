@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -15,8 +16,9 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
-from lightning import LightningDataModule, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar as BaseProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -24,6 +26,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from gan_lightning.callbacks.curves import Curves
 from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
@@ -31,10 +34,13 @@ from gan_lightning.checkpoints import load_tensors
 from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile
+from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.dcgan import DCGAN
+from gan_lightning.modules.encoder import LatentEncoder
+from gan_lightning.modules.restoration import LatentRestoration
 
 COMMANDS = tuple(LightningCLI.subcommands())
-MODELS = (DCGAN,)
+MODELS = (DCGAN, LatentEncoder, LatentRestoration)
 DATA = (SyntheticFaces, CelebA, ImageFolder, MNIST, FashionMNIST, StreamedImages)
 RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
 
@@ -96,10 +102,7 @@ class GanCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
-                "model": {"class_path": "gan_lightning.DCGAN"},
-                "data": {"class_path": "gan_lightning.SyntheticFaces"},
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
             }
         )
@@ -109,17 +112,25 @@ class GanCLI(LightningCLI):
     ) -> None:
         """Add what only `predict` has."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        self._subcommand_parsers["predict"].add_argument(
-            "--num_samples", type=int, default=64, help="Number of images to draw."
-        )
+        predict = self._subcommand_parsers["predict"]
+        predict.add_argument("--num_samples", type=int, default=64, help="Number of images to draw, for a DCGAN.")
+        predict.set_defaults({"return_predictions": False})  # they are on disk
 
     def _parse_ckpt_path(self) -> None:
         # Lightning takes the model's hyperparameters from the checkpoint; first see that it is one.
-        path = self.options.get("ckpt_path")
-        if path not in (None, "last", "best", "hpc") and "://" not in str(path):
-            content = load_tensors(path)
-            if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
-                raise InputError(f"{path} is no checkpoint of a training: give one from runs/NAME/checkpoints")
+        options = self.options
+        if options.model is None:
+            raise InputError(
+                "there is no model: add --config configs/quickstart.yaml, or --model DCGAN and --data CelebA"
+            )
+        path = options.get("ckpt_path")
+        if path is not None and "://" not in str(path):
+            if path == "last":
+                if options.name is None and options.trainer.default_root_dir is None:
+                    raise InputError("--ckpt_path last needs the run that it belongs to: add --name NAME")
+                folder = run_folder(options.trainer.default_root_dir, options.name, self.config.subcommand)
+                options.ckpt_path = path = str(folder / "checkpoints" / "last.ckpt")
+            check_checkpoint(path, import_class(options.model.class_path))
         super()._parse_ckpt_path()
 
     @property
@@ -131,32 +142,40 @@ class GanCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Choose the run folder, and what must be known before anything is built."""
         options, command = self.options, self.config.subcommand
-        given = options.clone()
+        given, model_class = options.clone(), import_class(options.model.class_path)
         folder = run_folder(options.trainer.default_root_dir, options.name, command)
         options.trainer.default_root_dir = str(folder)
         if options.checkpoint.dirpath is None:
             options.checkpoint.dirpath = str(folder / "checkpoints")
         if options.checkpoint.monitor is None:
             distance = "val/fid" if options.evaluation.extractor == "inception" else "val/fd_random"
-            monitor = getattr(import_class(options.model.class_path), "monitor", (distance, "min"))
-            options.checkpoint.monitor, options.checkpoint.mode = monitor
+            options.checkpoint.monitor, options.checkpoint.mode = getattr(model_class, "monitor", (distance, "min"))
+        if options.checkpoint.save_top_k not in (0, 1) and options.checkpoint.filename == "best":
+            options.checkpoint.filename = "best-{step}"  # one name for several would be the latest one's
+        check_sizes(options)
+        weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
+        if weights_needed and hasattr(model_class, "sample") and command != "predict":
+            check_inception_weights(inception_weights_path(options.evaluation.inception_weights))
         for logger in loggers_of(options.trainer):
             for argument, value in (("save_dir", str(folder.resolve())), ("name", folder.name)):
-                if logger.init_args.get(argument) in (".", "lightning_logs", None):
+                if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
                     logger.init_args[argument] = value
         first = getattr(rank_zero_only, "rank", 0) == 0
-        file = claim_folder(folder, options.get("ckpt_path")) if first else "config.yaml"
-        self.save_config_kwargs = {"config_filename": file, "given": given}
+        resumed = command == "fit" and folder.resolve() in Path(options.get("ckpt_path") or "/").resolve().parents
+        goes_on = resumed or getattr(model_class, "goes_on_in_its_folder", False)
+        file = claim_folder(folder, goes_on) if first else "config.yaml"
+        self.save_config_kwargs = {"config_filename": file, "given": given, "overwrite": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add to the user's loggers and callbacks those that every run has."""
         options = self.config_init[self.config_init.subcommand].trainer
         given = options.logger if isinstance(options.logger, list) else [options.logger]
         kwargs["logger"] = [MetricsFile(options.default_root_dir), *(x for x in given if isinstance(x, Logger))]
-        always = [Curves(), SampleWriter(), RunSummary()]
-        if options.enable_progress_bar is not False:
-            always.append(ProgressBar())
-        kwargs["callbacks"] = [*(options.callbacks or []), *always]
+        callbacks = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
+        callbacks = [callback for callback in callbacks if callback is not None]
+        if options.enable_progress_bar is not False and not any(isinstance(c, BaseProgressBar) for c in callbacks):
+            callbacks.append(ProgressBar())
+        kwargs["callbacks"] = [*callbacks, LastCheckpoint(), Curves(), SampleWriter(), RunSummary()]
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -165,6 +184,10 @@ class GanCLI(LightningCLI):
         loader = {"fit": "train", "validate": "val"}.get(command, command)
         if is_overridden(f"{loader}_dataloader", self.model):
             self.datamodule = None
+        elif self.datamodule is None:
+            raise InputError(
+                "there are no data: add --config configs/quickstart.yaml, or --data CelebA --data.root PATH"
+            )
         if command == "predict":
             self.model.num_samples = self.options.num_samples
 
@@ -192,25 +215,55 @@ def loggers_of(trainer: Namespace) -> list[Namespace]:
     return [logger for logger in given if isinstance(logger, Namespace) and "init_args" in logger]
 
 
+def check_checkpoint(path: str, model_class: type[LightningModule]) -> None:
+    """See that a file is a checkpoint of this class of model.
+
+    Raises:
+        InputError: It is not.
+    """
+    content = load_tensors(path)
+    whole = isinstance(content, dict) and {"state_dict", "hyper_parameters"} <= content.keys()
+    known = set(inspect.signature(model_class).parameters) | {"_instantiator", "_class_path"}
+    if not whole or not content["hyper_parameters"].keys() <= known:
+        raise InputError(f"{path} is no checkpoint of {model_class.__name__}: give one from runs/NAME/checkpoints")
+
+
+def check_sizes(options: Namespace) -> None:
+    """See that model and data agree on images, where both say, before any image is read.
+
+    Raises:
+        InputError: They do not.
+    """
+    if options.data is None:
+        return
+    for name in ("channels", "image_size"):
+        ours, theirs = (part.get(f"init_args.{name}") for part in (options.model, options.data))
+        if ours is not None and theirs is not None and ours != theirs:
+            raise InputError(f"the data's {name} is {theirs}, the model's {ours}: set data.{name} or model.{name}")
+
+
 def run_folder(root: str | None, name: str | None, command: str) -> Path:
     """Give the folder of a run: `root` itself if the user set it, else runs/NAME, on every rank the same."""
     if root is not None and name is None:
         return Path(root)
     if name is None:
-        job = os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID")
-        stamp = job or datetime.now().strftime("%Y%m%d-%H%M%S")
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            raise InputError("under torchrun, each process would find a name of its own: add --name NAME")
+        stamp = os.environ.get("SLURM_JOB_ID") or datetime.now().strftime("%Y%m%d-%H%M%S")
         name = os.environ.setdefault(RUN_NAME_VARIABLE, f"{command}-{stamp}")
     return Path(root or "runs") / name
 
 
-def claim_folder(folder: Path, ckpt_path: str | None) -> str:
+def claim_folder(folder: Path, goes_on: bool) -> str:
     """Make the run folder, and give the name under which to write the configuration.
+
+    Args:
+        folder: The run folder.
+        goes_on: Whether the command may go on with the run that the folder holds.
 
     Raises:
         InputError: It cannot be written to, or holds a run that this one does not resume.
     """
-    if ckpt_path == "last" and not (folder / "checkpoints").is_dir() and RUN_NAME_VARIABLE in os.environ:
-        raise InputError("--ckpt_path last needs the run that it belongs to: add --name NAME")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".write-probe"
@@ -218,9 +271,9 @@ def claim_folder(folder: Path, ckpt_path: str | None) -> str:
         probe.unlink()
     except OSError as error:
         raise InputError(f"the run folder {folder} cannot be written to ({error.strerror}): choose --name") from error
-    if not (folder / "config.yaml").exists():
+    if not any((folder / used).exists() for used in ("metrics.csv", "summary.json", "checkpoints", "records")):
         return "config.yaml"
-    if ckpt_path is None:
+    if not goes_on and not any(folder.glob("hpc_ckpt_*.ckpt")):  # those are of a job that Slurm requeued
         raise InputError(f"{folder} holds a run already: choose another --name, or go on with it by --ckpt_path last")
     return f"config-{datetime.now().strftime('%Y%m%d-%H%M%S')}.yaml"
 
@@ -250,7 +303,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
     quieten()
     cli = GanCLI(
         LightningModule,
-        LightningDataModule,
         args=None if arguments is None else list(arguments),
         save_config_callback=RunConfig,
         trainer_defaults={"num_sanity_val_steps": 0},

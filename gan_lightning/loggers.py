@@ -6,6 +6,7 @@ import csv
 import os
 from argparse import Namespace
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,9 @@ class MetricsFile(Logger):
     def _widen(self, new: list[str]) -> None:
         rows = self._rows()
         self._columns += new
+        self._write(rows)
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
         beside = self.path.with_name(f".{self.path.name}.part")
         with beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
@@ -82,6 +86,21 @@ class MetricsFile(Logger):
             return []
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
+
+    def rewind(self, step: int) -> None:
+        """Take out the rows after a step, from which a run goes on; the file as it was is kept beside.
+
+        Args:
+            step: G iterations done.
+        """
+        rows = self._rows()
+        kept = [row for row in rows if int(row["step"]) <= step]
+        if len(kept) < len(rows):
+            aside = next(
+                p for n in count(1) if not (p := self.path.with_name(f"metrics-before-resume-{n}.csv")).exists()
+            )
+            self.path.rename(aside)
+            self._write(kept)
 
     def history(self) -> dict[str, list[tuple[int, float]]]:
         """Read the file back: for each name its steps and values, in the order they were logged."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -88,6 +89,46 @@ def test_the_best_checkpoint_is_the_one_with_the_least_distance(finished):
     best_step = min(points, key=lambda point: point[1])[0]
     assert torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == best_step
     assert torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_the_last_checkpoint_is_of_the_last_step_however_bad(faces_root):
+    """The distance has its best early here, and the last step lies after the last validation."""
+    options = ["--trainer.max_steps", "7", "--model.lr_g", "0.5", "--model.ema_decay", "0"]
+    assert fit(faces_root, "--data.count", FACES, *options) == 0
+    run = Path("runs/run")
+    points = MetricsFile(run).history()["val/fd_random"]
+    assert [step for step, _ in points] == [0, 2, 4, 6, 7]
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 7
+    best = torch.load(run / "checkpoints/best.ckpt", weights_only=True)["global_step"]
+    assert best == min(points[1:-1], key=lambda point: point[1])[0]
+    assert best < 6, "the distance must get worse for this test to mean anything"
+    assert Path("runs/run/samples/step-0000007.png").is_file()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_keeps_its_steps(faces_root, sent):
+    arguments = ["fit", "--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root, "--name", "run"]
+    arguments += ["--data.count", FACES, "--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gan_lightning", *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(CONFIGS.parent)},
+    )
+    metrics, until = MetricsFile("runs/run"), time.monotonic() + 120
+    while not metrics.history().get("train/loss_g") and time.monotonic() < until:
+        time.sleep(0.2)
+    process.send_signal(sent)
+    process.wait(60)
+    step = torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert abs(step - metrics.history()["train/loss_g"][-1][0]) <= 1
+
+
+def test_a_resumed_run_takes_its_own_learning_rate(faces_root):
+    assert fit(faces_root, "--data.count", FACES) == 0
+    more = ["--trainer.max_steps", "6", "--ckpt_path", "last", "--model.lr_g", "0.005"]
+    assert fit(faces_root, "--data.count", FACES, *more) == 0
+    state = torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)
+    config = yaml.safe_load(next(Path("runs/run").glob("config-*.yaml")).read_text())["model"]["init_args"]
+    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == config["lr_g"]
 
 
 def test_the_saved_configuration_is_complete(finished):
@@ -193,13 +234,73 @@ def read_wandb_records(path):
     return records
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+TRAINING = [path for path in sorted(CONFIGS.glob("*.yaml")) if path.stem != "encoder"]
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_every_shipped_configuration_runs(path, faces_root, tmp_path):
     root = faces_root / "celeba" / "img_align_celeba" if "folder" in path.stem else faces_root
     count = ["--data.count", FACES] if path.stem == "quickstart" else []
     split = ["--data.split_fractions", "[0.6,0.2,0.2]"] if "folder" in path.stem else []
     assert fit(root, *count, *split, config=path.name) == 0
     assert (tmp_path / "runs/run/checkpoints/best.ckpt").is_file()
+
+
+def test_the_encoders_configuration_runs_and_its_guess_starts_a_restoration(finished, faces_root):
+    generator = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt"]
+    small = ["--model.batch_size", "4", "--model.batches_per_epoch", "2", "--model.base_channels", "4"]
+    small += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
+    assert command("fit", "--config", CONFIGS / "encoder.yaml", *generator, *small, "--name", "encoder") == 0
+    assert MetricsFile("runs/encoder").history()["val/latent_mse"]
+    encoder = ["--model.encoder_ckpt", "runs/encoder/checkpoints/best.ckpt"]
+    assert restore(finished, faces_root, "deblur", *encoder) == 0
+
+
+def restore(finished, faces_root, name, *more, run="restored"):
+    """Restore two faces by a shipped configuration, in a few steps."""
+    arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--data.root", faces_root]
+    arguments += ["--data.count", FACES, "--data.image_size", "16", "--data.eval_batch_size", "2"]
+    arguments += ["--model.num_steps", "3", "--model.refine_steps", "3", "--trainer.limit_test_batches", "1"]
+    arguments += ["--trainer.accelerator", "cpu"]
+    if name == "inpaint":
+        arguments += ["--model.degradation.init_args.image_size", "16", "--model.degradation.init_args.hole_size", "4"]
+    return command("test", "--config", CONFIGS / "restore" / f"{name}.yaml", *arguments, "--name", run, *more)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "restore").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_restoration_runs_and_goes_on_in_its_folder(path, finished, faces_root):
+    assert restore(finished, faces_root, path.stem) == 0
+    run = Path("runs/restored")
+    for folder in ("target", "degraded", "restored", "panel"):
+        assert len(list((run / folder).glob("*.png"))) == 2
+    assert {"test/psnr", "test/ssim", "test/l1", "test/mse"} <= json.loads((run / "summary.json").read_text())[
+        "metrics"
+    ].keys()
+    written = {path: path.stat().st_mtime_ns for path in (run / "restored").glob("*.png")}
+    assert restore(finished, faces_root, path.stem) == 0
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_predict_restores_a_folder_of_photographs(finished, tmp_path):
+    for index in range(3):
+        color = (40 * index, 90, 200)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / f"own-{index}.png")
+    arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--trainer.accelerator", "cpu"]
+    arguments += [
+        "--model.num_steps",
+        "3",
+        "--model.refine_steps",
+        "3",
+        "--data",
+        "ImageFolder",
+        "--data.root",
+        "photos",
+    ]
+    assert command("predict", "--config", CONFIGS / "restore" / "deblur.yaml", *arguments, "--name", "own") == 0
+    assert sorted(path.stem for path in Path("runs/own/restored").iterdir()) == [
+        f"00000{index}-own-{index}" for index in range(3)
+    ]
 
 
 # -- configuration, as Lightning's documentation says ----------------------------------------------------------------
@@ -221,7 +322,22 @@ def test_later_configurations_and_arguments_win(capsys, tmp_path):
 
 def test_environment_sets_options(capsys, monkeypatch):
     monkeypatch.setenv("PL_FIT__TRAINER__MAX_STEPS", "17")
-    assert printed_config(capsys)["trainer"]["max_steps"] == 17
+    assert printed_config(capsys, "--model", "DCGAN")["trainer"]["max_steps"] == 17
+
+
+@pytest.mark.parametrize("name", ["ImageFolder", "MNIST", "CelebA", "StreamedImages"])
+def test_data_modules_keep_their_own_defaults(capsys, name):
+    import inspect
+
+    import gan_lightning
+
+    config = printed_config(capsys, "--model", "DCGAN", "--data", name, "--data.root", "x")["data"]["init_args"]
+    for cls in getattr(gan_lightning, name).__mro__:
+        for parameter in inspect.signature(cls.__init__).parameters.values() if "__init__" in vars(cls) else ():
+            if parameter.name in config and parameter.default is not parameter.empty:
+                value = config.pop(parameter.name)
+                assert (tuple(value) if isinstance(value, list) else value) == parameter.default, parameter
+    assert config == {"root": "x"}
 
 
 def test_short_names_and_flat_options_as_sweeps_give_them(capsys):
@@ -278,7 +394,7 @@ def refusal(capsys, status):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.image_size", "48"], "image_size 48 is not supported"),
+        (["--model.image_size", "48", "--data.image_size", "48"], "image_size 48 is not supported"),
         (["--data.image_size", "32"], "image_size is 32, the model's 16"),
         (["--data.channels", "1"], "channels is 1, the model's 3"),
         (["--data.batch_size", "500"], "500"),
@@ -287,6 +403,9 @@ def refusal(capsys, status):
         (["--model.objective", "hinge", "--model.label_smoothing", "0.1"], "label_smoothing needs"),
         (["--ckpt_path", "absent.ckpt"], "absent.ckpt is not there"),
         (["--ckpt_path", "last", "--name", "null"], "add --name NAME"),
+        (["--ckpt_path", "last", "--name", "never"], "runs/never/checkpoints/last.ckpt is not there"),
+        (["--trainer.precision", "bf16-true"], "precision bf16-true is not supported"),
+        (["--trainer.gradient_clip_val", "1"], "gradient"),
     ],
 )
 def test_settings_are_refused_before_the_first_step(faces_root, capsys, options, message):
@@ -305,6 +424,25 @@ def test_a_used_run_folder_is_refused_and_kept(finished, faces_root, capsys, mon
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     assert "holds a run already" in refusal(capsys, fit(faces_root, "--data.count", FACES))
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+def test_other_commands_and_other_runs_keep_out_of_a_used_folder(finished, faces_root, capsys, monkeypatch):
+    monkeypatch.chdir(finished.parent.parent)
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    checkpoint = finished / "checkpoints" / "last.ckpt"
+    small = [*SMALL, "--data.count", FACES, "--data.root", faces_root, "--name", "run"]
+    measured = command("validate", "--config", CONFIGS / "quickstart.yaml", *small, "--ckpt_path", checkpoint)
+    assert "holds a run already" in refusal(capsys, measured)
+    elsewhere = Path("elsewhere.ckpt")
+    elsewhere.write_bytes(checkpoint.read_bytes())
+    assert "holds a run already" in refusal(capsys, fit(faces_root, "--data.count", FACES, "--ckpt_path", elsewhere))
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+def test_validate_refuses_data_of_another_size(finished, faces_root, capsys):
+    arguments = ["validate", "--config", CONFIGS / "quickstart.yaml", "--data.root", faces_root, "--data.count", FACES]
+    status = command(*arguments, "--ckpt_path", finished / "checkpoints" / "best.ckpt")
+    assert "image_size is 64, the model's 16" in refusal(capsys, status)
 
 
 def test_a_run_folder_that_cannot_be_written_is_refused(faces_root, capsys):
@@ -326,7 +464,7 @@ def test_a_diverged_run_stops_with_one_line(faces_root, capsys):
 
 
 def test_an_unknown_option_is_refused_by_name(capsys):
-    assert command("fit", "--model.learning_rate", "1") == 2
+    assert command("fit", "--model", "DCGAN", "--model.learning_rate", "1") == 2
     assert "learning_rate" in capsys.readouterr().err
 
 

@@ -85,6 +85,7 @@ class GenerationMetrics(Callback):
         self.inception_weights, self.download = inception_weights, download
         self._evaluator: GenerationEvaluator | None = None  # the callback's, not the module's: in no checkpoint
         self._protocol: dict[str, Settings] = {}
+        self._measured_at = -1
 
     @property
     def protocol(self) -> dict[str, Settings]:
@@ -97,7 +98,7 @@ class GenerationMetrics(Callback):
         Raises:
             InputError: Too few images in the split, no Inception weights, or no data module.
         """
-        self._evaluator = None
+        self._evaluator, self._measured_at = None, -1
         draws = hasattr(pl_module, "sample")  # else there is nothing to compare
         if not draws or stage == "predict" or (stage == "fit" and trainer.limit_val_batches == 0):
             return
@@ -122,9 +123,17 @@ class GenerationMetrics(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the untrained networks, whose value the later ones are compared with."""
-        if trainer.global_step == 0 and self._evaluator is not None:
+        if trainer.global_step == 0:
+            self._measure_outside_validation(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure what came after the last validation: the last value of a run is that of its end."""
+        self._measure_outside_validation(trainer, pl_module)
+
+    def _measure_outside_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._evaluator is not None and trainer.global_step != self._measured_at:
             values = self._measure(trainer, pl_module, "val")
-            # `pl_module.log` is not allowed in this hook.
+            # `pl_module.log` is not allowed in these hooks.
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
             _send_to_loggers(trainer, values)
 
@@ -151,6 +160,7 @@ class GenerationMetrics(Callback):
     def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, float]:
         """Measure on all ranks together; the values by the names they are logged under."""
         assert self._evaluator is not None
+        self._measured_at = trainer.global_step
         started, source, split = time.monotonic(), _source(trainer), self._split(stage)
         names = {metric: f"{stage}/{name}" for metric, name in _LOGGED_AS[self.extractor].items()}
         measured = self._evaluator.measure(cast(Sampler, pl_module.sample), source, split, pl_module.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from gan_lightning.images import make_grid, write_png
 
 RECORDS = "records"
 SETTINGS = "settings.json"
+SECONDS_BETWEEN = 0.5  # two views of the progress: in a log file each is a line
 
 
 class RestorationWriter(Callback):
@@ -260,6 +262,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 class RestorationProgress(Callback):
     """Shows the step of the inversion and its mean loss on the trainer's progress bar."""
 
+    def __init__(self) -> None:
+        self._shown_at = 0.0
+
     def on_restoration_step(
         self,
         trainer: Trainer,
@@ -272,6 +277,7 @@ class RestorationProgress(Callback):
     ) -> None:
         """Show a step; the arguments are those of `RestorationWriter.on_restoration_step`."""
         bar = trainer.progress_bar_callback
-        if isinstance(bar, TQDMProgressBar):
+        if isinstance(bar, TQDMProgressBar) and time.monotonic() > self._shown_at + SECONDS_BETWEEN:
+            self._shown_at = time.monotonic()
             shown = bar.predict_progress_bar if trainer.predicting else bar.test_progress_bar
             shown.set_postfix_str(f"{len(names)} images, {stage} step {step}, loss {float(losses.mean()):.2e}")

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
+from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 
 
@@ -22,13 +22,18 @@ class SampleGrid(Callback):
         Args:
             num_images: Images in the grid.
             seed: Seed of their latents.
+
+        Raises:
+            InputError: No images.
         """
+        if num_images < 1:
+            raise InputError(f"sample_grid.num_images must be at least 1, not {num_images}")
         self.num_images = num_images
         self.seed = seed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """See whether the module draws samples at all."""
-        self._active = hasattr(pl_module, "sample")
+        self._active, self._drawn_at = hasattr(pl_module, "sample"), -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the untrained generator."""
@@ -40,8 +45,14 @@ class SampleGrid(Callback):
         if not trainer.sanity_checking and self._active:
             self._draw(trainer, pl_module)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the generator as the run leaves it, unless the last validation has done so."""
+        if self._active and trainer.global_step != self._drawn_at:
+            self._draw(trainer, pl_module)
+
     @rank_zero_only
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._drawn_at = trainer.global_step
         rng = torch.Generator().manual_seed(self.seed)
         grid = make_grid(pl_module.sample(self.num_images, rng))  # type: ignore[operator]
         path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:07d}.png"
@@ -60,11 +71,13 @@ class SampleWriter(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Tensor,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Write a batch: `outputs` (B,C,H,W) in [-1, 1], `batch` their numbers (B,)."""
+        if not hasattr(pl_module, "sample"):  # what it predicts are no samples
+            return
         for number, image in zip(batch.tolist(), outputs, strict=True):
             write_png(Path(trainer.default_root_dir) / "samples" / f"{number:06d}.png", image)

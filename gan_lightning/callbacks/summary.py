@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
 from gan_lightning.loggers import MetricsFile
 
@@ -31,6 +30,7 @@ class RunSummary(Callback):
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._images_seen = 0
+        self._g_steps = 0  # of the checkpoint, where nothing is trained
         self._seconds_before = 0.0  # of the runs that this one resumes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -38,18 +38,27 @@ class RunSummary(Callback):
         self._started = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count images."""
-        self._images_seen += len(batch["image"]) * trainer.world_size
+        """Count images; a module that makes its own says how many they are by `batch_size`."""
+        count = len(batch["image"]) if isinstance(batch, dict) else int(getattr(pl_module, "batch_size", 0))
+        self._images_seen += count * trainer.world_size
+        self._g_steps = trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
         """Images and seconds up to now, for a run that resumes this one."""
-        return {"images_seen": self._images_seen, "seconds": self._seconds()}
+        return {"images_seen": self._images_seen, "seconds": self._seconds(), "g_steps": self._g_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self._images_seen, self._seconds_before = state_dict["images_seen"], state_dict["seconds"]
+        self._g_steps = state_dict["g_steps"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take back the rows of steps that a resumed run takes again."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile) and trainer.is_global_zero:
+                logger.rewind(trainer.global_step)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
@@ -66,11 +75,14 @@ class RunSummary(Callback):
     @rank_zero_only
     def _write(self, trainer: Trainer) -> None:
         history = next((log.history() for log in trainer.loggers if isinstance(log, MetricsFile)), {})
-        protocols = [getattr(callback, "protocol", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        path = Path(trainer.default_root_dir) / "summary.json"
+        before = json.loads(path.read_text())["protocol"] if path.is_file() else {}
+        protocols = [before] + [getattr(callback, "protocol", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
         summary = {
             "metrics": {name: summarize(name, points) for name, points in history.items()},
             "protocol": {key: value for protocol in protocols if protocol for key, value in protocol.items()},
-            "g_steps": trainer.global_step,
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "g_steps": self._g_steps,
             "images_seen": self._images_seen,
             "seconds": round(self._seconds(), 1),
             "peak_memory_bytes": peak_memory(),
@@ -79,7 +91,7 @@ class RunSummary(Callback):
             "versions": versions(),
             "hardware": hardware(),
         }
-        write_json(Path(trainer.default_root_dir) / "summary.json", summary)
+        write_json(path, summary)
 
 
 def summarize(name: str, points: Sequence[tuple[int, float]]) -> dict[str, float]:
@@ -131,5 +143,14 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(content, indent=2) + "\n")
+    beside.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
     beside.replace(path)
+
+
+def without_nan(content: Any) -> Any:
+    """Put null for numbers that are not finite, which JSON has no words for."""
+    if isinstance(content, dict):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -209,6 +209,8 @@ class ImageDataModule(L.LightningDataModule):
             batch: As `PackedDataset` or `ResidentDataset` gives it.
             dataloader_idx: Not used.
         """
+        if "flip" not in batch:  # photographs as they are
+            return batch
         if "position" in batch:
             if self._resident is None:
                 raise InputError("The images are not on the device: call setup('fit') first.")
@@ -245,8 +247,8 @@ class ImageDataModule(L.LightningDataModule):
             flip_probability=0.5 if training and self.flip else 0.0,
         )
         if training and self.trainer is not None:
-            loop = self.trainer.fit_loop
-            batches.resume(loop.epoch_progress.current.processed, loop.epoch_loop.batch_progress.current.ready)
+            batches_done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            batches.resume(self.trainer.current_epoch, batches_done)
         return DataLoader(
             ResidentDataset(dataset) if training and self.resident else dataset,
             batch_size=None,

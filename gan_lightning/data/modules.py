@@ -20,6 +20,7 @@ from gan_lightning.data.celeba import read_celeba
 from gan_lightning.data.files import SPLITS, ImageFiles
 from gan_lightning.data.folder import read_folder
 from gan_lightning.data.mnist import PADDED_SIZE, MnistKind, read_mnist
+from gan_lightning.data.photos import photo_loader
 from gan_lightning.errors import InputError
 
 
@@ -151,6 +152,27 @@ class ImageFolder(ImageDataModule):
     def read_files(self) -> ImageFiles:
         """List the images below the root."""
         return read_folder(self.root, self.split_fractions, self.split_seed)
+
+    def prepare_data(self) -> None:
+        """Pack the images; for `predict` they are read as they are."""
+        if self.trainer is None or self.trainer.state.fn != "predict":
+            super().prepare_data()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the packed images; for `predict` they are read as they are."""
+        if stage != "predict":
+            super().setup(stage)
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Tensor | list[str]]]:
+        """All images as they are, in the format that the model takes.
+
+        Raises:
+            InputError: The model takes no photographs, or the folder has none that it can take.
+        """
+        wanted = getattr(self.trainer.lightning_module if self.trainer else None, "photo_format", None)
+        if wanted is None:
+            raise InputError("predict on a folder of photographs needs a model that restores them: LatentRestoration")
+        return photo_loader(self.root, wanted, self.eval_batch_size, self.num_workers)
 
 
 class MNIST(ImageDataModule):

@@ -37,6 +37,7 @@ CHUNK = 64  # images decoded in one go: enough to hide the cost of a hand-over, 
 
 # Threads, for Pillow decodes and resizes without the interpreter lock. Processes would gain on many cores with small
 # images alone, and would run a script that lacks `if __name__ == "__main__":` again in each of them.
+OF_THE_IMAGE = (None, errno.ENOENT, errno.EISDIR, errno.EACCES, errno.ELOOP)  # no wrong of the machine's
 MAX_THREADS = 16  # beyond, they wait for the lock
 
 
@@ -213,7 +214,7 @@ def _decode_chunk(files: ImageFiles, framing: Framing, start: int) -> tuple[NDAr
         except Exception as error:
             # A wrong byte is the image's fault. What carries an errno is the machine's (no permission, a file system
             # that is gone for a moment), and must not be written down as the image's; but for a file that is not there.
-            if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            if isinstance(error, OSError) and error.errno not in OF_THE_IMAGE:
                 raise
             unreadable.append(Skipped(start + offset, name, _reason(error)))
     return pixels, unreadable

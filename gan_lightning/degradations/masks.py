@@ -34,7 +34,9 @@ class Mask(Degradation):
             raise InputError(f"a mask of shape {tuple(mask.shape)} is not supported: give (H,W) or (B,1,H,W)")
         known = (mask if mask.dtype == torch.bool else mask >= 0.5).reshape(-1, 1, *mask.shape[-2:])
         if not known.flatten(1).any(1).all():
-            raise InputError("the mask leaves no pixel known: mark known pixels with 1 (white), missing ones with 0 (black)")
+            raise InputError(
+                "the mask leaves no pixel known: mark known pixels with 1 (white), missing ones with 0 (black)"
+            )
         self.register_buffer("mask", known.to(torch.float32), persistent=False)
         self.mask: Tensor
 
@@ -50,7 +52,8 @@ class Mask(Degradation):
 
     def adjoint(self, values: Tensor) -> Tensor:
         """Keep the known pixels: a mask is its own adjoint."""
-        return self(values)
+        masked: Tensor = self(values)
+        return masked
 
     def select(self, rows: Tensor) -> Degradation:
         """Return the masks of some images of the batch."""
@@ -153,7 +156,9 @@ def read_masks(folder: str | os.PathLike[str], names: Sequence[str], image_size:
     files = {path.stem: path for path in sorted(Path(folder).glob("*")) if path.is_file()}
     stems = [Path(name).stem for name in names]
     if missing := [name for name, stem in zip(names, stems, strict=True) if stem not in files]:
-        raise InputError(f"{folder} has no mask for {missing[0]} (missing: {len(missing)}): name masks like their images")
+        raise InputError(
+            f"{folder} has no mask for {missing[0]} (missing: {len(missing)}): name masks like their images"
+        )
     return Mask(torch.stack([_read_mask(files[stem], image_size)[None] for stem in stems]))
 
 
@@ -166,6 +171,7 @@ def _read_mask(path: Path, image_size: int) -> Tensor:
         raise InputError(f"mask {path} cannot be read as an image: check the path and the file") from error
     if picture.size != (image_size, image_size):
         raise InputError(
-            f"mask {path} is {picture.width}x{picture.height} pixels: give one of {image_size}x{image_size}, the images' size"
+            f"mask {path} is {picture.width}x{picture.height} pixels: "
+            f"give one of {image_size}x{image_size}, the images' size"
         )
     return torch.from_numpy(np.array(picture) > 127)

@@ -125,7 +125,9 @@ class Downsample(Separable):
     def matrix(self, size: int, like: Tensor) -> Tensor:
         """Make the matrix from the method's answer to unit impulses."""
         if size % self.factor:
-            raise InputError(f"factor {self.factor} does not divide the image's side of {size} pixels: choose one that does")
+            raise InputError(
+                f"factor {self.factor} does not divide the image's side of {size} pixels: choose one that does"
+            )
         impulses = torch.eye(size, device=like.device, dtype=like.dtype)[None, None]
         shape = (size // self.factor, size)
         if self.method == "area":

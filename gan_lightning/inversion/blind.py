@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -65,11 +66,12 @@ def estimate_blur(
     Raises:
         InputError: Sigmas that are not positive and rising, or images that the generator cannot make.
     """
-    if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in zip(sigmas, sigmas[1:], strict=False)):
+    if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in pairwise(sigmas)):
         raise InputError(f"sigmas are {list(sigmas)}: give two or more, above 0 and rising")
-    with torch.inference_mode(False), torch.enable_grad():
+    device = next(generator.parameters()).device
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         decoder = Decoder(generator)
-        observed = observed.detach().to(next(decoder.parameters()).device, torch.float32, copy=True)
+        observed = observed.detach().to(device, torch.float32, copy=True)
         check_observed(decoder, nn.Identity(), observed, observed)
         curve, latents = _residual_curve(decoder, observed, list(sigmas), latent_weight)
         lowest = curve.argmin(0)

@@ -38,7 +38,8 @@ def check_observed(decoder: Decoder, degradation: Callable[[Tensor], Tensor], ob
         )
     sizes = ["x".join(map(str, shape[2:])) for shape in (observed.shape, expected)]
     raise InputError(
-        f"observed images are of {sizes[0]} pixels, but the degraded generator's of {sizes[1]}: crop and resize them first"
+        f"observed images are of {sizes[0]} pixels, but the degraded generator's of {sizes[1]}: "
+        "crop and resize them first"
     )
 
 

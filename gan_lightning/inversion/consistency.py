@@ -39,9 +39,7 @@ def agree_with_observed(
     """
     ratio = (noise_level.clamp(min=EIGHT_BITS) / MODEL_ERROR).square()[:, None, None, None]
     residual = degradation.adjoint(observed - degradation(image))
-    correction = _conjugate_gradients(
-        lambda x: degradation.adjoint(degradation(x)) + ratio * x, residual, iterations
-    )
+    correction = _conjugate_gradients(lambda x: degradation.adjoint(degradation(x)) + ratio * x, residual, iterations)
     return (image + correction).clamp(-1, 1)
 
 

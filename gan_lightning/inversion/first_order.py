@@ -11,7 +11,7 @@ from torch import Tensor
 from gan_lightning.inversion.problem import Problem, Solution, Stopping, Tracker
 
 ADAM_BETAS = (0.9, 0.99)  # a shorter memory than usual: a few hundred steps are all there are
-LBFGS_MEMORY = 10
+LBFGS_MEMORY = 20  # vectors are cheap beside a pass through the generator
 LBFGS_WINDOW = 10
 LINE_SEARCH = 12  # halvings at most
 ARMIJO = 1e-4
@@ -90,7 +90,8 @@ class _Point:
 def _two_loops(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Multiply gradients (B,D) by the inverse Hessians that the last moves tell of; first, by a step of length one."""
     if not pairs:
-        return gradient / gradient.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        first: Tensor = gradient / gradient.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        return first
     result, shares = gradient, []
     curvatures = [(moves * changes).sum(1, keepdim=True) for moves, changes in pairs]
     # A pair of no positive curvature would turn the direction uphill: it counts for nothing.
@@ -113,7 +114,10 @@ def _line_search(problem: Problem, here: _Point, direction: Tensor) -> tuple[_Po
     The first trial nearly always holds, so each is made with its gradient.
     """
     slope = (here.gradient * direction).sum(1)
-    there, waiting = here.select(torch.ones_like(slope, dtype=torch.bool)), torch.arange(len(slope), device=slope.device)
+    there, waiting = (
+        here.select(torch.ones_like(slope, dtype=torch.bool)),
+        torch.arange(len(slope), device=slope.device),
+    )
     for halvings in range(LINE_SEARCH):
         length = 0.5**halvings
         candidate = here.variables[waiting] + length * direction[waiting]

@@ -54,8 +54,6 @@ class Inversion:
     num_steps: Tensor
 
 
-@torch.autocast("cpu", enabled=False)
-@torch.autocast("cuda", enabled=False)
 def invert(
     generator: nn.Module,
     degradation: Callable[[Tensor], Tensor],
@@ -86,8 +84,8 @@ def invert(
         degradation: A: a gan_lightning.degradations module, or any differentiable function on (B,C,H,W) that treats
             images alike and apart.
         observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range that A makes of [-1, 1].
-        solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for l1, which has kinks, else
-            L-BFGS, which a CPU found the fastest of the three for every loss.
+        solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for l1, which has kinks,
+            else L-BFGS, in measurements on a CPU the fastest of the three.
         num_steps: Steps at most; 12 Jacobians, 300 steps of Adam or 100 of L-BFGS unless given.
         loss: "mse", "l1", "huber", "perceptual" (needs the discriminator) or "lpips" (downloads weights).
         discriminator: For the perceptual loss.
@@ -114,9 +112,10 @@ def invert(
         InputError: Something that does not fit together: a shape, a channel, a choice, a pixel that is not finite.
     """
     # Under Lightning's inference mode no gradient could be had, and tensors made in it stay so: hence the copy.
-    with torch.inference_mode(False), torch.enable_grad():
+    device = next(generator.parameters()).device
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         decoder = Decoder(generator)
-        observed = observed.detach().to(next(decoder.parameters()).device, torch.float32, copy=True)
+        observed = observed.detach().to(device, torch.float32, copy=True)
         names = list(range(len(observed)) if indices is None else indices)
         chosen = _choose_solver(solver, loss)
         check_choice("refine", refine, ("features", "weights", "none"))
@@ -239,9 +238,8 @@ def _refine(
     if refine == "weights":
         return _continued(result, *refine_weights(problem, decoder, result.latent, stopping))
     noise = result.noise_level
-    weights = feature_penalty(noise) if weight is None else torch.full_like(noise, weight)
-    if weight is None and isinstance(degradation, Identity):
-        weights = weights * (noise > 0)  # plain inversion is to come as near as it can
+    lossy = not isinstance(degradation, Identity)
+    weights = feature_penalty(noise, lossy) if weight is None else torch.full_like(noise, weight)
     return _continued(result, *refine_features(problem, decoder, result.latent, weights, stopping))
 
 

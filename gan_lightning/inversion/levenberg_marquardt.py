@@ -50,7 +50,7 @@ def normal_equations(problem: Problem, variables: Tensor) -> tuple[Tensor, Tenso
     """Return the Gauss-Newton matrix (B,D,D) and half the gradient (B,D) of the objective."""
     parts = [
         _normal_equations(problem.select(rows), variables[rows])
-        for rows in torch.arange(len(variables), device=variables.device).split(JACOBIAN_IMAGES)
+        for rows in torch.split(torch.arange(len(variables), device=variables.device), JACOBIAN_IMAGES)
     ]
     return torch.cat([normal for normal, _ in parts]), torch.cat([gradient for _, gradient in parts])
 

@@ -45,7 +45,7 @@ def starting_latents(
         raise InputError(f"start {start!r} is not known: choose mean, random or best_of_k, or give latents")
     elif start == "best_of_k":
         return best_of_candidates(problem, latent_dim, seed, attempt)
-    if attempt or isinstance(start, str) and start == "random":
+    if attempt or (isinstance(start, str) and start == "random"):
         draws = [torch.randn(latent_dim, generator=image_rng(seed, i, f"start {attempt}")) for i in indices]
         return torch.stack(draws).to(observed)
     return start.to(observed) if isinstance(start, Tensor) else observed.new_zeros(len(observed), latent_dim)
@@ -55,13 +55,13 @@ def starting_latents(
 def best_of_candidates(problem: Problem, latent_dim: int, seed: int, attempt: int) -> Tensor:
     """Return (B, latent_dim): for each image the best of 256 draws, which are rendered once for all images."""
     draws = torch.randn(CANDIDATES, latent_dim, generator=image_rng(seed, attempt, "candidates")).to(problem.observed)
-    rendered = torch.cat([problem.render(chunk) for chunk in draws.split(CHUNK)])
+    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(draws, CHUNK)])
     chosen = []
-    for row in torch.arange(len(problem.observed), device=draws.device).split(1):
+    for row in torch.split(torch.arange(len(problem.observed), device=draws.device), 1):
         one = problem.select(row)
         losses = [
             one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
-            for chunk in rendered.split(CHUNK)
+            for chunk in torch.split(rendered, CHUNK)
         ]
         chosen.append(torch.cat(losses).argmin())
     return draws[torch.stack(chosen)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -111,7 +111,7 @@ def enlarge(images: Tensor, target_shape: torch.Size) -> Tensor:
     return images.expand(-1, target_shape[1], -1, -1)
 
 
-def summarize(rows: list[Mapping[str, float]]) -> dict[str, float]:
+def summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Give the mean, the median and the worst of each figure over images; of degraded images the mean alone.
 
     Args:

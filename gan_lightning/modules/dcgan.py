@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from gan_lightning.errors import InputError
+from gan_lightning.errors import DivergedError, InputError
 from gan_lightning.modules.records import (
     FiniteWatch,
     average_buffers_over_ranks,
@@ -119,6 +120,8 @@ class DCGAN(LightningModule):
         for name, value in (("lr_g", self.lr_g), ("lr_d", self.lr_d), *vars(self.penalties).items()):
             if value < 0:
                 raise InputError(f"{name} must not be negative, but is {value}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas must lie in [0, 1), not {list(self.betas)}")
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise InputError(f"gradient_clip must be positive, or null for no clipping, not {self.gradient_clip}")
 
@@ -133,6 +136,20 @@ class DCGAN(LightningModule):
         self.generator_ema.eval()
         return self
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Take weights.
+
+        Raises:
+            InputError: They are of other networks.
+        """
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        except RuntimeError as error:
+            raise InputError(
+                "the checkpoint's networks are not those of the configuration: "
+                "leave model.image_size, channels, latent_dim, base_channels and the normalizations as they were"
+            ) from error
+
     @torch.no_grad()
     def sample(self, count: int, rng: torch.Generator | None = None) -> Tensor:
         """Draw images from the averaged generator.
@@ -143,18 +160,35 @@ class DCGAN(LightningModule):
 
         Returns:
             (count,C,H,W) float32 in [-1, 1], on the module's device.
+
+        Raises:
+            DivergedError: The images are not finite.
         """
         device = rng.device if rng is not None else self.device
         latents = torch.randn(count, self.latent_dim, generator=rng, device=device)
-        images: Tensor = self(latents.to(self.device))
-        return images.float()
+        images: Tensor = self(latents.to(self.device)).float()
+        if not images.isfinite().all():
+            raise DivergedError(
+                "the generator makes images that are not finite: train again with a lower learning rate"
+            )
+        return images
 
     def setup(self, stage: str) -> None:
-        """Make DDP fit for two networks.
+        """Compare model, data and trainer; make DDP fit for two networks.
 
         Raises:
-            InputError: SyncBatchNorm is asked for together with a gradient penalty.
+            InputError: The data's channels or image size are not the model's; a precision that is not supported;
+                SyncBatchNorm together with a gradient penalty.
         """
+        data = getattr(self.trainer, "datamodule", None)
+        for name in ("channels", "image_size"):
+            ours, theirs = getattr(self, name), getattr(data, name, None)
+            if theirs not in (None, ours):
+                raise InputError(f"the data's {name} is {theirs}, the model's {ours}: set data.{name} or model.{name}")
+        if str(self.trainer.precision).endswith("-true") and self.trainer.precision != "32-true":
+            raise InputError(
+                f"precision {self.trainer.precision} is not supported: 32-true, bf16-mixed or 16-mixed are"
+            )
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             # A backward pass reaches one of the two networks; plain `ddp` would stop at the other.
@@ -175,21 +209,15 @@ class DCGAN(LightningModule):
         ]
 
     def on_fit_start(self) -> None:
-        """Take the seed of the latents from `seed_everything`, the same on every rank; compare model and data.
-
-        Raises:
-            InputError: The data's channels or image size are not the model's.
-        """
+        """Take the seed of the latents from `seed_everything`, the same on every rank."""
         self._seed = torch.initial_seed() % 2**63
         self._log_interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        data = getattr(self.trainer, "datamodule", None)
-        for name in ("channels", "image_size"):
-            ours, theirs = getattr(self, name), getattr(data, name, None)
-            if theirs not in (None, ours):
-                raise InputError(f"the data's {name} is {theirs}, the model's {ours}: set data.{name} or model.{name}")
 
     def on_train_start(self) -> None:
-        """Start the clock of images per second."""
+        """Start the clock of images per second; use the settings of this run, not those of the one it resumes."""
+        for optimizer, lr in zip(self._optimizers(), (self.lr_g, self.lr_d), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"], group["betas"] = lr, self.betas
         self._restart_clock()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -204,7 +232,9 @@ class DCGAN(LightningModule):
         turn_of_g = (count + 1) % self.d_steps == 0
         reuse = turn_of_g and not self.fresh_latents and self.accumulate == 1
         step = self.global_step + 1
-        self._due = turn_of_g and (step == 1 or step % self._log_interval == 0)  # the first: networks as yet untrained
+        self._due = turn_of_g and (
+            step == 1 or (self._log_interval and step % self._log_interval == 0)
+        )  # the first: networks as yet untrained
         self._rng = batch_rng(self._seed, self.global_rank, count, self.device)
         self._images_seen += len(real) * self.trainer.world_size
 
@@ -305,7 +335,7 @@ class DCGAN(LightningModule):
 
     def on_validation_start(self) -> None:
         """Stop before networks that have diverged are measured."""
-        self._watch.check(self.trainer)
+        self._watch.check(self.trainer, self)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Score held-out images by D: below its score of training images, D has begun to memorise those."""
@@ -332,8 +362,9 @@ class DCGAN(LightningModule):
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Draw the images of these numbers (B,), each from a seed of its own: the same however they are batched."""
         seed = torch.initial_seed() % 2**63
-        return torch.cat([self.sample(1, batch_rng(seed, 0, int(number))) for number in batch])
+        no_rank = 2**31  # or the latents would be those of the training's batches
+        return torch.cat([self.sample(1, batch_rng(seed, no_rank, int(number))) for number in batch])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Never save networks that have diverged."""
-        self._watch.check(self.trainer)
+        self._watch.check(self.trainer, self)

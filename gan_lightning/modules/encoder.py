@@ -47,7 +47,7 @@ class LatentEncoder(LightningModule):
         base_channels: int = 64,
         hidden_dim: int = 512,
         lr: float = 1e-3,
-        image_weight: float = 1.0,
+        image_weight: float = 10.0,
         batch_size: int = 64,
         batches_per_epoch: int = 500,
         validation_images: int = 256,

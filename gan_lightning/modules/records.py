@@ -55,7 +55,7 @@ def average_buffers_over_ranks(*networks: nn.Module) -> None:
     flat = torch.cat([buffer.flatten() for buffer in buffers])
     torch.distributed.all_reduce(flat)
     flat /= torch.distributed.get_world_size()
-    for buffer, mean in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):
+    for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
         buffer.copy_(mean.view_as(buffer))
 
 
@@ -71,20 +71,23 @@ class FiniteWatch:
         step_if_bad = torch.where(total.isfinite(), math.inf, float(step))
         self._first = step_if_bad if self._first is None else torch.minimum(self._first, step_if_bad)
 
-    def check(self, trainer: Trainer) -> None:
-        """Stop the training if a loss was not finite.
+    def check(self, trainer: Trainer, module: nn.Module | None = None) -> None:
+        """Stop the training if a loss was not finite, or if a parameter of the module is not.
 
         Raises:
             DivergedError: It names the step, and the checkpoint to go back to.
         """
-        if self._first is None or math.isinf(first := self._first.item()):
-            return
+        first = math.inf if self._first is None else self._first.item()
+        if math.isinf(first):
+            if module is None or torch.stack([p.sum() for p in module.parameters()]).isfinite().all():
+                return
+            first = trainer.global_step
         callbacks = trainer.checkpoint_callbacks
         paths = [
             getattr(callback, name, "") for name in ("last_model_path", "best_model_path") for callback in callbacks
         ]
         good = next((path for path in paths if path), "none was written yet")
         raise DivergedError(
-            f"a loss became NaN or infinite at step {first:.0f}; last good checkpoint: {good}. "
+            f"a loss or a weight became NaN or infinite at step {first:.0f}; last good checkpoint: {good}. "
             "Try a lower learning rate, gradient_clip, or another objective"
         )

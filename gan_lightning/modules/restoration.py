@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gan_lightning.checkpoints import load_generator
 from gan_lightning.data.photos import PhotoFormat, Resize
-from gan_lightning.degradations import Compose, Degradation, GaussianBlur, Identity, Mask, read_masks
+from gan_lightning.degradations import Degradation, GaussianBlur, Identity, Mask
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import BlurEstimate, Inversion, blend_poisson, estimate_blur, invert
@@ -26,9 +26,9 @@ from gan_lightning.inversion.starts import StartName
 from gan_lightning.metrics.restoration import RestorationFigures, summarize
 from gan_lightning.modules.blind import BlurOfEach
 from gan_lightning.modules.encoder import load_encoder
+from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restored import Restored, describe
 
-MASKS_AT_ONCE = 256
 SEARCH_FIGURES = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # they say nothing of the image
 
 
@@ -38,8 +38,11 @@ class LatentRestoration(LightningModule):
     `test` degrades clean images, restores and measures them; `predict` takes photographs that are degraded already.
 
     Attributes:
+        goes_on_in_its_folder: Tells the command line that a run may go on where an earlier one in its folder stopped.
         finished: Figures of the images that an earlier run has restored, by name; they are not restored again.
     """
+
+    goes_on_in_its_folder = True
 
     def __init__(
         self,
@@ -113,8 +116,6 @@ class LatentRestoration(LightningModule):
         check_numbers(noise_level=noise_level, refine_steps=refine_steps, refine_weight=refine_weight)
         if poisson and masks is None and not isinstance(degradation, Mask):
             raise InputError("poisson blends holes: give masks, or a degradation that is a mask")
-        if masks not in (None, "alpha") and not Path(str(masks)).is_dir():
-            raise InputError(f"masks {masks} is no folder: give alpha, or a folder of masks named like the images")
         if blind_blur and (masks is not None or not isinstance(degradation, GaussianBlur | None)):
             raise InputError("blind_blur estimates a Gaussian blur alone: leave masks and other degradations out")
         self.options: dict[str, Any] = {
@@ -131,7 +132,7 @@ class LatentRestoration(LightningModule):
             "refine_weight": refine_weight,
             "composite": composite and not poisson,
         }
-        self.noise, self.masks, self.blind_blur, self.seed = noise, masks, blind_blur, seed
+        self.noise, self.blind_blur, self.seed = noise, blind_blur, seed
         self.poisson, self.resize = poisson, resize
         self.generator = load_generator(generator_ckpt).requires_grad_(False)
         self.discriminator = load_discriminator(generator_ckpt) if loss == "perceptual" else None
@@ -141,7 +142,7 @@ class LatentRestoration(LightningModule):
         with torch.no_grad():
             image = self.generator(torch.zeros(1, self.generator.latent_dim))
             self.image_shape, self.observed_shape = image.shape[1:], self.degradation(image).shape[1:]
-        self._listed: list[str] = []  # names of the data's images
+        self.masks = None if masks is None else ImageMasks(masks, self.observed_shape[-1])
         self.finished: Mapping[str, Mapping[str, float]] = {}
         self._rows: dict[str, Mapping[str, float]] = {}
         self._seconds, self._restored = 0.0, 0
@@ -156,7 +157,7 @@ class LatentRestoration(LightningModule):
         """Plain values that are equal for two runs if, and only if, they would restore an image in the same way."""
         return {
             **self.options,
-            "masks": self.masks,
+            "masks": self.masks and self.masks.source,
             "blind_blur": self.blind_blur,
             "poisson": self.poisson,
             "seed": self.seed,
@@ -178,14 +179,14 @@ class LatentRestoration(LightningModule):
         for name, ours in (("channels", self.image_shape[0]), ("image_size", self.image_shape[-1])):
             if (theirs := getattr(data, name, ours)) != ours:
                 raise InputError(f"the data's {name} is {theirs}, the generator's {ours}: set data.{name} to {ours}")
-        if self.masks == "alpha":
+        if self.masks is not None and self.masks.source == "alpha":
             raise InputError(
                 "masks: alpha is for photographs with transparency, in predict: give test a folder of masks"
             )
         if self.masks is not None:
             if data is None:
                 raise InputError("masks go by the names of images, which only a data module knows: give test one")
-            self._listed = data.read_files().names
+            self.masks.listed = data.read_files().names
         self._rows, self._seconds, self._restored = {}, 0.0, 0
 
     def on_predict_start(self) -> None:
@@ -195,9 +196,8 @@ class LatentRestoration(LightningModule):
             InputError: It names the mask.
         """
         names = getattr(getattr(self.trainer.predict_dataloaders, "dataset", None), "names", [])
-        if self.masks not in (None, "alpha"):
-            for first in range(0, len(names), MASKS_AT_ONCE):
-                read_masks(self.masks, names[first : first + MASKS_AT_ONCE], self.observed_shape[-1])
+        if self.masks is not None:
+            self.masks.check(names)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Restored | None:  # type: ignore[override]
         """Degrade clean images, restore and measure them.
@@ -232,7 +232,7 @@ class LatentRestoration(LightningModule):
         with torch.inference_mode(False), torch.enable_grad():
             images, indices = batch["image"][rows].clone(), batch["index"][rows].tolist()
             names = [everything[row] for row in rows]
-            degradation = self._degradation(batch, rows)
+            degradation = self.masks.after(self.degradation, batch, rows) if self.masks else self.degradation
             observed = images
             if clean:
                 observed = self._degrade(images, degradation, indices)
@@ -256,20 +256,6 @@ class LatentRestoration(LightningModule):
         """Name images by their index, and photographs by theirs too: unique, and sorted as the data are."""
         stems = [f"-{Path(name).stem}" for name in batch["name"]] if "name" in batch else [""] * len(batch["index"])
         return [f"{index:06d}{stem}" for index, stem in zip(batch["index"].tolist(), stems, strict=True)]
-
-    def _degradation(self, batch: dict[str, Any], rows: list[int]) -> Degradation:
-        """Give A for some images of a batch: with the masks of these, where each has its own."""
-        if self.masks is None:
-            return self.degradation
-        if self.masks == "alpha":
-            mask = Mask(batch["alpha"][rows].clone() > 0.5)
-        else:
-            if "name" in batch:
-                names = [batch["name"][row] for row in rows]
-            else:
-                names = [self._listed[index] for index in batch["index"][rows].tolist()]
-            mask = read_masks(self.masks, names, self.observed_shape[-1]).to(self.device)
-        return mask if isinstance(self.degradation, Identity) else Compose([self.degradation, mask])
 
     def _degrade(self, images: Tensor, degradation: Degradation, indices: list[int]) -> Tensor:
         """Give noise(A(x))."""

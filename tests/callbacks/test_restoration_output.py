@@ -256,16 +256,21 @@ from tests.callbacks.test_restoration_output import *
 
 def two_ranks(checkpoint, photos, folder):
     module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK)
-    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, callbacks=[RestorationWriter()],
-                      enable_progress_bar=False, default_root_dir=folder)
+    options = dict(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_progress_bar=False)
+    trainer = Trainer(callbacks=[RestorationWriter()], default_root_dir=folder, **options)
     trainer.predict(module, photo_loader(photos, module.photo_format, 2))
+    trainer = Trainer(callbacks=[RestorationWriter()], default_root_dir=folder + "-test", **options)
+    (figures,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
+    if trainer.is_global_zero:
+        with open(folder + "-test/figures.json", "w") as file:
+            json.dump(figures, file)
 
 two_ranks(*sys.argv[1:])
 """
 
 
 @pytest.mark.slow
-def test_two_ranks_restore_what_one_does(checkpoint, tmp_path):
+def test_two_ranks_restore_and_measure_what_one_does(checkpoint, finished, tmp_path):
     for row, face in enumerate(faces()[:3]):  # an odd number: one rank has more
         write_png(tmp_path / "photos" / f"{row}.png", face["image"])
     script = tmp_path / "two.py"
@@ -285,3 +290,6 @@ def test_two_ranks_restore_what_one_does(checkpoint, tmp_path):
     for left, right in zip(one, two, strict=True):
         assert torch.allclose(left.tensors["latent"], right.tensors["latent"], atol=1e-4)
     assert (tmp_path / "two" / "images.csv").read_text().count("\n") == 4
+    figures = json.loads((tmp_path / "two-test" / "figures.json").read_text())
+    expected = {name: value for name, value in finished[1].items() if name != "test/seconds_per_image"}
+    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-3)

@@ -22,7 +22,8 @@ def generator() -> Generator:
 @pytest.fixture
 def own_images(generator: Generator) -> torch.Tensor:
     with torch.no_grad():
-        return generator(torch.randn(6, 8, generator=torch.Generator().manual_seed(1)))
+        images: torch.Tensor = generator(torch.randn(6, 8, generator=torch.Generator().manual_seed(1)))
+    return images
 
 
 @pytest.fixture

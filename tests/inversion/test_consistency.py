@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from scipy.sparse.linalg import LinearOperator, cg
+from scipy.sparse.linalg import LinearOperator, cg  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
 from gan_lightning.degradations import Compose, Downsample, GaussianBlur, GaussianNoise, Grayscale, Mask, SquareMask

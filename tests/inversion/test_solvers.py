@@ -1,9 +1,11 @@
 """The solvers against finite differences, SciPy, and images whose latents exist."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import least_squares
+from scipy.optimize import least_squares  # type: ignore[import-untyped,unused-ignore]
 from torch import Tensor
 
 from gan_lightning.degradations import Downsample, GaussianBlur, Mask
@@ -11,7 +13,7 @@ from gan_lightning.inversion.decoder import Decoder
 from gan_lightning.inversion.first_order import adam, lbfgs
 from gan_lightning.inversion.levenberg_marquardt import jacobian, levenberg_marquardt, normal_equations
 from gan_lightning.inversion.losses import mse
-from gan_lightning.inversion.problem import Problem, Stopping
+from gan_lightning.inversion.problem import Problem, Solution, Stopping
 from gan_lightning.networks.dcgan import Generator
 
 
@@ -55,10 +57,10 @@ def test_normal_equations_are_the_gradient(generator: Generator, other_images: T
 
 
 def test_levenberg_marquardt_finds_scipys_minimum(generator: Generator, other_images: Tensor) -> None:
-    observed = other_images[:3].double()
+    observed = other_images[:2].double()
     problem = problem_of(generator, observed, GaussianBlur(0.8).double(), weight=0.01)
-    found = levenberg_marquardt(problem, torch.zeros(3, 8, dtype=torch.float64), stopping(observed, 60, 1e-9))
-    for index in range(3):
+    found = levenberg_marquardt(problem, torch.zeros(2, 8, dtype=torch.float64), stopping(observed, 30, 1e-9))
+    for index in range(2):
         one = problem.select(torch.tensor([index]))
 
         def residuals(latent: np.ndarray, one: Problem = one) -> np.ndarray:
@@ -70,7 +72,7 @@ def test_levenberg_marquardt_finds_scipys_minimum(generator: Generator, other_im
         # From where ours ended: SciPy finds nothing better near it, and the same objective.
         reference = least_squares(residuals, found.variables[index].numpy(), method="lm", xtol=1e-12, ftol=1e-12)
         assert found.loss[index].item() == pytest.approx(2 * reference.cost, rel=1e-5)
-        np.testing.assert_allclose(found.variables[index].numpy(), reference.x, atol=1e-2)
+        np.testing.assert_allclose(found.variables[index].numpy(), reference.x, atol=2e-2)
 
 
 def test_a_rejected_damping_costs_no_jacobian(
@@ -79,8 +81,13 @@ def test_a_rejected_damping_costs_no_jacobian(
     from gan_lightning.inversion import levenberg_marquardt as module
 
     calls = []
-    counted = module.jacobian
-    monkeypatch.setattr(module, "jacobian", lambda p, v: calls.append(len(v)) or counted(p, v))
+    original = module.jacobian
+
+    def counted(problem: Problem, variables: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(len(variables))
+        return original(problem, variables)
+
+    monkeypatch.setattr(module, "jacobian", counted)
     problem = problem_of(generator, other_images, torch.nn.Identity())
     found = levenberg_marquardt(problem, torch.zeros(6, 8), stopping(other_images, 5), damping=1e-8)
     assert sum(calls) == found.num_steps.sum()
@@ -88,11 +95,13 @@ def test_a_rejected_damping_costs_no_jacobian(
 
 
 @pytest.mark.parametrize("solver", [levenberg_marquardt, adam, lbfgs])
-def test_solvers_fall_into_the_minimum(solver: object, generator: Generator, own_images: Tensor) -> None:
+def test_solvers_fall_into_the_minimum(
+    solver: Callable[..., Solution], generator: Generator, own_images: Tensor
+) -> None:
     problem = problem_of(generator, own_images, torch.nn.Identity())
     with torch.no_grad():
         start = torch.randn(6, 8, generator=torch.Generator().manual_seed(1)) + 0.2  # near the truth
-    found = solver(problem, start, stopping(own_images, 150))  # type: ignore[operator]
+    found = solver(problem, start, stopping(own_images, 150))
     assert (found.loss < 1e-5).all()
     torch.testing.assert_close(problem.losses(found.variables)[0], found.loss, atol=1e-7, rtol=1e-3)
     assert found.history.shape == (len(found.history), 6)
@@ -108,5 +117,5 @@ def test_lbfgs_on_a_quadratic_bowl() -> None:
     bowl = Problem(
         lambda v: (v * scales)[:, :, None, None], torch.nn.Identity(), target, mse, ones, zeros, torch.zeros_like(ones)
     )
-    found = lbfgs(bowl, zeros, Stopping(100, 0.0, torch.full_like(ones, 1e-16)))
+    found = lbfgs(bowl, zeros, Stopping(120, 0.0, torch.full_like(ones, 1e-16)))
     torch.testing.assert_close(found.variables, target[:, :, 0, 0] / scales, atol=1e-6, rtol=1e-5)

@@ -14,6 +14,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.images import to_uint8
 from gan_lightning.inversion import invert
 from gan_lightning.modules.blind import BlurOfEach
+from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.dcgan import Generator
 
@@ -269,9 +270,8 @@ def test_pixels_that_are_not_finite_are_refused(checkpoint, tmp_path):
         run_test(LatentRestoration(checkpoint, **QUICK), torch.full((1, 3, SIZE, SIZE), torch.nan), tmp_path)
 
 
-def test_a_mask_of_its_own_for_each_image_follows_the_degradation(checkpoint, images):
-    module = LatentRestoration(checkpoint, Downsample(2), masks="alpha", **QUICK)
-    batch = {"alpha": torch.rand(3, 1, 8, 8), "index": torch.arange(3)}
-    degradation = module._degradation(batch, [0, 2])
+def test_a_mask_of_its_own_for_each_image_follows_the_degradation(images):
+    batch = {"image": torch.zeros(3, 3, 8, 8), "alpha": torch.rand(3, 1, 8, 8)}
+    degradation = ImageMasks("alpha", 8).after(Downsample(2), batch, [0, 2])
     expected = Mask(batch["alpha"][[0, 2]] > 0.5)(Downsample(2)(images[:2]))
     assert torch.equal(degradation(images[:2]), expected)
