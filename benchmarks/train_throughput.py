@@ -16,6 +16,7 @@ import argparse
 import io
 import tempfile
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from itertools import repeat
@@ -71,7 +72,8 @@ class BareSteps(L.Callback):
         """Measure within the loop's first round, and make it the last."""
 
         def step(batch: Tensor) -> None:
-            trainer.strategy.training_step({"image": batch}, 0)
+            # With the counting of steps: at "step 1" for ever, every step would log.
+            trainer.fit_loop.epoch_loop.manual_optimization.run(OrderedDict(batch={"image": batch}, batch_idx=0))
 
         self.rate = steps_per_second(step, repeat(self.batch), self.warm_up, self.seconds) * len(self.batch)
         trainer.should_stop = True
