@@ -340,6 +340,13 @@ def test_data_modules_keep_their_own_defaults(capsys, name):
     assert config == {"root": "x"}
 
 
+def test_one_batch_is_not_all_batches(capsys):
+    value = printed_config(capsys, "--model", "DCGAN", "--trainer.limit_val_batches", "1")["trainer"][
+        "limit_val_batches"
+    ]
+    assert isinstance(value, int)
+
+
 def test_short_names_and_flat_options_as_sweeps_give_them(capsys):
     config = printed_config(capsys, "--model", "DCGAN", "--model.lr_d=0.001", "--data=ImageFolder", "--data.root=x")
     assert config["model"]["init_args"]["lr_d"] == 0.001
