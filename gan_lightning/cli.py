@@ -100,11 +100,12 @@ class GanCLI(LightningCLI):
         parser.add_lightning_class_args(GenerationMetrics, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        for action in parser._actions:
-            hint = getattr(action, "_typehint", None)
+        options: list[Any] = parser._actions
+        for option in options:
+            hint = getattr(option, "_typehint", None)
             if get_origin(hint) is Union and {int, float} <= set(get_args(hint)):
-                # Python may hand out an equal Union of another order, in which 1 batch would turn into 1.0: all of them.
-                action._typehint = Union[(int, *(kind for kind in get_args(hint) if kind is not int))]
+                # Python may hand out an equal Union of another order, by which 1 batch would turn into 1.0: all of them.
+                option._typehint = Union[(int, *(kind for kind in get_args(hint) if kind is not int))]
         parser.set_defaults(
             {
                 "checkpoint.filename": "best",
