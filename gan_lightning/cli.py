@@ -104,7 +104,7 @@ class GanCLI(LightningCLI):
         for option in options:
             hint = getattr(option, "_typehint", None)
             if get_origin(hint) is Union and {int, float} <= set(get_args(hint)):
-                # Python may hand out an equal Union of another order, by which 1 batch would turn into 1.0: all of them.
+                # Python may hand out an equal Union of another order, by which 1 batch would be 1.0: all of them.
                 option._typehint = Union[(int, *(kind for kind in get_args(hint) if kind is not int))]
         parser.set_defaults(
             {
