@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
+
+from gan_lightning.atomic import atomic_path
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -68,8 +69,5 @@ def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
     """
     pixels = (image if image.dtype == torch.uint8 else to_uint8(image)).cpu()
     array = pixels[0].numpy() if pixels.shape[0] == 1 else pixels.permute(1, 2, 0).contiguous().numpy()
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")
-    Image.fromarray(array).save(beside, format="PNG", optimize=False)
-    beside.replace(target)
+    with atomic_path(path) as beside:
+        Image.fromarray(array).save(beside, format="PNG", optimize=False)

@@ -13,6 +13,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from gan_lightning.atomic import atomic_path
+
 
 class MetricsFile(Logger):
     """Writes every logged figure to `metrics.csv`: a row for a call, a column for a name, `step` first.
@@ -74,12 +76,10 @@ class MetricsFile(Logger):
         self._write(rows)
 
     def _write(self, rows: list[dict[str, str]]) -> None:
-        beside = self.path.with_name(f".{self.path.name}.part")
-        with beside.open("w", newline="") as file:
+        with atomic_path(self.path) as beside, beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
             writer.writerows(rows)
-        beside.replace(self.path)
 
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.is_file():

@@ -7,6 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gan_lightning"
 LAYERS = {  # the first prefix that fits a module's name gives its layer
+    "atomic": 0,
     "errors": 0,
     "images": 0,
     "objectives": 0,

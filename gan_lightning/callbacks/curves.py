@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from gan_lightning.atomic import atomic_path
 from gan_lightning.loggers import MetricsFile
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
@@ -68,5 +69,5 @@ def draw_curves(history: Series, path: Path) -> None:
             axis.grid(alpha=0.3)
             axis.set_xlabel("G iterations")
         linear.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with atomic_path(path) as beside:
+        figure.savefig(beside, dpi=110, format="png")

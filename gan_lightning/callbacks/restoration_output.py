@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.restoration_pictures import draw_blur_curves, draw_losses, make_panel
 from gan_lightning.callbacks.summary import write_json
 from gan_lightning.errors import InputError
@@ -162,15 +163,19 @@ class RestorationWriter(Callback):
         names = [record.name for record in records]
         latents = {"latent": torch.stack([record.tensors["latent"] for record in records])}
         metadata = {"names": json.dumps(names)}
-        write_atomically(self.folder / "latents.safetensors", lambda path: save_file(latents, path, metadata))
+        with atomic_path(self.folder / "latents.safetensors") as path:
+            save_file(latents, path, metadata)
         table = [{"name": record.name} | tidy(record.figures) for record in records]
-        write_atomically(self.folder / "images.csv", lambda path: write_csv(path, table))
+        with atomic_path(self.folder / "images.csv") as path:
+            write_csv(path, table)
         losses = {record.name: record.tensors["history"] for record in records}
-        write_atomically(self.folder / "losses.png", lambda path: draw_losses(losses, path))
+        with atomic_path(self.folder / "losses.png") as path:
+            draw_losses(losses, path)
         if "sigmas" in records[0].tensors:
             sigmas = records[0].tensors["sigmas"]
             curves = {r.name: (r.tensors["residuals"], r.figures["blur_sigma"]) for r in records}
-            write_atomically(self.folder / "blur.png", lambda path: draw_blur_curves(sigmas, curves, path))
+            with atomic_path(self.folder / "blur.png") as path:
+                draw_blur_curves(sigmas, curves, path)
         for logger in trainer.loggers:
             self._log(logger, names, table)
 
@@ -215,7 +220,8 @@ def write_record(folder: Path, name: str, tensors: dict[str, Tensor], figures: d
     """Write the record of one image, whole or not at all."""
     own = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
     file = folder / RECORDS / f"{name}.safetensors"
-    write_atomically(file, lambda path: save_file(own, path, {"figures": json.dumps(figures)}))
+    with atomic_path(file) as path:
+        save_file(own, path, {"figures": json.dumps(figures)})
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -249,14 +255,6 @@ def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(table)
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let a function write a file beside its place, then move it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.part{path.suffix}")
-    write(beside)
-    beside.replace(path)
 
 
 class RestorationProgress(Callback):

@@ -68,7 +68,7 @@ def draw_losses(curves: Mapping[str, Tensor], path: Path) -> None:
         axis.grid(alpha=0.3)
     if len(curves) <= LABELLED:
         linear.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")
 
 
 def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]], path: Path) -> None:
@@ -90,4 +90,4 @@ def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]],
     axis.grid(alpha=0.3)
     if len(curves) <= LABELLED:
         axis.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format="png")

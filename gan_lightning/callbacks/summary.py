@@ -18,6 +18,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from gan_lightning.atomic import atomic_path
 from gan_lightning.loggers import MetricsFile
 
 PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow")
@@ -141,10 +142,8 @@ def processor_name() -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
-    beside.replace(path)
+    with atomic_path(path) as beside:
+        beside.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
 
 
 def without_nan(content: Any) -> Any:

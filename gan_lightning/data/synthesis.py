@@ -15,6 +15,7 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from gan_lightning.atomic import atomic_path
 from gan_lightning.data.faces import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks, render_face, sample_face
 from gan_lightning.errors import InputError
 
@@ -167,16 +168,14 @@ def _comment(seed: int) -> bytes:
 
 def _write_image(path: Path, image: Image.Image, seed: int) -> None:
     """Write one JPEG, whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    image.save(beside, format="JPEG", quality=JPEG_QUALITY, comment=_comment(seed))
-    beside.replace(path)
+    with atomic_path(path) as beside:
+        image.save(beside, format="JPEG", quality=JPEG_QUALITY, comment=_comment(seed))
 
 
 def _write_whole(path: Path, content: bytes) -> None:
     """Write a file, whole or not at all."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(content)
-    beside.replace(path)
+    with atomic_path(path) as beside:
+        beside.write_bytes(content)
 
 
 def _write_lists(folder: Path, rows: list[_Row]) -> None:

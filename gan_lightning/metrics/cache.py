@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gan_lightning.atomic import atomic_path
 from gan_lightning.metrics.statistics import FeatureStatistics
 
 _log = logging.getLogger(__name__)
@@ -67,15 +67,11 @@ class StatisticsCache:
             statistics: What to keep, on the CPU.
         """
         path = self.path(description)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")  # two jobs may compute the same statistics
         tensors = {name: tensor.contiguous() for name, tensor in vars(statistics).items() if tensor is not None}
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, beside, metadata=_metadata(description, tensors))
-            beside.replace(path)
+            with atomic_path(path) as beside:
+                save_file(tensors, beside, metadata=_metadata(description, tensors))
         except (SafetensorError, OSError) as error:
-            with contextlib.suppress(OSError):
-                beside.unlink()
             _log.warning("cannot keep statistics of real images in %s (%s): next run computes them anew", path, error)
 
 

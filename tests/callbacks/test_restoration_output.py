@@ -131,7 +131,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(finished, checkpoint, tmp_p
     assert [record.name for record in read_records(tmp_path)] == NAMES[:2]
     assert (tmp_path / "images.csv").is_file()
     kept = (tmp_path / "restored" / f"{NAMES[0]}.png").stat().st_mtime_ns
-    (tmp_path / "records" / ".000013.part.safetensors").write_bytes(b"cut off")
+    (tmp_path / "records" / ".000013.safetensors.1.part").write_bytes(b"cut off")
     figures = restore(checkpoint, tmp_path)
     assert (tmp_path / "restored" / f"{NAMES[0]}.png").stat().st_mtime_ns == kept
     for kind in ("restored", "panel"):

@@ -1,0 +1,45 @@
+"""A file is as it was, or whole: never half written."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gan_lightning.atomic import atomic_path
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_the_file_appears_when_the_block_ends(tmp_path, durable):
+    target = tmp_path / "made on the way" / "file.txt"
+    with atomic_path(target, durable=durable) as beside:
+        beside.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_an_error_leaves_the_former_file_and_nothing_beside_it(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("former")
+
+    def fail():
+        with atomic_path(target) as beside:
+            beside.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fail()
+    assert target.read_text() == "former"
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_kill_in_the_block_leaves_the_former_file(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("former")
+    script = (
+        "import os, signal, sys; from gan_lightning.atomic import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as beside:\n"
+        "    beside.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, target]).returncode == -9
+    assert target.read_text() == "former"
