@@ -6,6 +6,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.errors import InputError
@@ -34,7 +35,7 @@ class Decoder(nn.Module):
         frozen = copy.deepcopy(generator).eval().requires_grad_(False)
         main = getattr(frozen, "main", None)
         # Only the layout of our own generators can be split into a first block and the rest.
-        self.first = _fold(main[:BLOCK]) if isinstance(main, nn.Sequential) else None
+        self.first = FirstBlock(_fold(main[:BLOCK])) if isinstance(main, nn.Sequential) else None
         self.rest = _fold(main[BLOCK:]) if isinstance(main, nn.Sequential) else frozen
         self.to(memory_format=torch.channels_last)
 
@@ -51,7 +52,32 @@ class Decoder(nn.Module):
         """
         if self.first is None:
             raise InputError("this generator's first block is not known: set refine to none")
-        features: Tensor = self.first(latents[:, :, None, None])
+        features: Tensor = self.first(latents)
+        return features
+
+
+class FirstBlock(nn.Module):
+    """The first block as the matrix product that a transposed convolution of one pixel is: several times as fast.
+
+    Args:
+        folded: A transposed convolution, and the activations after it.
+    """
+
+    def __init__(self, folded: nn.Sequential) -> None:
+        super().__init__()
+        convolution = folded[0]
+        assert isinstance(convolution, nn.ConvTranspose2d)
+        latent_dim, channels, *self.size = convolution.weight.shape
+        weight = convolution.weight.detach().permute(2, 3, 1, 0).reshape(-1, latent_dim)  # channels last
+        bias = torch.zeros(channels) if convolution.bias is None else convolution.bias.detach()
+        self.weight = nn.Parameter(weight.contiguous(), requires_grad=False)
+        self.bias = nn.Parameter(bias.to(weight).repeat(len(weight) // channels), requires_grad=False)
+        self.activation = folded[1:]
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (B, latent_dim) to features (B,C,4,4)."""
+        flat = F.linear(latents, self.weight, self.bias)
+        features: Tensor = self.activation(flat.view(len(latents), *self.size, -1).permute(0, 3, 1, 2))
         return features
 
 
