@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from gan_lightning.errors import DivergedError, InputError
+from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, scale_per_network
 from gan_lightning.modules.records import (
     FiniteWatch,
     average_buffers_over_ranks,
@@ -190,6 +191,7 @@ class DCGAN(LightningModule):
                 f"precision {self.trainer.precision} is not supported: 32-true, bf16-mixed or 16-mixed are"
             )
         strategy = self.trainer.strategy
+        scale_per_network(strategy)
         if isinstance(strategy, DDPStrategy):
             # A backward pass reaches one of the two networks; plain `ddp` would stop at the other.
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
@@ -200,9 +202,7 @@ class DCGAN(LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One Adam for each network: generator, discriminator."""
-        # A fused step would undo the GradScaler's scale by itself, after the hook that clips.
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        fused = not scaled and self.device.type in ("cpu", "cuda")
+        fused = self.device.type in ("cpu", "cuda")
         return [
             Adam(self.generator.parameters(), self.lr_g, self.betas, fused=fused),
             Adam(self.discriminator.parameters(), self.lr_d, self.betas, fused=fused),
@@ -271,7 +271,7 @@ class DCGAN(LightningModule):
                 penalty = self.penalties(self.discriminator, real_part, fake_part, self._rng)
                 loss = loss + self.penalty_interval * penalty
             loss = loss * (len(real_part) / len(real))
-            self.manual_backward(loss)
+            self._backward(loss, "discriminator")
             total += loss.detach()
         # Not by `optimizer.step()`: the trainer would count this as a step of its own.
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
@@ -290,11 +290,19 @@ class DCGAN(LightningModule):
             logits_fake = self.discriminator(self.generator(latents_part) if fake is None else fake)
             logits_real = self.discriminator(real_part) if self.objective.needs_real else None
             loss = self.objective.generator(logits_fake, logits_real) * (len(real_part) / len(real))
-            self.manual_backward(loss)
+            self._backward(loss, "generator")
             total += loss.detach()
         optimizer.step()
         self.untoggle_optimizer(optimizer)
         return total, logits_fake.detach()
+
+    def _backward(self, loss: Tensor, network: NetworkName) -> None:
+        """Add the gradients of a network's loss: scaled by its own scale, where the precision has one."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, ScalerPerNetwork):
+            plugin.choose(network)
+        with torch.autocast(self.device.type, enabled=False):  # or a penalty's second derivative would not be float32
+            self.manual_backward(loss)
 
     def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
         return batch.chunk(self.accumulate)

@@ -37,7 +37,7 @@ def loader(count=BATCH * 10):
     return DataLoader(Noise(count), batch_size=BATCH)
 
 
-def train(module, steps, tmp_path, data=None, **options):
+def train(module, steps, tmp_path, data=None, ckpt_path=None, **options):
     """Train on the CPU, silently; give the trainer."""
     seed_everything(SEED)
     options = {"logger": False, "enable_checkpointing": False, "log_every_n_steps": 5} | options
@@ -51,7 +51,7 @@ def train(module, steps, tmp_path, data=None, **options):
         num_sanity_val_steps=0,
         **options,
     )
-    trainer.fit(module, data or loader())
+    trainer.fit(module, data or loader(), ckpt_path=ckpt_path)
     return trainer
 
 

@@ -1,0 +1,67 @@
+"""float16 for two networks that play against each other: a gradient scale of its own for each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Literal
+
+from lightning import LightningModule
+from lightning.fabric.utilities.types import Optimizable
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import Strategy
+
+NetworkName = Literal["generator", "discriminator"]
+
+
+class ScalerPerNetwork(MixedPrecision):
+    """Lightning's 16-mixed with one GradScaler for each network.
+
+    With a single one, an overflow in D would lower G's scale, and G's small gradients would become zeros.
+    """
+
+    def __init__(self, plugin: MixedPrecision) -> None:
+        """Take over from Lightning's plugin.
+
+        Args:
+            plugin: A plugin with a scaler, whose settings both networks start with.
+        """
+        assert plugin.scaler is not None
+        super().__init__("16-mixed", plugin.device, plugin.scaler)
+        self.scalers = {"generator": plugin.scaler, "discriminator": copy.deepcopy(plugin.scaler)}
+
+    def choose(self, network: NetworkName) -> None:
+        """Say whose loss and gradients come next."""
+        self.scaler = self.scalers[network]
+
+    def optimizer_step(  # type: ignore[override]
+        self, optimizer: Optimizable, model: LightningModule, closure: Callable[[], Any], **kwargs: Any
+    ) -> Any:
+        """Unscale the gradients, let the module clip them, and step unless they overflowed.
+
+        Unlike Lightning's, this serves fused optimizers too, which skip a step without making the host wait to hear of
+        the overflow.
+        """
+        assert self.scaler is not None
+        closure()
+        self.scaler.unscale_(optimizer)  # type: ignore[arg-type]
+        self._after_closure(model, optimizer)
+        result = self.scaler.step(optimizer, **kwargs)  # type: ignore[arg-type]
+        self.scaler.update()
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the state of both scalers, for the checkpoint."""
+        return {network: scaler.state_dict() for network, scaler in self.scalers.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the states of a checkpoint."""
+        for network, scaler in self.scalers.items():
+            scaler.load_state_dict(state_dict[network])
+
+
+def scale_per_network(strategy: Strategy) -> None:
+    """Give each network a scale of its own, where the trainer's precision scales losses at all."""
+    plugin = strategy.precision_plugin
+    if isinstance(plugin, MixedPrecision) and plugin.scaler is not None and not isinstance(plugin, ScalerPerNetwork):
+        strategy.precision_plugin = ScalerPerNetwork(plugin)
