@@ -251,7 +251,7 @@ class DCGAN(LightningModule):
         update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
 
         self._watch.add(self.global_step, loss_d, loss_g)
-        if self._due or self.device.type == "cpu":  # elsewhere, a look at each step would make the device wait
+        if self._due or self._watch.is_free:
             self._watch.check(self.trainer)
         if self._due:
             self._log_step(loss_d, loss_g, logits_real, logits_fake, latents)

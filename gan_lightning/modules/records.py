@@ -71,6 +71,11 @@ class FiniteWatch:
         step_if_bad = torch.where(total.isfinite(), math.inf, float(step))
         self._first = step_if_bad if self._first is None else torch.minimum(self._first, step_if_bad)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a check costs nothing: on the CPU. Elsewhere it would wait for the device."""
+        return self._first is None or self._first.device.type == "cpu"
+
     def check(self, trainer: Trainer, module: nn.Module | None = None) -> None:
         """Stop the training if a loss was not finite, or if a parameter of the module is not.
 

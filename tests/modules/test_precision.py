@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from gan_lightning import DCGAN
 from gan_lightning.modules.precision import ScalerPerNetwork
+from gan_lightning.modules.records import FiniteWatch
 from gan_lightning.objectives import Penalties
 from tests.modules.test_dcgan import BATCH, SIZE, TINY, Noise, loader, train
 
@@ -179,3 +180,47 @@ def test_every_precision_trains_to_the_same_place(tmp_path, precision):
         means[mode] = module.sample(64, torch.Generator().manual_seed(0)).mean((0, 2, 3))
     torch.testing.assert_close(means["32-true"], torch.tensor(BLUE), rtol=0, atol=0.1)
     torch.testing.assert_close(means[precision], means["32-true"], rtol=0, atol=0.1)
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations that hand a value to Python, for which an accelerator would have to be waited for."""
+
+    NAMES = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique2")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        self.count += operation.name().split("::")[1].split(".")[0] in self.NAMES
+        return operation(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+@pytest.mark.parametrize("variant", [{}, {"r1": 1.0, "gradient_clip": 1.0, "d_steps": 2, "accumulate": 2}])
+def test_a_step_that_is_not_logged_never_waits_for_the_device(tmp_path, monkeypatch, precision, variant):
+    """The CPU alone looks at each step whether its losses are finite: here it is told not to."""
+    monkeypatch.setattr(FiniteWatch, "is_free", False)
+    counts, step = [], DCGAN.training_step
+
+    def counted(self, batch, batch_idx):
+        with Waits() as waits:
+            step(self, batch, batch_idx)
+        counts.append((self._due, waits.count))
+
+    monkeypatch.setattr(DCGAN, "training_step", counted)
+    options = {"plugins": float16()} if precision == "16-mixed" else {"precision": precision}
+    train(DCGAN(**TINY, **variant), 5, tmp_path, log_every_n_steps=100, **options)
+    logged = [count for due, count in counts if due]
+    assert logged[0] > 0, "or this counts nothing"
+    assert [count for due, count in counts if not due] == [0] * (len(counts) - 1)
+
+
+def test_losses_on_an_accelerator_are_noted_without_a_look():
+    """Tensors of the meta device hold no values, so that a look at one raises."""
+    watch = FiniteWatch()
+    for step in (1, 2):
+        watch.add(step, torch.empty((), device="meta"), torch.empty((), device="meta"))
+    assert not watch.is_free
+    with pytest.raises(RuntimeError, match="meta"):
+        watch.check(None)
