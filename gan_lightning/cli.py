@@ -33,6 +33,7 @@ from gan_lightning.callbacks.summary import RunSummary
 from gan_lightning.checkpoints import load_tensors
 from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
 from gan_lightning.errors import InputError
+from gan_lightning.jobs import job_stamp, requeued_when_warned, runs_again
 from gan_lightning.loggers import MetricsFile
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.dcgan import DCGAN
@@ -95,7 +96,7 @@ class GanCLI(LightningCLI):
             "--name",
             type=str | None,
             default=None,
-            help="Name of the run, whose folder is runs/NAME. Default: the command and the time.",
+            help="Name of the run, whose folder is runs/NAME. Default: the command, and the time or the job's number.",
         )
         parser.add_lightning_class_args(GenerationMetrics, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
@@ -130,9 +131,14 @@ class GanCLI(LightningCLI):
                 "there is no model: add --config configs/quickstart.yaml, or --model DCGAN and --data CelebA"
             )
         path = options.get("ckpt_path")
+        if self.config.subcommand == "fit" and runs_again():
+            # Whatever it began with; without a checkpoint it begins again.
+            folder = run_folder(options.trainer.default_root_dir, options.name, "fit")
+            if any((folder / "checkpoints").glob("last*.ckpt")):
+                options.ckpt_path = path = "last"
         if path is not None and "://" not in str(path):
             if path == "last":
-                if options.name is None and options.trainer.default_root_dir is None:
+                if options.name is None and options.trainer.default_root_dir is None and not runs_again():
                     raise InputError("--ckpt_path last needs the run that it belongs to: add --name NAME")
                 folder = run_folder(options.trainer.default_root_dir, options.name, self.config.subcommand)
                 options.ckpt_path = path = str(folder / "checkpoints" / "last.ckpt")
@@ -168,7 +174,7 @@ class GanCLI(LightningCLI):
                     logger.init_args[argument] = value
         first = getattr(rank_zero_only, "rank", 0) == 0
         resumed = command == "fit" and folder.resolve() in Path(options.get("ckpt_path") or "/").resolve().parents
-        goes_on = resumed or getattr(model_class, "goes_on_in_its_folder", False)
+        goes_on = resumed or runs_again() or getattr(model_class, "goes_on_in_its_folder", False)
         file = claim_folder(folder, goes_on) if first else "config.yaml"
         self.save_config_kwargs = {"config_filename": file, "given": given, "overwrite": True}
 
@@ -253,10 +259,12 @@ def run_folder(root: str | None, name: str | None, command: str) -> Path:
     if root is not None and name is None:
         return Path(root)
     if name is None:
-        if "TORCHELASTIC_RUN_ID" in os.environ:
-            raise InputError("under torchrun, each process would find a name of its own: add --name NAME")
-        stamp = os.environ.get("SLURM_JOB_ID") or datetime.now().strftime("%Y%m%d-%H%M%S")
-        name = os.environ.setdefault(RUN_NAME_VARIABLE, f"{command}-{stamp}")
+        name = os.environ.get(RUN_NAME_VARIABLE)
+    if name is None:
+        stamp = job_stamp(datetime.now().strftime("%Y%m%d-%H%M%S"))
+        if stamp is None:
+            raise InputError("under this torchrun, each process would find a name of its own: add --name NAME")
+        name = os.environ[RUN_NAME_VARIABLE] = f"{command}-{stamp}"
     return Path(root or "runs") / name
 
 
@@ -300,6 +308,7 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+@requeued_when_warned()
 def run(arguments: Sequence[str] | None = None) -> None:
     """Run a command line, such as `["fit", "--config", "configs/quickstart.yaml"]`; that of the process by default.
 
