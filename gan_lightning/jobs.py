@@ -1,4 +1,4 @@
-"""What the scheduler of a cluster tells a process: which job it is a part of, whether it runs again, when it will end."""
+"""What the scheduler of a cluster tells a process: which job it is a part of, if it runs again, when it will end."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ def requeue() -> bool:
         reason = (getattr(error, "stderr", None) or str(error)).strip()
         _log.warning("Slurm did not requeue job %s (%s): `scontrol requeue %s` does it by hand", job, reason, job)
         return False
-    _log.info("Slurm has job %s in its queue again", job)
+    print(f"Slurm has job {job} in its queue again", flush=True)
     return True

@@ -1,0 +1,248 @@
+"""Jobs of a scheduler: names that all processes find, a warning in time, and going on where the job was."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_lightning.__main__ import main
+from gan_lightning.cli import run_folder
+from gan_lightning.errors import InputError
+from gan_lightning.jobs import job_stamp, requeue, requeued_when_warned, runs_again
+from gan_lightning.loggers import MetricsFile
+from tests.conftest import FACES
+from tests.test_cli import CONFIGS, SMALL
+
+ROOT = CONFIGS.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in ("GAN_LIGHTNING_RUN", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def scontrol(tmp_path):
+    """A Slurm whose `scontrol` writes down what it is told; gives the environment that it is found in."""
+    program = tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    program.chmod(0o755)
+    return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
+
+
+def task(rank=0, tasks=1, job="4711", again=0):
+    """What Slurm gives the tasks of a job."""
+    known = {"JOB_ID": job, "JOB_NAME": "gan", "NTASKS": tasks, "NTASKS_PER_NODE": tasks, "NNODES": 1, "NODEID": 0}
+    known |= {"PROCID": rank, "LOCALID": rank, "NODELIST": "127.0.0.1", "RESTART_COUNT": again}
+    return {f"SLURM_{name}": str(value) for name, value in known.items()} | {"MASTER_ADDR": "127.0.0.1"}
+
+
+def fit_words(faces_root, *more):
+    words = ["fit", "--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root, "--data.count", FACES]
+    return [str(word) for word in [*words, *more]]
+
+
+def start(words, environment, program=(sys.executable, "-m", "gan_lightning")):
+    shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*program, *words], env=os.environ | shared | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(*processes):
+    """Wait for processes; give what they printed."""
+    said = [process.communicate(timeout=200)[0].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(said)
+    return said
+
+
+def last(run):
+    return torch.load(Path("runs") / run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+SIGNAL_AT_STEP = """
+import os, signal, sys
+from gan_lightning.__main__ import main
+from gan_lightning import DCGAN
+
+step, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+original = DCGAN._generator_step
+
+def signal_then_step(self, *arguments):
+    if self.global_step + 1 == step:
+        os.kill(os.getpid(), number)
+    return original(self, *arguments)
+
+DCGAN._generator_step = signal_then_step
+sys.exit(main())
+"""
+
+
+def start_with_signal(words, environment, step, number):
+    """A training that gets a signal in the middle of a step, between D's update and G's."""
+    return start([str(step), str(int(number)), *words], environment, (sys.executable, "-c", SIGNAL_AT_STEP))
+
+
+def train_in_slurm(words, ranks, again=0, job="4711", signal_at=None, **environment):
+    """Run the tasks that `srun` would start; give what they printed."""
+    given = [*words, "--trainer.devices", str(ranks), "--trainer.strategy", "ddp" if ranks > 1 else "auto"]
+    tasks = [task(rank, ranks, job, again) | environment for rank in range(ranks)]
+    if signal_at is None:
+        return finish(*[start(given, one) for one in tasks])
+    return finish(*[start_with_signal(given, one, signal_at, signal.SIGUSR1) for one in tasks])
+
+
+def assert_same_state(one, other):
+    for name, tensor in one["state_dict"].items():
+        assert tensor.equal(other["state_dict"][name]), name
+    for left, right in zip(one["optimizer_states"], other["optimizer_states"], strict=True):
+        torch.testing.assert_close(left["state"], right["state"], rtol=0, atol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "step"), [(1, 6), (2, 4)])
+def test_a_job_that_is_warned_is_requeued_and_ends_as_one_that_never_was(faces_root, scontrol, tmp_path, ranks, step):
+    """Step 6 is the last of an epoch, and validation is due after it."""
+    words = fit_words(faces_root, "--trainer.max_steps", 9, "--trainer.val_check_interval", 3)
+    words += ["--data.batch_size", str(16 // ranks)]
+    train_in_slurm(words, ranks, job="1", **scontrol)
+    said = train_in_slurm(words, ranks, signal_at=step, **scontrol)
+    assert (tmp_path / "told").read_text() == "requeue 4711\n"
+    assert "Slurm has job 4711 in its queue again" in said[0]
+    stopped_at = last("fit-4711")["global_step"]
+    assert step <= stopped_at <= step + 1  # ranks agree during a step
+    train_in_slurm(words, ranks, again=1, **scontrol)
+    assert_same_state(last("fit-1"), last("fit-4711"))
+    assert last("fit-4711")["global_step"] == 9
+    rows = [MetricsFile(f"runs/{run}").history()["val/fd_random"] for run in ("fit-1", "fit-4711")]
+    assert rows[0] == rows[1]
+    assert [step for step, _ in rows[0]] == [0, 3, 6, 9]
+
+
+@pytest.mark.slow
+def test_a_warning_outside_slurm_ends_the_training_and_asks_no_scheduler(faces_root, scontrol, tmp_path):
+    words = fit_words(faces_root, "--name", "run", "--trainer.max_steps", 100000)
+    said = finish(start_with_signal(words, scontrol, 3, signal.SIGUSR1))
+    assert last("run")["global_step"] == 3
+    assert not (tmp_path / "told").exists(), said
+
+
+@pytest.mark.slow
+def test_under_torchrun_nothing_else_has_to_be_set(faces_root):
+    words = fit_words(faces_root, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 8)
+    finish(start(["-m", "gan_lightning", *words], {}, TORCHRUN))
+    (run,) = Path("runs").iterdir()
+    assert json.loads((run / "summary.json").read_text())["devices"] == 2
+    assert last(run.name)["global_step"] == 4
+
+
+@pytest.mark.slow
+def test_devices_and_ddp_are_all_that_has_to_be_said(faces_root):
+    words = fit_words(faces_root, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 8)
+    finish(start(words, {}))
+    (run,) = Path("runs").iterdir()
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["devices"], summary["images_seen"]) == (2, 4 * 16)
+
+
+class Store:
+    """A store of torchrun's, in this process."""
+
+    def __init__(self):
+        self.server = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
+
+    def environment(self):
+        return {
+            "TORCHELASTIC_RUN_ID": "none",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self.server.port),
+        }
+
+
+def set_environment(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_processes_of_torchrun_take_the_word_of_the_first(monkeypatch):
+    store = Store()
+    set_environment(monkeypatch, store.environment())
+    assert [job_stamp(own) for own in ("first", "second", "first again")] == ["first"] * 3
+
+
+def test_without_a_shared_store_the_rendezvous_names_the_run(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "evening")
+    assert job_stamp("own") == "evening"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    with pytest.raises(InputError, match="add --name"):
+        run_folder(None, None, "fit")
+
+
+def test_slurms_job_names_the_run(monkeypatch):
+    assert job_stamp("own") == "own"
+    set_environment(monkeypatch, task())
+    assert run_folder(None, None, "fit") == Path("runs/fit-4711")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "again"),
+    [
+        ("SLURM_RESTART_COUNT", "1", True),
+        ("SLURM_RESTART_COUNT", "0", False),
+        ("TORCHELASTIC_RESTART_COUNT", "2", True),
+        ("TORCHELASTIC_RESTART_COUNT", "", False),
+    ],
+)
+def test_a_job_knows_whether_it_runs_again(monkeypatch, name, value, again):
+    monkeypatch.setenv(name, value)
+    assert runs_again() is again
+
+
+def test_a_requeued_job_that_had_no_checkpoint_yet_begins_again(faces_root, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+    Path("runs/run").mkdir(parents=True)
+    Path("runs/run/metrics.csv").write_text("step,val/fd_random\n0,9.5\n")
+    words = fit_words(faces_root, "--name", "run")
+    assert main(words) == 2  # taken
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert main(words) == 0
+    assert last("run")["global_step"] == 4
+
+
+def test_slurm_that_refuses_is_said(scontrol, monkeypatch, caplog, tmp_path):
+    set_environment(monkeypatch, task() | scontrol | {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "2"})
+    assert requeue()
+    assert (tmp_path / "told").read_text() == "requeue 40_2\n"
+    (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\necho no such job >&2\nexit 1\n")
+    assert not requeue()
+    assert "no such job" in caplog.text
+
+
+def test_a_warning_before_anything_began_ends_the_command_at_once(scontrol, monkeypatch, tmp_path):
+    set_environment(monkeypatch, task() | scontrol)
+    before = signal.getsignal(signal.SIGUSR1)
+    with pytest.raises(SystemExit), requeued_when_warned():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    assert (tmp_path / "told").read_text() == "requeue 4711\n"
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_only_the_first_task_requeues_and_no_job_that_has_ended_by_itself(scontrol, monkeypatch, tmp_path):
+    set_environment(monkeypatch, task(rank=1, tasks=2) | scontrol)
+    with pytest.raises(SystemExit), requeued_when_warned():
+        os.kill(os.getpid(), signal.SIGUSR1)
+    set_environment(monkeypatch, task())
+    with pytest.raises(SystemExit), requeued_when_warned():
+        raise SystemExit
+    assert not (tmp_path / "told").exists()
