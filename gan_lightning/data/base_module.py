@@ -43,6 +43,8 @@ class ImageDataModule(L.LightningDataModule):
             64 px), so that an epoch reads none from the host; their order and pixels stay the same.
         num_workers: Processes that read batches of packed images; reading is so quick that 0 is enough.
         cache_dir: Folder of the packed images; if null, $GAN_LIGHTNING_CACHE, or gan-lightning in the user's cache.
+        auto_pack: Pack the images at the start of a run, where that was not done before; false refuses then, for a job
+            that is to spend no time on it: `gan-lightning pack` does it ahead.
         strict: Refuse to start if an image cannot be read, in place of leaving it out with a warning.
         seed: Seed of the order of the images and of the flips, not negative.
     """
@@ -60,6 +62,7 @@ class ImageDataModule(L.LightningDataModule):
         resident: bool = False,
         num_workers: int = 0,
         cache_dir: str | None = None,
+        auto_pack: bool = True,
         strict: bool = False,
         seed: int = 0,
     ) -> None:
@@ -83,6 +86,7 @@ class ImageDataModule(L.LightningDataModule):
         self.resident = resident
         self.num_workers = num_workers
         self.cache_dir = cache_dir
+        self.auto_pack = auto_pack
         self.strict = strict
         self.seed = seed
         self._files: ImageFiles | None = None
@@ -94,8 +98,15 @@ class ImageDataModule(L.LightningDataModule):
         raise NotImplementedError
 
     def prepare_data(self) -> None:
-        """Pack the images, unless that was done before. Lightning calls it on one process of each node."""
-        pack_images(self.read_files(), cache_dir=self.cache_dir, strict=self.strict, **self._framing_arguments())
+        """Pack the images, unless that was done before. Lightning calls it on one process of each node.
+
+        Raises:
+            InputError: If they are not packed and `auto_pack` is off; else as `pack_images`.
+        """
+        files, settings = self.read_files(), {"cache_dir": self.cache_dir, **self._framing_arguments()}
+        if not self.auto_pack:
+            open_packed(files, **settings)
+        pack_images(files, strict=self.strict, **settings)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the packed images, and refuse what could not train.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from PIL import Image
 from gan_lightning.data.decode import Framing, decode_image, frame_image
 
 SPLITS = ("train", "val", "test")
+# Errors that are an image's own fault; all others (an input error, a stale handle) are the machine's.
+OF_THE_IMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP)
 _PLAIN = re.compile(r"\w+(\.\w+)*\Z", re.ASCII)
 
 
@@ -41,12 +44,16 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.names)
 
+    def source_names(self) -> list[str]:
+        """Paths, relative to `root`, of the files that the images are made of."""
+        return self.names
+
     def stamps(self) -> Iterator[str]:
-        """Lines that change whenever what the images are made of does: name, size and time of each file.
+        """Lines that change whenever one of those files is written to: name, size and times of each.
 
         The files are looked at, not opened.
         """
-        for name in self.names:
+        for name in self.source_names():
             yield _stamp(os.path.join(self.root, name), name)
 
     def decode(self, row: int, framing: Framing) -> NDArray[np.uint8]:
@@ -74,11 +81,9 @@ class ImageArrays(ImageFiles):
     pixels: NDArray[np.uint8] = field(kw_only=True)
     sources: tuple[str, ...] = field(kw_only=True)
 
-    def stamps(self) -> Iterator[str]:
-        """Number and shape of the images; name, size and time of each file they come from."""
-        yield f"\n{self.pixels.shape}"
-        for name in self.sources:
-            yield _stamp(os.path.join(self.root, name), name)
+    def source_names(self) -> list[str]:
+        """The few files that hold all images."""
+        return list(self.sources)
 
     def decode(self, row: int, framing: Framing) -> NDArray[np.uint8]:
         """Crop and resize one image; as `ImageFiles.decode`."""
@@ -88,9 +93,12 @@ class ImageArrays(ImageFiles):
 def _stamp(path: str, name: str) -> str:
     try:
         status = os.stat(path)
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in OF_THE_IMAGE:
+            raise
         return f"\n{name}\0missing"
-    return f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}"
+    # The time of the last change, too: nobody can set it back, as copying and unpacking do with that of the last write.
+    return f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
 
 
 def stays_inside(name: str) -> bool:

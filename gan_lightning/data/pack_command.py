@@ -19,6 +19,7 @@ DESCRIPTION = (
     "them; what is packed already is kept. fit does the same by itself, and this ahead of a job: give it the --config "
     "and the --data options of that job. `--data.help CelebA` explains the options of CelebA."
 )
+CLASS_OPTIONS = ("--data", "--data.class_path")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     data = read_options(arguments)
     if isinstance(data, StreamedImages):
         raise InputError("StreamedImages are fetched as they are needed: there is nothing to pack.")
+    data.auto_pack = True
     started = time.perf_counter()
     data.prepare_data()
     data.setup()
@@ -62,8 +64,11 @@ def read_options(arguments: Sequence[str]) -> ImageDataModule:
     parser = ArgumentParser(prog="gan-lightning pack", description=DESCRIPTION)
     parser.add_argument("--config", action="config", help="YAML of a training; all but its `data` is passed over.")
     parser.add_subclass_arguments(ImageDataModule, "data", required=True)
-    parser.set_defaults({"data": {"class_path": "gan_lightning.SyntheticFaces"}})
-    options = parser.parse_args(with_data_alone(arguments))
+    given = with_data_alone(arguments)
+    if not any(argument.split("=")[0] in CLASS_OPTIONS or '"class_path"' in argument for argument in given):
+        # Not as a default of every call: its crop would be handed on to any class that is named.
+        parser.set_defaults({"data": {"class_path": "gan_lightning.SyntheticFaces"}})
+    options = parser.parse_args(given)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
     data: ImageDataModule = instantiate(options).data
     return data

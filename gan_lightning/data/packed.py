@@ -22,9 +22,10 @@ from torch import Tensor
 from gan_lightning.data.cache import make_cache_dir
 from gan_lightning.data.decode import RESIZER, Framing
 from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.sources import content_of
 from gan_lightning.errors import InputError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class Skipped(NamedTuple):
@@ -113,7 +114,8 @@ def open_packed(
         return PackedImages(folder)
     except FileNotFoundError as error:
         raise InputError(
-            f"{files.root} is not packed in {folder.parent} as it is now: call prepare_data() first."
+            f"{files.root} is not packed in {folder.parent} as it is now: run `gan-lightning pack` with the same "
+            "options, or leave auto_pack on and call prepare_data()."
         ) from error
 
 
@@ -121,16 +123,14 @@ def pack_folder(files: ImageFiles, framing: Framing, cache: Path) -> Path:
     """Where the pack of these very files lies, if there is one.
 
     Args:
-        files: The images; each is looked at, not opened.
+        files: The images; each is read if it was not before, or was written to since.
         framing: Crop, size and channels.
         cache: Folder of the packs.
 
     Returns:
-        The folder, whose name changes with any name, size or time of a file, and with any setting.
+        The folder, whose name changes with any name and any byte of the files, and with any setting.
     """
     settings = [FORMAT_VERSION, RESIZER, PIL.__version__.split(".")[0], asdict(framing)]
-    fingerprint = hashlib.sha256(json.dumps(settings).encode())
-    for stamp in files.stamps():
-        fingerprint.update(stamp.encode(errors="surrogateescape"))
+    fingerprint = hashlib.sha256(json.dumps([*settings, len(files), content_of(files, cache)]).encode())
     crop = f"-crop{framing.crop}" if framing.crop else ""
     return cache / f"{files.name}-{framing.image_size}x{framing.channels}{crop}-{fingerprint.hexdigest()[:16]}"

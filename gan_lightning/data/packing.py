@@ -27,18 +27,16 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from gan_lightning.data.cache import exclusive, make_cache_dir
 from gan_lightning.data.decode import CropTooLargeError, Framing
-from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.files import OF_THE_IMAGE, ImageFiles
 from gan_lightning.data.packed import FORMAT_VERSION, PackedImages, Skipped, fingerprint_of, pack_folder
+from gan_lightning.data.sources import MAX_THREADS, count_cores, look_at
 from gan_lightning.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 64  # images decoded in one go: enough to hide the cost of a hand-over, little enough to hold many
-
-# Threads, for Pillow decodes and resizes without the interpreter lock. Processes would gain on many cores with small
-# images alone, and would run a script that lacks `if __name__ == "__main__":` again in each of them.
-OF_THE_IMAGE = (None, errno.ENOENT, errno.EISDIR, errno.EACCES, errno.ELOOP)  # no wrong of the machine's
-MAX_THREADS = 16  # beyond, they wait for the lock
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk, in a quota, below a limit on files
+NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def pack_images(
@@ -68,16 +66,29 @@ def pack_images(
 
     Raises:
         InputError: If an argument is out of range, an image is smaller than the crop, none of the images can be read,
-            or, with `strict`, one of them cannot; if the cache cannot be written or its disk is full.
+            or, with `strict`, one of them cannot; if one changes meanwhile; if the cache cannot be written, or its disk
+            is full.
         OSError: If a file cannot be opened for a reason of the machine's (no permission, a file system that is gone).
     """
     framing = Framing(image_size, crop, channels)
+    look = look_at(files)
     folder = pack_folder(files, framing, make_cache_dir(cache_dir))
     packed = _open_or_none(folder)
     if packed is not None:
         logger.info("Packed before: %s in %s", describe_size(len(files), framing), folder)
     else:
-        packed = _pack(files, framing, folder, strict, num_workers or min(MAX_THREADS, _count_cores()), progress)
+        try:
+            num_workers = num_workers or min(MAX_THREADS, count_cores())
+            packed = _pack(files, framing, folder, strict, num_workers, progress, look)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                raise _disk_full(len(files), framing, folder.parent) from error
+            if error.errno in NO_ACCESS:  # of the cache: an image that must not be read is left out
+                raise InputError(
+                    f"Cannot write to the cache folder {folder.parent} ({error.strerror}): set cache_dir or "
+                    "$GAN_LIGHTNING_CACHE."
+                ) from error
+            raise
     if packed.skipped:
         _report_skipped(packed, files, strict)
     return packed
@@ -99,12 +110,8 @@ def _pixel_bytes(count: int, framing: Framing) -> int:
     return count * height * width * channels
 
 
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _pack(
-    files: ImageFiles, framing: Framing, folder: Path, strict: bool, num_workers: int, progress: bool
+    files: ImageFiles, framing: Framing, folder: Path, strict: bool, num_workers: int, progress: bool, look: str
 ) -> PackedImages:
     with exclusive(folder.with_name(f".{folder.name}.lock")) as alone:
         if (packed := _open_or_none(folder)) is not None:  # another process made it while this one waited
@@ -118,11 +125,11 @@ def _pack(
             _check_free_space(len(files), framing, folder.parent)
             header = _write_pixels(files, framing, part, strict, num_workers, progress)
             _write_header({**header, "fingerprint": fingerprint_of(folder)}, part)
+            if look_at(files) != look:
+                raise InputError(
+                    f"Images in {files.root} changed while they were packed: start again when all are written."
+                )
             _publish(part, folder)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise _disk_full(len(files), framing, folder.parent) from error
-            raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return PackedImages(folder)
@@ -151,12 +158,11 @@ def _write_pixels(
     files: ImageFiles, framing: Framing, part: Path, strict: bool, num_workers: int, progress: bool
 ) -> dict[str, Any]:
     """Write pixels.npy, and give what pack.json is to say of it."""
-    size = describe_size(len(files), framing)
-    logger.info("Packing %s: %s on disk", files.root, size)
+    logger.info("Packing %s: %s on disk", files.root, describe_size(len(files), framing))
     skipped: list[Skipped] = []
     digest = hashlib.sha256()
     shape = (len(files), *framing.shape)
-    bar = tqdm(total=len(files), desc=f"Packing {size}", unit=" images", disable=None if progress else True)
+    bar = tqdm(total=len(files), desc="Packing", unit=" images", disable=None if progress else True)
     with (part / "pixels.npy").open("wb") as file, bar:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         for pixels, unreadable in _decode_all(files, framing, num_workers):
@@ -189,6 +195,8 @@ def _decode_all(
     files: ImageFiles, framing: Framing, num_workers: int
 ) -> Iterator[tuple[NDArray[np.uint8], list[Skipped]]]:
     """Decode in chunks, in order, with a bounded number of them in memory."""
+    # Threads, for Pillow decodes and resizes without the interpreter lock. Processes would gain on many cores with
+    # small images alone, and would run a script that lacks `if __name__ == "__main__":` again in each of them.
     executor = ThreadPoolExecutor(num_workers, thread_name_prefix="pack")
     pending: deque[Future[tuple[NDArray[np.uint8], list[Skipped]]]] = deque()
     try:

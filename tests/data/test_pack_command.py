@@ -51,6 +51,27 @@ def test_configurations_merge_from_left_to_right(tmp_path: Path) -> None:
     assert (str(data.root), data.image_size) == ("data/photos", 32)
 
 
+def test_a_class_that_is_named_has_its_own_defaults(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("data: {class_path: gan_lightning.SyntheticFaces, init_args: {batch_size: 7}}\n")
+    config = ["--config", str(tmp_path / "run.yaml")]
+    for given in (["--data", "ImageFolder"], ["--data=ImageFolder"], [*config, "--data", "ImageFolder"]):
+        data = read_options([*given, "--data.root", "x"])
+        assert isinstance(data, ImageFolder)
+        assert data.crop is None  # not the 178 of SyntheticFaces, which is the default of all
+    assert read_options(["--data", "MNIST", "--data.root", "x"]).image_size == 32
+    assert read_options(["--data.count", "5"]).count == 5
+
+
+def test_packs_also_what_a_run_is_told_not_to(make_celeba: Make, tmp_path: Path) -> None:
+    options = {"root": str(make_celeba(10)), "image_size": 16, "cache_dir": str(tmp_path / "cache"), "auto_pack": False}
+    with pytest.raises(InputError, match=r"is not packed .*: run `gan-lightning pack`"):
+        CelebA(**options).prepare_data()
+    assert not list((tmp_path / "cache").glob("celeba-*"))
+    given = ["--data=CelebA", *(f"--data.{name}={value!s}" for name, value in options.items())]
+    assert main(given) == 0
+    CelebA(**options).prepare_data()
+
+
 def test_the_default_is_that_of_fit() -> None:
     assert isinstance(read_options([]), SyntheticFaces)
 

@@ -5,7 +5,10 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -17,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_lightning.data import decode, packing
+from gan_lightning.data import decode, packing, sources
 from gan_lightning.data import files as listing
 from gan_lightning.data.cache import default_cache_dir
 from gan_lightning.data.files import ImageFiles
@@ -46,7 +49,7 @@ def pack(tmp_path: Path) -> Callable[..., PackedImages]:
 
 
 def left_in(cache: Path) -> list[str]:
-    return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock") and path.name != "sources")
 
 
 def test_pixels_are_those_of_torchvisions_transforms(files: ImageFiles, pack: Callable[..., PackedImages]) -> None:
@@ -141,9 +144,89 @@ def test_every_setting_gives_another_pack(files: ImageFiles, pack: Write, monkey
     assert len(folders | {pack(files).folder}) == 6
 
 
+def test_one_byte_makes_another_pack_even_under_the_old_size_and_time(files: ImageFiles, pack: Write) -> None:
+    first = pack(files)
+    path = files.root / "4.jpg"
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-3] ^= 1  # within the coded pixels
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert pack(files).folder != first.folder
+
+
+def test_a_file_more_or_less_or_of_another_name_makes_another_pack(
+    files: ImageFiles, pack: Write, make_image: Write
+) -> None:
+    folders = [pack(files).folder]
+    make_image(files.root / "more.jpg", 50)
+    folders.append(pack(read_folder(files.root)).folder)
+    (files.root / "more.jpg").rename(files.root / "other.jpg")
+    folders.append(pack(read_folder(files.root)).folder)
+    (files.root / "other.jpg").unlink()
+    assert len(set(folders)) == 3
+    assert pack(read_folder(files.root)).folder == folders[0]
+
+
+def test_a_copy_of_the_images_is_not_packed_again(
+    files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pack(files)
+    shutil.copytree(files.root, tmp_path / "copy" / "images", copy_function=shutil.copyfile)  # with new times
+    monkeypatch.setattr("gan_lightning.data.files.decode_image", None)  # calling it would fail
+    assert pack(read_folder(tmp_path / "copy" / "images")).folder == first.folder
+
+
+def test_files_are_read_once_and_then_looked_at(
+    files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = pack(files)
+    monkeypatch.setattr(sources, "read_content", None)
+    assert pack(files).folder == pack(files, image_size=16).folder == first.folder
+
+
+def test_half_a_note_of_the_content_is_read_anew(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+    first = pack(files)
+    (note,) = (tmp_path / "cache" / "sources").iterdir()
+    note.write_text(note.read_text()[:20])
+    assert pack(files).folder == first.folder
+    assert len(note.read_text()) == 64
+
+
+def test_images_that_change_while_they_are_packed_are_refused(
+    files: ImageFiles, pack: Write, tmp_path: Path, make_image: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = packing._write_pixels
+
+    def write_while_another_does(*arguments: object) -> object:
+        make_image(files.root / "8.jpg", seed=77)
+        return write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_write_pixels", write_while_another_does)
+        with pytest.raises(InputError, match="changed while they were packed"):
+            pack(files)
+    assert left_in(tmp_path / "cache") == []
+    assert len(pack(files).rows) == 9
+
+
+def test_a_cache_that_is_only_read_serves(files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    first = pack(files)
+    shutil.rmtree(first.folder.parent / "sources")
+    monkeypatch.setattr(sources, "atomic_path", refuse)
+    monkeypatch.setattr(packing, "exclusive", refuse)
+    assert pack(files).folder == first.folder
+    with pytest.raises(InputError, match=r"Cannot write to the cache folder .*Read-only file system.*: set cache_dir"):
+        pack(files, image_size=8)
+
+
 def test_digest_is_of_the_pixels_alone(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
     first = pack(files)
-    os.utime(files.root / "0.jpg", ns=(5, 5))
+    with (files.root / "0.jpg").open("ab") as file:
+        file.write(b"x")  # after the end of the image
     second = pack(files, num_workers=3)
     assert second.folder != first.folder
     assert second.digest == first.digest
@@ -287,6 +370,20 @@ def test_a_full_disk_is_said_and_leaves_nothing(
         patch.setattr(packing.shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
         with pytest.raises(InputError, match=r"need 6,912 bytes, 100 are free"):
             pack(files)
+    assert left_in(tmp_path / "cache") == []
+
+
+def test_a_limit_on_the_size_of_files_is_said_and_leaves_nothing(files: ImageFiles, tmp_path: Path) -> None:
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
+        "from gan_lightning.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    options = ["--data.image_size", "16", "--data.cache_dir", str(tmp_path / "cache")]
+    command = [sys.executable, "-c", limited, "pack", "--data", "ImageFolder", "--data.root", str(files.root), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert re.search(r"^gan-lightning: error: The disk of .* is full: .* set cache_dir", result.stderr, re.MULTILINE)
+    assert "Traceback" not in result.stderr
     assert left_in(tmp_path / "cache") == []
 
 
