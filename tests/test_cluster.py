@@ -2,13 +2,16 @@
 
 import json
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from gan_lightning.__main__ import main
 from gan_lightning.cli import run_folder
@@ -19,7 +22,7 @@ from tests.conftest import FACES
 from tests.test_cli import CONFIGS, SMALL
 
 ROOT = CONFIGS.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
 @pytest.fixture(autouse=True)
@@ -138,21 +141,123 @@ def test_a_warning_outside_slurm_ends_the_training_and_asks_no_scheduler(faces_r
 
 
 @pytest.mark.slow
-def test_under_torchrun_nothing_else_has_to_be_set(faces_root):
-    words = fit_words(faces_root, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 8)
-    finish(start(["-m", "gan_lightning", *words], {}, TORCHRUN))
-    (run,) = Path("runs").iterdir()
-    assert json.loads((run / "summary.json").read_text())["devices"] == 2
-    assert last(run.name)["global_step"] == 4
-
-
-@pytest.mark.slow
 def test_devices_and_ddp_are_all_that_has_to_be_said(faces_root):
     words = fit_words(faces_root, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 8)
     finish(start(words, {}))
     (run,) = Path("runs").iterdir()
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["devices"], summary["images_seen"]) == (2, 4 * 16)
+
+
+SRUN = """
+import os, subprocess, sys
+words = sys.argv[1:]
+while words[0].startswith("--"):
+    option = words.pop(0)
+    if option.startswith("--ntasks="):
+        os.environ["SLURM_NTASKS"] = option.partition("=")[2]
+tasks = int(os.environ["SLURM_NTASKS"])
+own = [os.environ | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(tasks)]
+sys.exit(max([process.wait() for process in [subprocess.Popen(words, env=one) for one in own]]))
+"""
+
+
+@pytest.fixture
+def slurm(scontrol, tmp_path, monkeypatch, faces_root):
+    """A Slurm of two tasks, data and configurations where the pages say they are; gives the environment of a job."""
+    for name, content in {
+        "srun": SRUN,
+        "gan-lightning": "from gan_lightning.__main__ import main; exit(main())",
+    }.items():
+        program = tmp_path / "bin" / name
+        program.write_text(f"#!{sys.executable}\n{content}\n")
+        program.chmod(0o755)
+    Path("configs").symlink_to(CONFIGS)
+    job = {name: value for name, value in task(0, 2).items() if name not in ("SLURM_PROCID", "SLURM_LOCALID")}
+    shared = {"GAN_LIGHTNING_CACHE": str(tmp_path / "shared"), "TMPDIR": str(tmp_path / "disk")}
+    return job | scontrol | shared | {"SLURM_CPUS_PER_TASK": "1"}
+
+
+def commands_of_the_page(program):
+    lines = [line.strip() for line in (ROOT / "docs" / "cluster.md").read_text().splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith(f"{program} ")]
+
+
+def with_our_data(words, faces_root):
+    return [str(faces_root) if word == "/data/celeba" else word for word in words]
+
+
+@pytest.mark.slow
+def test_the_batch_file_trains_from_packed_data_on_the_nodes_disk(faces_root, slurm, tmp_path):
+    batch_file = CONFIGS / "cluster" / "slurm.sbatch"
+    subprocess.run(["bash", "-n", batch_file], check=True)
+    data = ["--config", "configs/celeba64.yaml", "--data.root", faces_root]
+    finish(start(["pack", *map(str, data), "--data.image_size", "16"], slurm))
+    shown = next(words for words in commands_of_the_page("sbatch") if words[1] == "configs/cluster/slurm.sbatch")
+    assert shown[2:] == [str(word).replace(str(faces_root), "/data/celeba") for word in data]
+    words = [*with_our_data(shown[2:], faces_root), *SMALL, "--data.batch_size", "8"]
+    finish(start(words, slurm, ["bash", batch_file]))
+    summary = json.loads(Path("runs/gan-4711/summary.json").read_text())
+    assert (summary["devices"], summary["g_steps"], summary["images_seen"]) == (2, 4, 4 * 2 * 8)
+    (on_disk,) = (tmp_path / "disk").iterdir()
+    names = [{path.name for path in folder.glob("celeba-*")} for folder in (on_disk, tmp_path / "shared")]
+    assert len(names[1]) == 1
+    assert names[0] == names[1], "packed again"
+    assert list((tmp_path / "shared" / "statistics").iterdir()), "statistics of real images outlive the job"
+
+
+def test_the_batch_files_head_is_as_the_page_says():
+    head = [line.split() for line in (CONFIGS / "cluster" / "slurm.sbatch").read_text().splitlines()]
+    options = dict(words[1].lstrip("-").partition("=")[::2] for words in head if words[:1] == ["#SBATCH"])
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+    assert options["signal"].startswith("SIGUSR1@")
+    assert "requeue" in options
+    assert options["open-mode"] == "append"
+
+
+@pytest.mark.slow
+def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root):
+    """On two nodes of one process each, as on one node of two: all find one name."""
+    Path("configs").symlink_to(CONFIGS)
+    one_node, two_nodes = commands_of_the_page("torchrun")
+    small = [*SMALL, "--data.batch_size", "8"]
+    words = [*with_our_data(one_node[1:], faces_root), *small, "--trainer.devices", "2"]
+    words[words.index("--nproc_per_node") + 1] = "2"
+    finish(start(words, {}, TORCHRUN))
+    (first,) = Path("runs").iterdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = [*with_our_data(two_nodes[1:], faces_root), *small, "--trainer.devices", "1"]
+    words[words.index("--nproc_per_node") + 1] = "1"
+    words = [address if word == "NODE:29500" else word for word in words]
+    finish(start(words, {}, TORCHRUN), start(words, {}, TORCHRUN))
+    (second,) = set(Path("runs").iterdir()) - {first}
+    for run in (first, second):
+        assert json.loads((run / "summary.json").read_text())["devices"] == 2
+    assert_same_state(last(first.name), last(second.name))
+
+
+def test_the_sweeps_command_is_one(faces_root, monkeypatch):
+    """W&B puts the drawn options in place of ${args}, as --NAME=VALUE."""
+    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+    Path("configs").symlink_to(CONFIGS)
+    sweep = yaml.safe_load((CONFIGS / "cluster" / "sweep.yaml").read_text())
+    drawn = [f"--{name}={p.get('max') or p['values'][-1]}" for name, p in sweep["parameters"].items()]
+    assert sweep["command"][:2] == ["${env}", "gan-lightning"]
+    assert sweep["command"][-1] == "${args}"
+    words = [
+        *sweep["command"][2:-1],
+        *drawn,
+        *SMALL,
+        "--data.root",
+        str(faces_root),
+        "--trainer.logger.offline",
+        "true",
+    ]
+    assert main([*words, "--name", "sweep", "--evaluation.extractor", "random"]) == 0
+    config = yaml.safe_load(Path("runs/sweep/config.yaml").read_text())["model"]["init_args"]
+    assert (config["lr_g"], config["r1"]) == (0.001, 10.0)
 
 
 class Store:
