@@ -20,7 +20,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar as BaseProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -39,6 +39,7 @@ from gan_lightning.metrics.extractors import check_inception_weights, inception_
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration
+from gan_lightning.wandb_logger import SteadyWandbLogger
 
 COMMANDS = tuple(LightningCLI.subcommands())
 MODELS = (DCGAN, LatentEncoder, LatentRestoration)
@@ -169,6 +170,8 @@ class GanCLI(LightningCLI):
         if weights_needed and hasattr(model_class, "sample") and command != "predict":
             check_inception_weights(inception_weights_path(options.evaluation.inception_weights))
         for logger in loggers_of(options.trainer):
+            if import_class(logger.class_path) is WandbLogger:
+                logger.class_path = f"{SteadyWandbLogger.__module__}.{SteadyWandbLogger.__qualname__}"
             for argument, value in (("save_dir", str(folder.resolve())), ("name", folder.name)):
                 if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
                     logger.init_args[argument] = value
@@ -333,6 +336,5 @@ def run(arguments: Sequence[str] | None = None) -> None:
     )
     cli.say_where_results_are()
     for logger in cli.trainer.loggers:
-        finish = getattr(getattr(logger, "experiment", None), "finish", None)
-        if finish is not None:  # W&B's run, which would take in whatever this process logs next
-            finish()
+        if isinstance(logger, SteadyWandbLogger):
+            logger.finish()

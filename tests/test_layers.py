@@ -23,6 +23,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "modules": 2,
     "callbacks": 2,
     "loggers": 2,
+    "wandb_logger": 2,
     "cli": 3,
     "__main__": 3,
     "__init__": 3,
