@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
@@ -18,6 +17,7 @@ from torchmetrics import MeanMetric
 
 from gan_lightning.errors import DivergedError, InputError
 from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, scale_per_network
+from gan_lightning.modules.ranks import mean_over_ranks, prepare_ddp
 from gan_lightning.modules.records import (
     FiniteWatch,
     average_buffers_over_ranks,
@@ -28,6 +28,8 @@ from gan_lightning.modules.records import (
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE, ObjectiveName, Penalties
+
+Player = Callable[[Tensor], Tensor]
 
 
 class DCGAN(LightningModule):
@@ -58,6 +60,7 @@ class DCGAN(LightningModule):
         gradient_clip: float | None = None,
         accumulate: int = 1,
         ema_decay: float = 0.999,
+        compile: bool = False,
     ) -> None:
         """Build both networks.
 
@@ -84,6 +87,8 @@ class DCGAN(LightningModule):
             accumulate: Parts that a batch is split into to save memory; their gradients are accumulated to one step.
             ema_decay: Decay, per step, of the averaged generator that validation, sampling and restoration use.
                 It is warmed up from 0.1. With 0 the average is the generator itself.
+            compile: Let torch.compile make the training step's networks faster; it takes a minute or so at the start.
+                Gradient penalties stay uncompiled: compiled networks have no second derivative.
 
         Raises:
             InputError: A value that is not supported, with those that are.
@@ -95,6 +100,7 @@ class DCGAN(LightningModule):
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, betas
         self.d_steps, self.fresh_latents, self.accumulate = d_steps, fresh_latents, accumulate
         self.label_smoothing, self.gradient_clip, self.ema_decay = label_smoothing, gradient_clip, ema_decay
+        self.compiled = compile
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         self._check_settings(objective)
         self.objective = OBJECTIVES[objective]
@@ -179,7 +185,7 @@ class DCGAN(LightningModule):
 
         Raises:
             InputError: The data's channels or image size are not the model's; a precision that is not supported;
-                SyncBatchNorm together with a gradient penalty.
+                SyncBatchNorm together with a gradient penalty, or without a GPU.
         """
         data = getattr(self.trainer, "datamodule", None)
         for name in ("channels", "image_size"):
@@ -190,15 +196,8 @@ class DCGAN(LightningModule):
             raise InputError(
                 f"precision {self.trainer.precision} is not supported: 32-true, bf16-mixed or 16-mixed are"
             )
-        strategy = self.trainer.strategy
-        scale_per_network(strategy)
-        if isinstance(strategy, DDPStrategy):
-            # A backward pass reaches one of the two networks; plain `ddp` would stop at the other.
-            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-        if self.penalties and getattr(strategy, "_layer_sync", None) is not None:
-            raise InputError(
-                "sync_batchnorm has no second derivative, which r1, r2 and gradient_penalty need: leave one of them out"
-            )
+        scale_per_network(self.trainer.strategy)
+        prepare_ddp(self, second_derivative=bool(self.penalties))
 
     def configure_optimizers(self) -> list[Optimizer]:
         """One Adam for each network: generator, discriminator."""
@@ -218,6 +217,10 @@ class DCGAN(LightningModule):
         for optimizer, lr in zip(self._optimizers(), (self.lr_g, self.lr_d), strict=True):
             for group in optimizer.param_groups:
                 group["lr"], group["betas"] = lr, self.betas
+        # As the training step calls them. In a tuple: attributes that are modules would be in the state dict again.
+        self._players: tuple[Player, Player] = (self.generator, self.discriminator)
+        if self.compiled:
+            self._players = torch.compile(self.generator), torch.compile(self.discriminator)
         self._restart_clock()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -238,15 +241,17 @@ class DCGAN(LightningModule):
         self._rng = batch_rng(self._seed, self.global_rank, count, self.device)
         self._images_seen += len(real) * self.trainer.world_size
 
+        generator, _ = self._players
         latents = self._draw_latents(len(real))
         with torch.set_grad_enabled(reuse):
-            fake = self.generator(latents)
+            fake = generator(latents)
         loss_d, logits_real = self._discriminator_step(real, fake.detach(), penalize=count % self.penalty_interval == 0)
         if not turn_of_g:
+            average_buffers_over_ranks(self.generator, self.discriminator)
             return
         if not reuse:
-            latents, fake = self._draw_latents(len(real)), None
-        loss_g, logits_fake = self._generator_step(real, latents, fake)
+            latents = self._draw_latents(len(real))
+        loss_g, logits_fake = self._generator_step(real, latents, fake if reuse else None)
         average_buffers_over_ranks(self.generator, self.discriminator)
         update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
 
@@ -261,11 +266,11 @@ class DCGAN(LightningModule):
 
     def _discriminator_step(self, real: Tensor, fake: Tensor, penalize: bool) -> tuple[Tensor, Tensor]:
         """Update D on reals and fakes, which carry no graph; give its loss and the logits of reals."""
-        _, optimizer = self._optimizers()
+        (_, discriminator), (_, optimizer) = self._players, self._optimizers()
         optimizer.zero_grad()
         total = real.new_zeros(())
         for real_part, fake_part in zip(self._parts(real), self._parts(fake), strict=True):
-            logits_real, logits_fake = self.discriminator(real_part), self.discriminator(fake_part)
+            logits_real, logits_fake = discriminator(real_part), discriminator(fake_part)
             loss = self.objective.discriminator(logits_real, logits_fake, 1 - self.label_smoothing)
             if penalize and self.penalties:
                 penalty = self.penalties(self.discriminator, real_part, fake_part, self._rng)
@@ -282,13 +287,13 @@ class DCGAN(LightningModule):
 
         `fake` is G(latents) with its graph, if it has been made already.
         """
-        optimizer, _ = self._optimizers()
+        (generator, discriminator), (optimizer, _) = self._players, self._optimizers()
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
         total = real.new_zeros(())
         for real_part, latents_part in zip(self._parts(real), self._parts(latents), strict=True):
-            logits_fake = self.discriminator(self.generator(latents_part) if fake is None else fake)
-            logits_real = self.discriminator(real_part) if self.objective.needs_real else None
+            logits_fake = discriminator(generator(latents_part) if fake is None else fake)
+            logits_real = discriminator(real_part) if self.objective.needs_real else None
             loss = self.objective.generator(logits_fake, logits_real) * (len(real_part) / len(real))
             self._backward(loss, "generator")
             total += loss.detach()
@@ -333,7 +338,7 @@ class DCGAN(LightningModule):
             "train/d_g_z_after": self.objective.score(logits_after),
             **self._gradient_norms,
         }
-        metrics = {name: float(value) for name, value in tensors.items()}  # waits for the device: now the clock is true
+        metrics = mean_over_ranks(tensors)  # waits for the device: now the clock is true
         metrics["train/images_per_second"] = self._images_seen / (time.perf_counter() - self._started)
         log_metrics(self, metrics, bar=("train/loss_d", "train/loss_g", "train/images_per_second"))
         self._restart_clock()
@@ -347,7 +352,8 @@ class DCGAN(LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Score held-out images by D: below its score of training images, D has begun to memorise those."""
-        self._score_held_out.update(self.objective.score(self.discriminator(batch["image"])), len(batch["image"]))
+        if count := len(batch["image"]):  # of fewer images than ranks some have none
+            self._score_held_out.update(self.objective.score(self.discriminator(batch["image"])), count)
 
     def on_validation_epoch_end(self) -> None:
         """Log D's mean score of held-out images, over all ranks."""
@@ -364,7 +370,15 @@ class DCGAN(LightningModule):
         """Nothing for a batch: the figures of a test are those of the callbacks, on samples."""
 
     def predict_dataloader(self) -> DataLoader[int]:
-        """Give the numbers of the images to draw: `num_samples` of them."""
+        """Give the numbers of the images to draw: `num_samples` of them.
+
+        Raises:
+            InputError: They are fewer than the ranks.
+        """
+        if self.num_samples < self.trainer.world_size:
+            raise InputError(
+                f"{self.num_samples} images are fewer than {self.trainer.world_size} ranks: use fewer devices"
+            )
         return DataLoader(range(self.num_samples), batch_size=64)  # type: ignore[arg-type]
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:

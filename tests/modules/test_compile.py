@@ -1,0 +1,85 @@
+"""`compile: true` makes the same steps, and nothing but the training step sees it."""
+
+import copy
+from functools import partial
+
+import pytest
+import torch
+
+from gan_lightning import DCGAN, load_generator
+from tests.modules.test_dcgan import BATCH, TINY, loader, plain_torch_training, train
+
+VARIANTS = {
+    "plain": {},
+    "d_steps": {"d_steps": 2, "fresh_latents": True},
+    "r1": {"r1": 5.0, "discriminator_normalization": "none"},
+}
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Choose torch.compile's backend; give the list of networks that were compiled."""
+    networks, compile_network = [], torch.compile
+
+    def note(network, backend):
+        networks.append(network)
+        return compile_network(network, backend=backend)
+
+    def choose(backend):
+        monkeypatch.setattr(torch, "compile", partial(note, backend=backend))
+        return networks
+
+    torch.compiler.reset()
+    return choose
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_twenty_compiled_steps_equal_a_plain_torch_loop(tmp_path, compiled, variant, backend):
+    """Penalties need a second derivative, which compiled networks have not: theirs is taken of the plain ones."""
+    networks, arguments = compiled(backend), VARIANTS[variant]
+    torch.manual_seed(0)
+    module = DCGAN(**TINY, **arguments, compile=True)
+    expected = plain_torch_training(
+        module, 20, arguments.get("d_steps", 1), arguments.get("fresh_latents", False), arguments.get("r1", 0.0)
+    )
+    train(module, 20, tmp_path)
+    assert networks == [module.generator, module.discriminator]
+    for ours, theirs in zip((module.generator, module.discriminator, module.generator_ema), expected, strict=True):
+        for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(mine, its, rtol=0, atol=2e-5)
+
+
+def test_a_compiled_run_is_saved_resumed_and_read_as_any_other(tmp_path, compiled):
+    networks = compiled("aot_eager")
+
+    def run(steps, ckpt_path=None, **arguments):
+        torch.manual_seed(0)
+        module = DCGAN(**TINY, **arguments)
+        return module, train(module, steps, tmp_path, loader(BATCH), ckpt_path)
+
+    plain, _ = run(6)
+    assert not networks
+    whole, _ = run(6, compile=True)
+    _, trainer = run(3, compile=True)
+    trainer.save_checkpoint(tmp_path / "cut.ckpt")
+    saved = torch.load(tmp_path / "cut.ckpt", weights_only=True)["state_dict"]
+    assert saved.keys() == whole.state_dict().keys() == plain.state_dict().keys()
+    resumed, _ = run(6, tmp_path / "cut.ckpt", compile=True)
+    for name, tensor in whole.state_dict().items():
+        assert tensor.equal(resumed.state_dict()[name]), name
+        torch.testing.assert_close(tensor, plain.state_dict()[name], rtol=0, atol=2e-5)
+    generator = load_generator(tmp_path / "cut.ckpt")
+    assert generator.main[0].weight.equal(saved["generator_ema.main.0.weight"])
+
+
+def test_only_training_compiles(tmp_path, compiled):
+    networks = compiled("aot_eager")
+    module = DCGAN(**TINY, compile=True)
+    module.sample(2)
+    train(module, 2, tmp_path, limit_val_batches=1).save_checkpoint(tmp_path / "made.ckpt")
+    assert len(networks) == 2
+    loaded = DCGAN.load_from_checkpoint(tmp_path / "made.ckpt", map_location="cpu")
+    latents = torch.randn(3, TINY["latent_dim"])
+    assert loaded(latents).equal(copy.deepcopy(module)(latents))
+    assert len(networks) == 2
