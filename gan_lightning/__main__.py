@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from gan_lightning.errors import DivergedError, InputError
+from gan_lightning.errors import DivergedError, InputError, StorageError
 
 HELP = """\
 usage: gan-lightning COMMAND [options]
@@ -32,7 +32,7 @@ configuration, metrics, pictures and checkpoints to runs/NAME; choose NAME by --
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; mistakes of the user's give one line and exit status 2, a diverged training exit status 1."""
+    """Run a command; a mistake of the user gives one line and status 2, divergence and a full disk one and status 1."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def mistake_behind(error: BaseException | None) -> InputError | DivergedError | None:
+def mistake_behind(error: BaseException | None) -> InputError | DivergedError | StorageError | None:
     """Find the error that is meant for the user: jsonargparse wraps those of constructors in errors of its own."""
-    while error is not None and not isinstance(error, InputError | DivergedError):
+    while error is not None and not isinstance(error, InputError | DivergedError | StorageError):
         error = error.__cause__ or error.__context__
     return error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,23 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is not a whole checkpoint: it may be truncated, or something else") from error
+
+
+def check_whole(path: str | os.PathLike[str]) -> None:
+    """See that a checkpoint is as it was written: torch notices that the end is missing, but no changed byte.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # missing, truncated, or something else: `load_tensors` says which
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        damaged = str(error)
+    if damaged is not None:
+        raise InputError(f"{path} is damaged: its content is not what was written")
 
 
 def mappings(content: Any) -> Iterator[Mapping[str, Any]]:

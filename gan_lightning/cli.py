@@ -5,11 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import os
 import re
 import warnings
 from collections.abc import Sequence
-from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
@@ -30,21 +28,25 @@ from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
-from gan_lightning.checkpoints import load_tensors
+from gan_lightning.checkpoint_io import LAST, PREVIOUS
+from gan_lightning.checkpoints import check_whole, load_tensors
 from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
 from gan_lightning.errors import InputError
-from gan_lightning.jobs import job_stamp, requeued_when_warned, runs_again
+from gan_lightning.jobs import requeued_when_warned, runs_again
 from gan_lightning.loggers import MetricsFile
+from gan_lightning.messages import show_messages
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration
+from gan_lightning.run_folder import RunFolder, run_folder
 from gan_lightning.wandb_logger import SteadyWandbLogger
+
+_log = logging.getLogger(__name__)
 
 COMMANDS = tuple(LightningCLI.subcommands())
 MODELS = (DCGAN, LatentEncoder, LatentRestoration)
 DATA = (SyntheticFaces, CelebA, ImageFolder, MNIST, FashionMNIST, StreamedImages)
-RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
 
 
 class OptionsParser(LightningArgumentParser):
@@ -91,6 +93,16 @@ class RunConfig(SaveConfigCallback):
 class GanCLI(LightningCLI):
     """The commands fit, validate, test and predict, each run in a folder of its own."""
 
+    claimed: RunFolder | None = None  # by the first rank alone
+    _goes_on = False  # whether this command goes on with a run, be it from its first step
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)  # which runs the command
+        finally:
+            if self.claimed is not None:
+                self.claimed.release()
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the name of the run, and the callbacks that are always there, each under a key of its own."""
         parser.add_argument(
@@ -102,6 +114,7 @@ class GanCLI(LightningCLI):
         parser.add_lightning_class_args(GenerationMetrics, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
         options: list[Any] = parser._actions
         for option in options:
             hint = getattr(option, "_typehint", None)
@@ -132,19 +145,23 @@ class GanCLI(LightningCLI):
                 "there is no model: add --config configs/quickstart.yaml, or --model DCGAN and --data CelebA"
             )
         path = options.get("ckpt_path")
-        if self.config.subcommand == "fit" and runs_again():
-            # Whatever it began with; without a checkpoint it begins again.
-            folder = run_folder(options.trainer.default_root_dir, options.name, "fit")
-            if any((folder / "checkpoints").glob("last*.ckpt")):
-                options.ckpt_path = path = "last"
+        again = self.config.subcommand == "fit" and runs_again()  # whatever it began with
+        if path == "last" or again:
+            options.ckpt_path = path = self._last_checkpoint(again)
         if path is not None and "://" not in str(path):
-            if path == "last":
-                if options.name is None and options.trainer.default_root_dir is None and not runs_again():
-                    raise InputError("--ckpt_path last needs the run that it belongs to: add --name NAME")
-                folder = run_folder(options.trainer.default_root_dir, options.name, self.config.subcommand)
-                options.ckpt_path = path = str(folder / "checkpoints" / "last.ckpt")
             check_checkpoint(path, import_class(options.model.class_path))
         super()._parse_ckpt_path()
+
+    def _last_checkpoint(self, again: bool) -> str | None:
+        """Give the path of the run's last checkpoint; None for a fit that was stopped before it wrote any."""
+        options, command = self.options, self.config.subcommand
+        if options.name is None and options.trainer.default_root_dir is None and not again:
+            raise InputError("--ckpt_path last needs the run that it belongs to: add --name NAME")
+        folder = run_folder(options.trainer.default_root_dir, options.name, command)
+        self._goes_on = command == "fit" and (again or folder.is_dir())
+        paths = [folder / "checkpoints" / name for name in (LAST, PREVIOUS)]
+        path = next((path for path in paths if path.exists()), None)
+        return str(path or paths[0]) if path or not self._goes_on else None
 
     @property
     def options(self) -> Namespace:
@@ -175,10 +192,14 @@ class GanCLI(LightningCLI):
             for argument, value in (("save_dir", str(folder.resolve())), ("name", folder.name)):
                 if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
                     logger.init_args[argument] = value
-        first = getattr(rank_zero_only, "rank", 0) == 0
-        resumed = command == "fit" and folder.resolve() in Path(options.get("ckpt_path") or "/").resolve().parents
-        goes_on = resumed or runs_again() or getattr(model_class, "goes_on_in_its_folder", False)
-        file = claim_folder(folder, goes_on) if first else "config.yaml"
+        inside = folder.resolve() in Path(options.get("ckpt_path") or "/").resolve().parents
+        goes_on = self._goes_on or (command == "fit" and inside)
+        file = "config.yaml"
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            self.claimed = RunFolder(folder)
+            file = self.claimed.configuration_name(goes_on or getattr(model_class, "goes_on_in_its_folder", False))
+            if self._goes_on and options.ckpt_path is None:
+                _log.info("%s holds no checkpoint yet: training begins at its first step", folder)
         self.save_config_kwargs = {"config_filename": file, "given": given, "overwrite": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -190,7 +211,7 @@ class GanCLI(LightningCLI):
         callbacks = [callback for callback in callbacks if callback is not None]
         if options.enable_progress_bar is not False and not any(isinstance(c, BaseProgressBar) for c in callbacks):
             callbacks.append(ProgressBar())
-        kwargs["callbacks"] = [*callbacks, LastCheckpoint(), Curves(), SampleWriter(), RunSummary()]
+        kwargs["callbacks"] = [*callbacks, Curves(), SampleWriter(), RunSummary()]
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -231,12 +252,20 @@ def loggers_of(trainer: Namespace) -> list[Namespace]:
 
 
 def check_checkpoint(path: str, model_class: type[LightningModule]) -> None:
-    """See that a file is a checkpoint of this class of model.
+    """See that a file is a whole checkpoint of this class of model.
 
     Raises:
-        InputError: It is not.
+        InputError: It is not; of a damaged last.ckpt it says which to use instead.
     """
-    content = load_tensors(path)
+    try:
+        check_whole(path)
+        content = load_tensors(path)
+    except InputError as error:
+        former = Path(path).with_name(PREVIOUS)
+        if Path(path).name != LAST or not former.is_file():
+            raise
+        check_checkpoint(str(former), model_class)
+        raise InputError(f"{error}; the one before it is whole: --ckpt_path {former}") from error
     whole = isinstance(content, dict) and {"state_dict", "hyper_parameters"} <= content.keys()
     known = set(inspect.signature(model_class).parameters) | {"_instantiator", "_class_path"}
     if not whole or not content["hyper_parameters"].keys() <= known:
@@ -257,47 +286,9 @@ def check_sizes(options: Namespace) -> None:
             raise InputError(f"the data's {name} is {theirs}, the model's {ours}: set data.{name} or model.{name}")
 
 
-def run_folder(root: str | None, name: str | None, command: str) -> Path:
-    """Give the folder of a run: `root` itself if the user set it, else runs/NAME, on every rank the same."""
-    if root is not None and name is None:
-        return Path(root)
-    if name is None:
-        name = os.environ.get(RUN_NAME_VARIABLE)
-    if name is None:
-        stamp = job_stamp(datetime.now().strftime("%Y%m%d-%H%M%S"))
-        if stamp is None:
-            raise InputError("under this torchrun, each process would find a name of its own: add --name NAME")
-        name = os.environ[RUN_NAME_VARIABLE] = f"{command}-{stamp}"
-    return Path(root or "runs") / name
-
-
-def claim_folder(folder: Path, goes_on: bool) -> str:
-    """Make the run folder, and give the name under which to write the configuration.
-
-    Args:
-        folder: The run folder.
-        goes_on: Whether the command may go on with the run that the folder holds.
-
-    Raises:
-        InputError: It cannot be written to, or holds a run that this one does not resume.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".write-probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"the run folder {folder} cannot be written to ({error.strerror}): choose --name") from error
-    if not any((folder / used).exists() for used in ("metrics.csv", "summary.json", "checkpoints", "records")):
-        return "config.yaml"
-    if not goes_on and not any(folder.glob("hpc_ckpt_*.ckpt")):  # those are of a job that Slurm requeued
-        raise InputError(f"{folder} holds a run already: choose another --name, or go on with it by --ckpt_path last")
-    return f"config-{datetime.now().strftime('%Y%m%d-%H%M%S')}.yaml"
-
-
 def quieten() -> None:
     """Keep what people should read from drowning in what they can do nothing about."""
-    logging.getLogger("gan_lightning").setLevel(logging.INFO)
+    show_messages()
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
         logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
     for message in (

@@ -1,4 +1,4 @@
-"""The one exception that means: what was asked for cannot be done, and here is what to do."""
+"""The exceptions that are meant for people: one line that says what is wrong, and what to do."""
 
 
 class InputError(ValueError):
@@ -10,3 +10,7 @@ class InputError(ValueError):
 
 class DivergedError(RuntimeError):
     """Training produced a loss that is not finite; the message names the step and the last good checkpoint."""
+
+
+class StorageError(RuntimeError):
+    """A file of the run could not be written, as on a full disk; the message names it."""

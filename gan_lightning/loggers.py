@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import shutil
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning.atomic import atomic_path
+from gan_lightning.errors import StorageError
 
 
 class MetricsFile(Logger):
@@ -31,9 +34,11 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._columns: list[str] = []
+        self.rows = 0  # in the file now
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 self._columns = next(csv.reader(file), [])
+                self.rows = sum(1 for _ in csv.reader(file))
 
     @property
     def name(self) -> str:
@@ -61,25 +66,42 @@ class MetricsFile(Logger):
         Args:
             metrics: Figures by name.
             step: G iterations done.
+
+        Raises:
+            StorageError: The file cannot be written, as on a full disk; it is as it was.
         """
         row = {"step": step, **metrics}
         new = [name for name in row if name not in self._columns]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if new:
-            self._widen(new)
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
+        try:
+            if new:
+                self._write([*self._rows(), row], self._columns + new)
+            else:
+                self._append(row)
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} could not be written ({error.strerror}): make room, then go on by --ckpt_path last"
+            ) from error
+        self.rows += 1
 
-    def _widen(self, new: list[str]) -> None:
-        rows = self._rows()
-        self._columns += new
-        self._write(rows)
+    def _append(self, row: Mapping[str, Any]) -> None:
+        line = io.StringIO(newline="")
+        csv.DictWriter(line, self._columns).writerow(row)
+        with self.path.open("ab", buffering=0) as file:
+            end, content = file.tell(), line.getvalue().encode()
+            try:
+                written = file.write(content)  # in one go, so that a kill leaves no half of it
+                if written < len(content):  # the rest says why
+                    file.write(content[written:])
+            except OSError:
+                file.truncate(end)
+                raise
 
-    def _write(self, rows: list[dict[str, str]]) -> None:
+    def _write(self, rows: Sequence[Mapping[str, Any]], columns: list[str]) -> None:
         with atomic_path(self.path) as beside, beside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
+        self._columns = columns
 
     def _rows(self) -> list[dict[str, str]]:
         if not self.path.is_file():
@@ -87,20 +109,24 @@ class MetricsFile(Logger):
         with self.path.open(newline="") as file:
             return list(csv.DictReader(file))
 
-    def rewind(self, step: int) -> None:
-        """Take out the rows after a step, from which a run goes on; the file as it was is kept beside.
+    def rewind(self, rows: int | None, step: int | None = None) -> None:
+        """Take out the rows that a resumed run writes again, and columns that only they had.
+
+        The file as it was is kept beside.
 
         Args:
-            step: G iterations done.
+            rows: How many of the first rows stay; None for all.
+            step: The last step whose rows stay; None for any.
         """
-        rows = self._rows()
-        kept = [row for row in rows if int(row["step"]) <= step]
-        if len(kept) < len(rows):
+        present = self._rows()
+        kept = present[:rows] if step is None or rows is not None else [r for r in present if int(r["step"]) <= step]
+        if len(kept) < len(present):
             aside = next(
                 p for n in count(1) if not (p := self.path.with_name(f"metrics-before-resume-{n}.csv")).exists()
             )
-            self.path.rename(aside)
-            self._write(kept)
+            shutil.copyfile(self.path, aside)
+            self._write(kept, [name for name in self._columns if name == "step" or any(row[name] for row in kept)])
+            self.rows = len(kept)
 
     def history(self) -> dict[str, list[tuple[int, float]]]:
         """Read the file back: for each name its steps and values, in the order they were logged."""

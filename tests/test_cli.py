@@ -65,7 +65,8 @@ def test_a_run_writes_all_it_promises(finished):
         "samples",
         "checkpoints",
     }
-    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    written = {path.name for path in (finished / "checkpoints").iterdir()}
+    assert written == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     assert sorted(path.name for path in (finished / "samples").iterdir()) == [
         "step-0000000.png",
         "step-0000002.png",

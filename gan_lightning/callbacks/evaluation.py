@@ -121,6 +121,14 @@ class GenerationMetrics(Callback):
         )
         self._protocol = {}
 
+    def state_dict(self) -> dict[str, int]:
+        """Tell a run that is resumed at its end that the end has been measured."""
+        return {"measured_at": self._measured_at}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there."""
+        self._measured_at = state_dict["measured_at"]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the untrained networks, whose value the later ones are compared with."""
         if trainer.global_step == 0:

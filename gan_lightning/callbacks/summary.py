@@ -55,12 +55,6 @@ class RunSummary(Callback):
         self._images_seen, self._seconds_before = state_dict["images_seen"], state_dict["seconds"]
         self._g_steps = state_dict["g_steps"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take back the rows of steps that a resumed run takes again."""
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile) and trainer.is_global_zero:
-                logger.rewind(trainer.global_step)
-
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._started
 

@@ -1,40 +1,211 @@
-"""A run that is cut off in the middle of an epoch and resumed ends as the run that never was."""
+"""A run that is stopped anywhere, in any way, and resumed ends as the run that never was."""
+
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
 
 import pytest
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from gan_lightning import DCGAN, SyntheticFaces
+from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
+from gan_lightning.errors import DivergedError
+from gan_lightning.loggers import MetricsFile
 from tests.conftest import FACES
 
 
-def train(faces_root, folder, steps, ckpt_path=None, d_steps=1):
+class Trouble(Callback):
+    """Does something at a batch, counted over all epochs, of training or validation."""
+
+    def __init__(self, batch, action, where="train"):
+        self.batch, self.action, self.where, self.count = batch, action, where, 0
+
+    def on_train_batch_start(self, trainer, *_):
+        if self.where == "step" and trainer.fit_loop.total_batch_idx == self.batch:
+            self.action()
+
+    def on_train_batch_end(self, trainer, *_):
+        if self.where == "train" and trainer.fit_loop.total_batch_idx == self.batch:
+            self.action()
+
+    def on_validation_batch_start(self, *_):
+        self.count += 1
+        if self.where == "validation" and self.count == self.batch:
+            self.action()
+
+    def on_validation_epoch_end(self, *_):
+        if self.where == "validation end" and self.count >= self.batch:
+            self.action()
+
+
+def train(faces_root, folder, ckpt_path=None, *, trouble=None, d_steps=1, every=None, **limits):
+    """Train on epochs of six batches, with validation after every fourth batch."""
     seed_everything(3)
     module = DCGAN(image_size=16, base_channels=4, latent_dim=6, d_steps=d_steps)
-    data = SyntheticFaces(str(faces_root), count=FACES, image_size=16, batch_size=16)
+    data = SyntheticFaces(str(faces_root), count=FACES, image_size=16, batch_size=16, eval_batch_size=4)
+    callbacks = [
+        GenerationMetrics(num_images=8, extractor="random"),
+        ModelCheckpoint(folder / "checkpoints", "best", "val/fd_random", enable_version_counter=False),
+        ModelCheckpoint(folder / "steps", "{step}", every_n_train_steps=1, save_top_k=-1),
+        LastCheckpoint(every),
+        *([trouble] if trouble else []),
+    ]
     trainer = Trainer(
         accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        callbacks=[ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)],
+        **({"max_steps": 11} | limits),
+        val_check_interval=4,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=1,
+        logger=MetricsFile(folder),
+        callbacks=callbacks,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=0,
         default_root_dir=folder,
     )
     trainer.fit(module, datamodule=data, ckpt_path=ckpt_path)
-    return module
+    return trainer
 
 
-@pytest.mark.parametrize(("cut", "d_steps"), [(2, 1), (8, 1), (3, 3)])
-def test_resumed_in_mid_epoch_is_as_never_stopped(faces_root, tmp_path, cut, d_steps):
-    """An epoch has six batches here, so that the cuts fall within the first and the second."""
-    whole = train(faces_root, tmp_path / "whole", 11, d_steps=d_steps)
-    resumed = train(faces_root, tmp_path, 11, tmp_path / "whole" / f"step={cut}.ckpt", d_steps=d_steps)
-    for name, tensor in whole.state_dict().items():
-        assert tensor.equal(resumed.state_dict()[name]), name
-    adam, adam_resumed = (module.trainer.optimizers[1].state_dict()["state"] for module in (whole, resumed))
-    for index, state in adam.items():
-        torch.testing.assert_close(state, adam_resumed[index], rtol=0, atol=0)
+def rows(folder):
+    """metrics.csv without what a clock says."""
+    log = MetricsFile(folder)
+    return [{name: value for name, value in row.items() if "per_second" not in name} for row in log._rows()]
+
+
+def assert_same(whole, resumed, best=True):
+    """The same networks, averages, optimizers, best checkpoint and metrics, to the bit."""
+    for name, tensor in whole.lightning_module.state_dict().items():
+        assert tensor.equal(resumed.lightning_module.state_dict()[name]), name
+    for one, other in zip(whole.optimizers, resumed.optimizers, strict=True):
+        torch.testing.assert_close(one.state_dict()["state"], other.state_dict()["state"], rtol=0, atol=0)
+    folder, folder_resumed = whole.default_root_dir, resumed.default_root_dir
+    assert rows(folder) == rows(folder_resumed)
+    if not best:
+        return
+    best = [torch.load(f"{f}/checkpoints/best.ckpt", weights_only=True) for f in (folder, folder_resumed)]
+    assert best[0]["global_step"] == best[1]["global_step"]
+    for name, tensor in best[0]["state_dict"].items():
+        assert tensor.equal(best[1]["state_dict"][name]), name
+
+
+@pytest.fixture(scope="module")
+def whole(faces_root, tmp_path_factory):
+    """Runs that were never stopped, by their options."""
+    kept = {}
+
+    def get(options):
+        key = tuple(options.items())
+        if key not in kept:
+            kept[key] = train(faces_root, tmp_path_factory.mktemp("whole"), **options)
+        return kept[key]
+
+    return get
+
+
+def fail():
+    raise RuntimeError("a failure")
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+ENDS = ({}, {"max_steps": 12}, {"max_steps": -1, "max_epochs": 2}, {"max_steps": 5, "d_steps": 3})
+PLACES = [("train", batch) for batch in range(12)] + [("step", batch) for batch in range(12)]
+PLACES += [(where, batch) for where in ("validation", "validation end") for batch in (1, 3, 4, 6)]
+ALL = [(options, action, *place) for options in ENDS for action in (fail, terminate, interrupt) for place in PLACES]
+# An error in a step leaves the networks between two states, which are not saved.
+ALL = [case for case in ALL if not (case[1] is fail and case[2] == "step")]
+QUICK = [  # within an epoch, at its end, at a validation, within it, in the last step, and after it
+    ({}, fail, "train", 2),
+    ({}, interrupt, "train", 5),
+    ({}, terminate, "step", 7),
+    ({}, fail, "validation", 3),
+    ({}, terminate, "validation end", 1),
+    ({}, terminate, "step", 10),
+    ({"max_steps": 12}, fail, "validation", 8),
+    ({"max_steps": -1, "max_epochs": 2}, fail, "train", 5),
+    ({"max_steps": 5, "d_steps": 3}, fail, "train", 7),
+]
+
+
+def name(case):
+    options, action, where, batch = case
+    return "-".join([*(f"{key}={value}" for key, value in options.items()), action.__name__, where, str(batch)])
+
+
+def check_case(faces_root, folder, whole, case):
+    options, action, where, batch = case
+    trouble = Trouble(batch, action, where)
+    with contextlib.suppress(RuntimeError, SystemExit):
+        train(faces_root, folder, trouble=trouble, **options)
+    last = folder / "checkpoints" / "last.ckpt"
+    steps = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
+    if where in ("train", "step"):  # nothing is lost but the step under way
+        assert steps == (batch + 1) // options.get("d_steps", 1)
+    resumed = train(faces_root, folder, last if last.exists() else None, **options)
+    assert_same(whole(options), resumed)
+
+
+@pytest.mark.parametrize("case", QUICK, ids=name)
+def test_resumed_after_any_stop_is_as_never_stopped(faces_root, tmp_path, whole, case):
+    check_case(faces_root, tmp_path, whole, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ENDS, ids=str)
+@pytest.mark.parametrize("action", [fail, terminate, interrupt])
+def test_resumed_after_a_stop_at_every_place_is_as_never_stopped(faces_root, tmp_path, whole, options, action):
+    for number, case in enumerate(case for case in ALL if case[0] is options and case[1] is action):
+        check_case(faces_root, tmp_path / str(number), whole, case)
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+def test_resumed_from_a_checkpoint_of_any_step(faces_root, tmp_path, whole, step):
+    """Step 6 ends an epoch; validation comes after step 4, and after the checkpoint of it."""
+    source = Path(whole({}).default_root_dir)
+    shutil.copyfile(source / "metrics.csv", tmp_path / "metrics.csv")
+    assert_same(whole({}), train(faces_root, tmp_path, source / "steps" / f"step={step}.ckpt"), best=False)
+
+
+def test_a_killed_run_has_lost_no_more_than_every_n_steps(faces_root, tmp_path, whole):
+    """What SIGKILL leaves is what was written: here the checkpoint before the last one, and rows after it."""
+    with contextlib.suppress(RuntimeError):
+        train(faces_root, tmp_path, trouble=Trouble(10, fail), every=3)
+    last, previous = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
+    assert torch.load(last, weights_only=True)["global_step"] == 11
+    assert torch.load(previous, weights_only=True)["global_step"] == 11 - 3  # validation
+    assert_same(whole({}), train(faces_root, tmp_path, previous, every=3))
+
+
+def test_a_finished_run_goes_on_to_more_steps(faces_root, tmp_path, whole):
+    train(faces_root, tmp_path, max_steps=3)
+    longer = train(faces_root, tmp_path, tmp_path / "checkpoints" / "last.ckpt")
+    for key, tensor in whole({}).lightning_module.state_dict().items():
+        assert tensor.equal(longer.lightning_module.state_dict()[key]), key
+
+
+def test_networks_that_diverged_are_not_saved(faces_root, tmp_path):
+    def diverge():
+        raise DivergedError("a loss became NaN")
+
+    with pytest.raises(DivergedError):
+        train(faces_root, tmp_path, trouble=Trouble(5, diverge))
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_an_error_within_a_step_keeps_the_last_checkpoint(faces_root, tmp_path, caplog):
+    with pytest.raises(RuntimeError, match="a failure"):
+        train(faces_root, tmp_path, trouble=Trouble(6, fail, "step"))
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert "in the middle of step 7: last.ckpt is of step 4" in caplog.text

@@ -1,0 +1,78 @@
+"""Signals that wait for the end of a step, so that what they save or stop is whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+STOPPING = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SIGTERMException}
+DEFERRED = (*STOPPING, signal.SIGCHLD)  # at the last one torch raises an error for a data worker that died
+
+
+class StepSignals:
+    """Holds signals back while a step is under way; several ranks act on one at the same step.
+
+    At once, a checkpoint may have the discriminator one step ahead of the generator; and ranks that stop a step apart
+    wait for each other for ever.
+    """
+
+    def __init__(self, trainer: Trainer, between_steps: Callable[[], bool]) -> None:
+        """Take the place of the handlers that are there.
+
+        Args:
+            trainer: It tells the ranks.
+            between_steps: Whether the training stands between two steps.
+        """
+        self._trainer, self._between_steps = trainer, between_steps
+        self._process = os.getpid()
+        self._waiting: list[int] = []
+        self._former: dict[int, Callable[..., Any]] = {}
+        self.agreed = trainer.world_size == 1  # whether all ranks stand where this one does
+        if threading.current_thread() is not threading.main_thread():
+            return  # only the main thread may set handlers
+        for number in DEFERRED:
+            former = signal.getsignal(number)
+            if number in STOPPING or callable(former):  # Lightning puts its own back at the end
+                self._former[number] = former  # type: ignore[assignment]
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if os.getpid() != self._process:
+            return  # a data worker, which has inherited this and ends with its parent
+        second = number == signal.SIGINT and number in self._waiting  # the user has lost patience
+        self._waiting.append(number)
+        alone = self._trainer.world_size == 1 or number == signal.SIGCHLD
+        if second or (alone and self._between_steps()):
+            self._act(number)
+
+    def act(self) -> None:
+        """Act on what has come during the step that has just ended, on any rank.
+
+        Raises:
+            SIGTERMException: SIGTERM has come.
+            KeyboardInterrupt: Ctrl-C was pressed.
+        """
+        if signal.SIGCHLD in self._waiting:
+            self._act(signal.SIGCHLD)
+        number = max(self._waiting, default=0)
+        if self._trainer.world_size > 1:
+            strategy = self._trainer.strategy
+            latest = torch.tensor(number, device=strategy.root_device)
+            number = int(strategy.reduce(latest, reduce_op="max"))
+        if number:
+            self.agreed = True
+            self._act(number)
+
+    def _act(self, number: int) -> None:
+        self._waiting = [other for other in self._waiting if other != number]
+        if number in STOPPING:
+            raise STOPPING[signal.Signals(number)]
+        if number in self._former:
+            self._former[number](number, None)
