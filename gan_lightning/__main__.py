@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from gan_lightning.errors import DivergedError, InputError, StorageError
+from gan_lightning.messages import dead_worker, one_line, show_messages
 
 HELP = """\
 usage: gan-lightning COMMAND [options]
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--version":
         print(f"gan-lightning {version('gan-lightning')}")
         return 0
+    show_messages()
     try:
         if given[0] == "synthesize":
             return synthesize(given[1:])
@@ -51,12 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv
     except Exception as error:
+        try:  # noqa: SIM105  torch's handler raises its error for a dead worker anywhere: between these lines, too
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        except RuntimeError:
+            pass
         cause = mistake_behind(error)
         if type(error).__name__ == "MisconfigurationException":  # Lightning's own refusal
             cause = InputError(" ".join(str(error).split()))
-        if cause is None:
+        message = dead_worker(error) if cause is None else one_line(cause)
+        if message is None:
             raise
-        print(f"gan-lightning: error: {cause}", file=sys.stderr)
+        print(f"gan-lightning: error: {message}", file=sys.stderr)
         return 2 if isinstance(cause, InputError) else 1
     return 0
 

@@ -102,7 +102,10 @@ def describe_size(count: int, framing: Framing) -> str:
         framing: Their size and channels.
     """
     height, width, channels = framing.shape
-    return f"{count:,} images at {height} x {width} x {channels} take {_pixel_bytes(count, framing) / 1e9:.2f} GB"
+    needed = _pixel_bytes(count, framing)
+    return f"{count:,} images at {height} x {width} x {channels} take " + (
+        f"{needed / 1e9:.2f} GB" if needed >= 1e8 else f"{needed / 1e6:.2f} MB"
+    )
 
 
 def _pixel_bytes(count: int, framing: Framing) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gan_lightning.data.batches import BatchIndex, PackedDataset, split_batch_index
+from gan_lightning.data.packing import describe_size
 from gan_lightning.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -33,15 +34,14 @@ class ResidentImages:
     def __init__(self, dataset: PackedDataset, device: torch.device, announce: bool = True) -> None:
         shape = dataset.images.framing.shape
         needed, free = len(dataset) * int(np.prod(shape)), free_memory(device)
-        height, width, channels = shape
-        size = f"{len(dataset):,} images at {height} x {width} x {channels}"
+        size = describe_size(len(dataset), dataset.images.framing)
         if free is not None and needed > free:
             raise InputError(
-                f"{size} need {needed:,} bytes on {device}, {free:,} are free: set resident: false, or use a smaller "
+                f"{size} ({needed:,} bytes) on {device}, {free:,} are free: set resident: false, or use a smaller "
                 "image_size or a device with more memory."
             )
         if announce:
-            logger.info("Resident: %s take %s bytes (%.2f GB) on %s", size, f"{needed:,}", needed / 1e9, device)
+            logger.info("Resident: %s (%s bytes) on %s", size, f"{needed:,}", device)
         self._pixels = torch.empty((len(dataset), *shape), dtype=torch.uint8, device=device)
         for start in range(0, len(dataset), CHUNK):
             positions = np.arange(start, min(start + CHUNK, len(dataset)))

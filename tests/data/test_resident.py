@@ -98,7 +98,7 @@ def test_bytes_are_stated_before_they_move(open_celeba: Open, caplog: pytest.Log
     data.prepare_data()
     with caplog.at_level(logging.INFO, logger="gan_lightning"):
         data.setup("fit")
-    assert "27 images at 16 x 16 x 3 take 20,736 bytes (0.00 GB) on cpu" in caplog.text
+    assert "27 images at 16 x 16 x 3 take 0.02 MB (20,736 bytes) on cpu" in caplog.text
 
 
 def test_a_device_too_small_is_said_before_the_first_step(
@@ -107,7 +107,7 @@ def test_a_device_too_small_is_said_before_the_first_step(
     monkeypatch.setattr(resident, "free_memory", lambda device: 20_735)
     model = Keeper()
     with pytest.raises(
-        InputError, match=r"27 images .* need 20,736 bytes on cpu, 20,735 are free: set resident: false"
+        InputError, match=r"27 images .* take 0.02 MB \(20,736 bytes\) on cpu, 20,735 are free: set resident: false"
     ):
         fit(open_celeba(resident=True), model, tmp_path)
     assert not model.batches
