@@ -36,8 +36,8 @@ class EpochBatches(DistributedSampler[BatchIndex]):
     With `shuffle` an epoch is a permutation of all items, whatever the number of ranks. Rank r of W takes its items r,
     r + W, ..., so batch k of all ranks together holds the same images as batch k of one rank with a W times larger
     batch. With `drop_last` (training) each rank gets the same number of full batches; without (evaluation) every item
-    comes exactly once, none is repeated, and the ranks get the same number of batches, of sizes as even as they can be
-    (but for a rank that has no items left to fill one).
+    comes exactly once, none is repeated, and the ranks get the same number of batches, of sizes as even as they can be:
+    for a rank without an item to fill one it is an empty batch, for the others would wait for a rank that has none.
 
     It is a DistributedSampler so that Lightning leaves it in place and tells it the epoch; use it as
     `DataLoader(dataset, sampler=EpochBatches(...), batch_size=None)`.
@@ -94,8 +94,7 @@ class EpochBatches(DistributedSampler[BatchIndex]):
         """Number of batches of a whole epoch on this rank."""
         if self.drop_last:
             return self.num_items // self.num_replicas // self.batch_size
-        batches = math.ceil(math.ceil(self.num_items / self.num_replicas) / self.batch_size)
-        return min(batches, len(range(self.rank, self.num_items, self.num_replicas)))
+        return math.ceil(math.ceil(self.num_items / self.num_replicas) / self.batch_size)
 
     def __iter__(self) -> Iterator[BatchIndex]:
         order = np.arange(self.num_items)

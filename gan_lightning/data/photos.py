@@ -102,10 +102,13 @@ class Photos(Dataset[dict[str, Tensor | list[str]]]):
             "image" (B,C,H,W) float32 in [-1, 1]; "alpha" (B,1,H,W) float32 in [0, 1], ones where a photograph has no
             transparency; "index" (B) int64; "name", a list of B.
         """
-        photos = [read_photo(self.root / self.names[row], self.wanted) for row in rows]
+        shape = self.wanted.height, self.wanted.width
+        images, alphas = torch.empty(len(rows), self.wanted.channels, *shape), torch.empty(len(rows), 1, *shape)
+        for place, row in enumerate(rows):
+            images[place], alphas[place] = read_photo(self.root / self.names[row], self.wanted)
         return {
-            "image": torch.stack([image for image, _ in photos]),
-            "alpha": torch.stack([alpha for _, alpha in photos]),
+            "image": images,
+            "alpha": alphas,
             "index": torch.from_numpy(rows.copy()),
             "name": [self.names[row] for row in rows],
         }
@@ -113,6 +116,8 @@ class Photos(Dataset[dict[str, Tensor | list[str]]]):
 
 class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
     """Batches of positions in order, rank r of W taking r, r + W, ...; none is repeated.
+
+    A rank without any gets one empty batch: Lightning would leave it out of the end, where the others wait for it.
 
     It is a DistributedSampler so that Lightning leaves it in place.
 
@@ -132,11 +137,11 @@ class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
 
     def __len__(self) -> int:
         """Number of batches of this rank."""
-        return -(-len(range(self.rank, self.count, self.num_replicas)) // self.batch_size)
+        return max(1, -(-len(range(self.rank, self.count, self.num_replicas)) // self.batch_size))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         own = np.arange(self.rank, self.count, self.num_replicas)
-        for first in range(0, len(own), self.batch_size):
+        for first in range(0, max(1, len(own)), self.batch_size):
             yield own[first : first + self.batch_size]
 
 

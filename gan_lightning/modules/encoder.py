@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 from gan_lightning.checkpoints import load_generator, load_tensors
 from gan_lightning.degradations import (
@@ -23,7 +24,8 @@ from gan_lightning.degradations import (
     SquareMask,
 )
 from gan_lightning.errors import InputError
-from gan_lightning.modules.records import batch_rng
+from gan_lightning.modules.ranks import RankNumbers, prepare_ddp
+from gan_lightning.modules.records import average_buffers_over_ranks, batch_rng
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.encoder import Encoder
 
@@ -90,6 +92,7 @@ class LatentEncoder(LightningModule):
         self.lr, self.image_weight, self.seed = lr, image_weight, seed
         self.batch_size, self.batches_per_epoch = batch_size, batches_per_epoch
         self.validation_images = validation_images
+        self._latent_mse, self._psnr = MeanMetric(), MeanMetric()
 
     @property
     def generator(self) -> Generator:
@@ -102,7 +105,12 @@ class LatentEncoder(LightningModule):
         return latents
 
     def setup(self, stage: str) -> None:
-        """Take the generator along to the device."""
+        """Take the generator along to the device.
+
+        Raises:
+            InputError: SyncBatchNorm without a GPU.
+        """
+        prepare_ddp(self, second_derivative=False)
         self.generator.to(self.trainer.strategy.root_device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -116,11 +124,17 @@ class LatentEncoder(LightningModule):
 
     def train_dataloader(self) -> DataLoader[int]:
         """Give the numbers of the batches of an epoch."""
-        return DataLoader(range(self.batches_per_epoch), batch_size=None)  # type: ignore[arg-type]
+        numbers = RankNumbers(self.batches_per_epoch)
+        numbers.resume(self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+        return self._loader(numbers)
 
     def val_dataloader(self) -> DataLoader[int]:
         """Give the numbers of the fixed batches."""
-        return DataLoader(range(-(-self.validation_images // self.batch_size)), batch_size=None)  # type: ignore[arg-type]
+        return self._loader(RankNumbers(-(-self.validation_images // self.batch_size)))
+
+    def _loader(self, numbers: RankNumbers) -> DataLoader[int]:
+        every = range(len(numbers) * numbers.num_replicas)
+        return DataLoader(every, batch_size=None, sampler=numbers)  # type: ignore[arg-type]
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Draw latents, degrade their images, and compare the guess with the latents.
@@ -141,14 +155,28 @@ class LatentEncoder(LightningModule):
         self.log("train/loss", loss)
         return loss
 
+    def on_after_backward(self) -> None:
+        """Have the same batch-norm statistics on all ranks."""
+        average_buffers_over_ranks(self.encoder)
+
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Measure the guesses of fixed latents, and the images that they make."""
         count = min(self.batch_size, self.validation_images - int(batch) * self.batch_size)
+        if count < 1:  # there are more ranks than batches
+            return
         latents, images, degraded = self._draw(VALIDATION_EPOCH, int(batch), count)
         guess = self(degraded)
         mse = ((self.generator(guess) - images) / 2).square().flatten(1).mean(1)
-        figures = {"val/latent_mse": (guess - latents).square().mean(), "val/psnr": (-10 * mse.log10()).mean()}
-        self.log_dict(figures, prog_bar=True, batch_size=count, sync_dist=True)
+        self._latent_mse.update((guess - latents).square().mean(), count)
+        self._psnr.update((-10 * mse.log10()).mean(), count)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all fixed images, on whichever rank they were."""
+        figures = {"val/latent_mse": self._latent_mse.compute(), "val/psnr": self._psnr.compute()}
+        for metric in (self._latent_mse, self._psnr):
+            metric.reset()
+        # The value is the same on every rank: sync_dist only keeps Lightning from warning.
+        self.log_dict(figures, prog_bar=True, sync_dist=True)
 
     @torch.no_grad()
     def _draw(self, epoch: int, number: int, count: int) -> tuple[Tensor, Tensor, Tensor]:

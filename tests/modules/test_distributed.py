@@ -1,5 +1,6 @@
-"""DDP over two processes: the same step as one process, and the same networks on every rank."""
+"""DDP over two processes: the same step as one process, and the same networks on every rank after every step."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,38 +10,88 @@ import torch
 from lightning import Trainer
 
 from gan_lightning import DCGAN, InputError
+from gan_lightning.modules.encoder import LatentEncoder
+from gan_lightning.modules.ranks import RankNumbers
+from gan_lightning.networks.dcgan import Generator
+from tests.modules.train_on_ranks import STEPS
 
 SCRIPT = Path(__file__).parent / "train_on_ranks.py"
 
 
-def train(folder, ranks, normalization):
+def train(folder, ranks, kind, *more):
     folder.mkdir()
-    arguments = [sys.executable, SCRIPT, folder, ranks, normalization]
+    arguments = [sys.executable, SCRIPT, folder, ranks, kind, *more]
     result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
-    return [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in range(ranks)]
+    files = [folder / f"rank-{rank}" for rank in range(ranks)]
+    return [
+        torch.load(file.with_suffix(".pt"), weights_only=True) | json.loads(file.with_suffix(".json").read_text())
+        for file in files
+    ]
+
+
+@pytest.fixture(scope="module")
+def generator_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("generator") / "generator.pt"
+    torch.manual_seed(0)
+    torch.save(Generator(16, latent_dim=4, base_channels=4).state_dict(), path)
+    return path
 
 
 @pytest.mark.slow
 def test_two_ranks_take_the_step_of_one(tmp_path):
     (alone,) = train(tmp_path / "one", 1, "none")
     first, second = train(tmp_path / "two", 2, "none")
+    assert (first["unequal"], second["unequal"], first["compared"]) == ([], [], STEPS)
     for name, tensor in alone["state"].items():
-        assert first["state"][name].equal(second["state"][name]), name
         torch.testing.assert_close(first["state"][name], tensor, rtol=0, atol=2e-6, msg=lambda t, n=name: f"{n}: {t}")
+    assert len(first["rows"]) == STEPS  # and what is logged is of the whole batch
+    for row, expected in zip(first["rows"], alone["rows"], strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.slow
-def test_ranks_agree_on_everything_but_their_latents(tmp_path):
-    first, second = train(tmp_path / "two", 2, "batch")
+@pytest.mark.parametrize("kind", ["batch", "d_steps", "encoder"])
+def test_ranks_agree_after_every_step_on_everything_but_their_latents(tmp_path, kind, generator_file):
+    first, second = train(tmp_path / "two", 2, kind, generator_file)
+    assert (first["unequal"], second["unequal"]) == ([], [])
+    assert first["compared"] == STEPS
     for name, tensor in first["state"].items():
         assert tensor.equal(second["state"][name]), name
-    assert not first["latent"].equal(second["latent"])
+    if kind != "encoder":
+        assert not first["latent"].equal(second["latent"])
 
 
-def test_synchronised_batch_norm_with_a_penalty_is_refused():
-    module = DCGAN(image_size=16, base_channels=4, r1=1.0)
-    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, logger=False)
-    module.trainer = trainer
-    with pytest.raises(InputError, match="sync_batchnorm has no second derivative"):
+def refusal(module):
+    module.trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=True, logger=False)
+    with pytest.raises(InputError) as caught:
         module.setup("fit")
+    return str(caught.value)
+
+
+def test_synchronised_batch_norm_is_refused_where_it_cannot_work(generator_file):
+    for penalty in ("r1", "r2", "gradient_penalty"):
+        said = refusal(DCGAN(image_size=16, base_channels=4, **{penalty: 1.0}))
+        assert said.startswith("sync_batchnorm has no second derivative"), penalty
+    for module in (DCGAN(image_size=16, base_channels=4), LatentEncoder(str(generator_file), base_channels=4)):
+        assert refusal(module).startswith("sync_batchnorm needs GPUs")
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7])
+def test_ranks_share_numbers_and_get_equally_many(count, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        numbers = RankNumbers(count)
+        shares.append(list(numbers))
+        assert len(shares[-1]) == len(numbers)
+        numbers.resume(0, 1)
+        assert list(numbers) == shares[-1][1:]
+        numbers.set_epoch(1)
+        assert list(numbers) == shares[-1]
+    assert len({len(share) for share in shares}) == 1
+    everything = sorted(number for share in shares for number in share)
+    assert everything == list(range(len(everything)))
+    assert count <= len(everything) < count + 3

@@ -1,16 +1,19 @@
-"""Trains a small DCGAN on some CPU ranks and saves what each of them ends with: run by test_distributed.py.
+"""Trains a small module on some CPU ranks and saves what each of them saw and ended with: run by test_distributed.py.
 
-Usage: train_on_ranks.py FOLDER RANKS NORMALIZATION
+Usage: train_on_ranks.py FOLDER RANKS KIND [CHECKPOINT], KIND one of none, batch, d_steps, encoder.
 """
 
+import json
 import sys
 from pathlib import Path
 
 import torch
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader, DistributedSampler
 
 from gan_lightning import DCGAN
+from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.records import batch_rng
 
 BATCH, STEPS, SIZE = 8, 5, 16
@@ -25,35 +28,81 @@ class SharedLatents(DCGAN):
         return torch.randn(count * ranks, self.latent_dim, generator=rng)[rank::ranks]
 
 
-def main(folder, ranks, normalization):
-    seed_everything(0)
-    images = torch.rand(BATCH * STEPS, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    module_class = SharedLatents if normalization == "none" else DCGAN
-    module = module_class(
+class Recorder(Callback):
+    """Compares the whole state of all ranks after every batch, where checkpoints are written and validation begins."""
+
+    def __init__(self):
+        self.unequal, self.compared = [], 0
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        state = pl_module.state_dict()
+        flat = torch.cat([tensor.double().flatten() for tensor in state.values()])
+        others = [torch.empty_like(flat) for _ in range(trainer.world_size)]
+        if trainer.world_size > 1:
+            torch.distributed.all_gather(others, flat)
+            self.unequal += [batch_idx for other in others if not torch.equal(other, flat)]
+        self.compared += 1
+
+
+class Rows(DummyLogger):
+    """Keeps what is logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append({name: value for name, value in metrics.items() if "per_second" not in name})
+
+
+def make_module(kind, checkpoint):
+    if kind == "encoder":
+        sizes = {"batch_size": 4, "batches_per_epoch": 2 * STEPS, "validation_images": 13}
+        return LatentEncoder(checkpoint, base_channels=4, hidden_dim=8, **sizes)
+    normalization = "none" if kind == "none" else "batch"
+    return (SharedLatents if kind == "none" else DCGAN)(
         image_size=SIZE,
         latent_dim=6,
         base_channels=4,
         generator_normalization=normalization,
         discriminator_normalization=normalization,
-        r1=1.0 if normalization == "none" else 0.0,
+        r1=1.0 if kind == "none" else 0.0,
+        d_steps=2 if kind == "d_steps" else 1,
     )
+
+
+def main(folder, ranks, kind, checkpoint=None):
+    seed_everything(0)
+    images = torch.rand(BATCH * STEPS, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    module, recorder, logger = make_module(kind, checkpoint), Recorder(), Rows()
     trainer = Trainer(
         accelerator="cpu",
         devices=ranks,
         strategy="ddp" if ranks > 1 else "auto",
         max_steps=STEPS,
-        logger=False,
+        max_epochs=1,
+        logger=logger,
+        log_every_n_steps=1,
+        callbacks=[recorder],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=kind == "encoder",
     )
-    data = [{"image": image} for image in images]
-    sampler = DistributedSampler(data, ranks, trainer.global_rank, shuffle=False)
-    trainer.fit(module, DataLoader(data, batch_size=BATCH // ranks, sampler=sampler))
-    first = module._draw_latents(2)[0]
-    torch.save({"state": module.state_dict(), "latent": first}, Path(folder) / f"rank-{trainer.global_rank}.pt")
+    if kind == "encoder":
+        trainer.fit(module)
+        latent = torch.zeros(1)
+    else:
+        data = [{"image": image} for image in images]
+        sampler = DistributedSampler(data, ranks, trainer.global_rank, shuffle=False)
+        trainer.fit(module, DataLoader(data, batch_size=BATCH // ranks, sampler=sampler))
+        latent = module._draw_latents(2)[0]
+    rank = trainer.global_rank
+    torch.save({"state": module.state_dict(), "latent": latent}, Path(folder) / f"rank-{rank}.pt")
+    told = {"unequal": recorder.unequal, "compared": recorder.compared, "rows": logger.rows}
+    (Path(folder) / f"rank-{rank}.json").write_text(json.dumps(told))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

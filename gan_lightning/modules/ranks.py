@@ -1,0 +1,76 @@
+"""What it takes for several ranks to train as one: DDP's settings, shares of the work, means over all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
+from torch.utils.data import DistributedSampler
+
+from gan_lightning.errors import InputError
+
+
+def prepare_ddp(module: LightningModule, second_derivative: bool) -> None:
+    """Choose what plain `ddp` needs for two networks, and refuse SyncBatchNorm where it cannot work.
+
+    Args:
+        module: In its `setup`.
+        second_derivative: Whether its losses hold gradients.
+
+    Raises:
+        InputError: SyncBatchNorm together with a gradient penalty, or without a GPU.
+    """
+    strategy = module.trainer.strategy
+    if isinstance(strategy, DDPStrategy):
+        # A backward pass reaches one of the two networks; plain `ddp` would stop at the other.
+        strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        # They are equal after each step already: see average_buffers_over_ranks.
+        strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+    if getattr(strategy, "_layer_sync", None) is None:
+        return
+    if second_derivative:
+        raise InputError(
+            "sync_batchnorm has no second derivative, which r1, r2 and gradient_penalty need: leave one of them out"
+        )
+    if strategy.root_device.type != "cuda":
+        raise InputError("sync_batchnorm needs GPUs: leave it out, or choose --trainer.accelerator gpu")
+
+
+@torch.no_grad()
+def mean_over_ranks(figures: Mapping[str, Tensor]) -> dict[str, float]:
+    """Average scalars over the ranks, which have measured shares of equal size; waits for the device."""
+    values = torch.stack([figure.detach().float() for figure in figures.values()])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+        values /= torch.distributed.get_world_size()
+    return dict(zip(figures, values.tolist(), strict=True))
+
+
+class RankNumbers(DistributedSampler[int]):
+    """The numbers of batches that a module makes by itself: rank r of W takes r, r + W, ...
+
+    All ranks get equally many, for they wait for each other: where `count` is not divisible by W, some of the numbers
+    are `count` or above. In training they are batches like any other, in evaluation they stand for none.
+
+    It is a DistributedSampler so that Lightning leaves it in place, whose own would give some numbers twice.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Share out the numbers from 0 to count - 1."""
+        initialized = torch.distributed.is_available() and torch.distributed.is_initialized()
+        ranks = torch.distributed.get_world_size() if initialized else 1
+        rank = torch.distributed.get_rank() if initialized else 0
+        super().__init__(range(count), ranks, rank, shuffle=False)  # type: ignore[arg-type]
+        self._resumed = (-1, 0)  # epoch, and its batches that were trained on before
+
+    def resume(self, epoch: int, batches_done: int) -> None:
+        """Leave out the first batches of one epoch, which a run that is resumed in the middle of it has seen."""
+        self._resumed = (epoch, batches_done)
+
+    def __iter__(self) -> Iterator[int]:
+        epoch, done = self._resumed
+        first = done if epoch == self.epoch else 0
+        return iter(range(self.rank + first * self.num_replicas, len(self) * self.num_replicas, self.num_replicas))
