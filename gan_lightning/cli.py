@@ -145,9 +145,10 @@ class GanCLI(LightningCLI):
                 "there is no model: add --config configs/quickstart.yaml, or --model DCGAN and --data CelebA"
             )
         path = options.get("ckpt_path")
-        again = self.config.subcommand == "fit" and runs_again()  # whatever it began with
+        again = self.config.subcommand == "fit" and runs_again()
         if path == "last" or again:
-            options.ckpt_path = path = self._last_checkpoint(again)
+            own = None if path == "last" else path  # what it began with, until it has a checkpoint of its own
+            options.ckpt_path = path = self._last_checkpoint(again) or own
         if path is not None and "://" not in str(path):
             check_checkpoint(path, import_class(options.model.class_path))
         super()._parse_ckpt_path()
@@ -193,7 +194,7 @@ class GanCLI(LightningCLI):
                 if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
                     logger.init_args[argument] = value
         inside = folder.resolve() in Path(options.get("ckpt_path") or "/").resolve().parents
-        goes_on = self._goes_on or (command == "fit" and inside)
+        goes_on = self._goes_on or runs_again() or (command == "fit" and inside)
         file = "config.yaml"
         if getattr(rank_zero_only, "rank", 0) == 0:
             self.claimed = RunFolder(folder)
