@@ -339,6 +339,8 @@ class DCGAN(LightningModule):
             **self._gradient_norms,
         }
         metrics = mean_over_ranks(tensors)  # waits for the device: now the clock is true
+        if isinstance(plugin := self.trainer.precision_plugin, ScalerPerNetwork):
+            metrics |= plugin.scales()
         metrics["train/images_per_second"] = self._images_seen / (time.perf_counter() - self._started)
         log_metrics(self, metrics, bar=("train/loss_d", "train/loss_g", "train/images_per_second"))
         self._restart_clock()

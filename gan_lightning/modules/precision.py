@@ -11,6 +11,9 @@ from lightning.fabric.utilities.types import Optimizable
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import Strategy
 
+from gan_lightning.errors import DivergedError
+
+LOWEST_SCALE = 2.0**-20  # 36 overflows in a row, from the scale that a GradScaler starts with
 NetworkName = Literal["generator", "discriminator"]
 
 
@@ -33,6 +36,21 @@ class ScalerPerNetwork(MixedPrecision):
     def choose(self, network: NetworkName) -> None:
         """Say whose loss and gradients come next."""
         self.scaler = self.scalers[network]
+
+    def scales(self) -> dict[str, float]:
+        """Give the scales as figures for the loggers; this waits for the device.
+
+        Raises:
+            DivergedError: A scale has come down to nothing: the gradients are never finite, and no step is taken.
+        """
+        scales = {network: scaler.get_scale() for network, scaler in self.scalers.items()}
+        for network, scale in scales.items():
+            if scale < LOWEST_SCALE:
+                raise DivergedError(
+                    f"the {network}'s gradients overflow at every step, so that it stands still: "
+                    "try --trainer.precision bf16-mixed, or a lower learning rate"
+                )
+        return {f"train/scale_{network[0]}": scale for network, scale in scales.items()}
 
     def optimizer_step(  # type: ignore[override]
         self, optimizer: Optimizable, model: LightningModule, closure: Callable[[], Any], **kwargs: Any

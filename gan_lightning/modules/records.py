@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
@@ -88,10 +89,11 @@ class FiniteWatch:
                 return
             first = trainer.global_step
         callbacks = trainer.checkpoint_callbacks
-        paths = [
-            getattr(callback, name, "") for name in ("last_model_path", "best_model_path") for callback in callbacks
-        ]
-        good = next((path for path in paths if path), "none was written yet")
+        folders = [getattr(callback, "dirpath", None) for callback in callbacks]
+        paths = [os.path.join(folder, "last.ckpt") for folder in folders if folder]
+        for name in ("last_model_path", "best_model_path"):
+            paths += [getattr(callback, name, "") for callback in callbacks]
+        good = next((path for path in paths if os.path.isfile(path)), "none was written yet")
         raise DivergedError(
             f"a loss or a weight became NaN or infinite at step {first:.0f}; last good checkpoint: {good}. "
             "Try a lower learning rate, gradient_clip, or another objective"

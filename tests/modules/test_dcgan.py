@@ -6,14 +6,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader, Dataset
 
 from gan_lightning import DCGAN, DivergedError, InputError
+from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
 from gan_lightning.loggers import MetricsFile
-from gan_lightning.modules.records import batch_rng
+from gan_lightning.modules.records import FiniteWatch, batch_rng
 
 SIZE, LATENT, BATCH = 16, 6, 8
 TINY = {"image_size": SIZE, "latent_dim": LATENT, "base_channels": 4}
@@ -51,7 +52,8 @@ def train(module, steps, tmp_path, data=None, ckpt_path=None, **options):
         num_sanity_val_steps=0,
         **options,
     )
-    trainer.fit(module, data or loader(), ckpt_path=ckpt_path)
+    training, *validation = data if isinstance(data, tuple) else (data or loader(),)
+    trainer.fit(module, training, *validation, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -247,18 +249,44 @@ def test_gradients_are_clipped_unscaled(tmp_path):
     assert all(norm < 50 for name in ("g", "d") for _, norm in logger.history()[f"train/grad_norm_{name}"])
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-    class Poisoned(Noise):
-        def __getitem__(self, index):
-            return {"image": self.images[index] * (math.nan if index >= 5 * BATCH else 1)}
+class Poisoned(Noise):
+    """Images that are not numbers from the sixth batch on."""
 
+    def __getitem__(self, index):
+        return {"image": self.images[index] * (math.nan if index >= 5 * BATCH else 1)}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path, precision):
     checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=2, save_top_k=-1)
-    options = {"callbacks": [checkpoint], "enable_checkpointing": True}
+    options = {"callbacks": [checkpoint], "enable_checkpointing": True, "precision": precision}
     with pytest.raises(DivergedError, match=r"NaN or infinite at step 6; last good checkpoint: .*step=4\.ckpt"):
         train(DCGAN(**TINY), 20, tmp_path, DataLoader(Poisoned(), batch_size=BATCH), **options)
     for path in tmp_path.glob("*.ckpt"):
         state = torch.load(path, weights_only=True)["state_dict"]
         assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint_as_it_was(tmp_path, monkeypatch):
+    """Also where the loss is looked at only when the networks are to be saved, as on an accelerator."""
+    monkeypatch.setattr(FiniteWatch, "is_free", False)
+    written = {}
+
+    class Note(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            path = tmp_path / "last.ckpt"
+            if path.is_file():
+                written[trainer.global_step] = path.read_bytes()
+
+    callbacks = [ModelCheckpoint(tmp_path, monitor="val/d_x"), LastCheckpoint(), Note()]
+    options = {"callbacks": callbacks, "enable_checkpointing": True, "val_check_interval": 4, "log_every_n_steps": 100}
+    trained = DataLoader(Poisoned(), batch_size=BATCH), loader(BATCH)
+    with pytest.raises(DivergedError, match=r"infinite at step 6; last good checkpoint: .*last\.ckpt.*lower learning"):
+        train(DCGAN(**TINY), 20, tmp_path, trained, **options)
+    assert (tmp_path / "last.ckpt").read_bytes() == written[5]
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 4
+    assert all(tensor.isfinite().all() for tensor in state["state_dict"].values())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from gan_lightning import DCGAN
+from gan_lightning import DCGAN, DivergedError
+from gan_lightning.loggers import MetricsFile
 from gan_lightning.modules.precision import ScalerPerNetwork
 from gan_lightning.modules.records import FiniteWatch
 from gan_lightning.objectives import Penalties
@@ -81,6 +82,21 @@ def test_an_overflow_in_one_network_leaves_the_other_alone(tmp_path, network, cl
         taken = {int(state["step"]) for state in optimizer.state.values()}
         assert taken == {4 if name == NETWORKS[network] else 5}
     assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
+
+
+def test_a_network_that_never_steps_is_told(tmp_path):
+    """A gradient that no scale makes finite would be left out for ever, in silence."""
+
+    def spoil(weight):
+        weight.grad.fill_(math.nan)
+
+    module, logger = DCGAN(**TINY), MetricsFile(tmp_path)
+    next(module.generator.parameters()).register_post_accumulate_grad_hook(spoil)
+    with pytest.raises(DivergedError, match=r"the generator's gradients overflow at every step.*bf16-mixed"):
+        train(module, 100, tmp_path, plugins=float16(), logger=logger)
+    history = logger.history()
+    assert history["train/scale_g"][:2] == [(1, 512.0), (5, 32.0)]
+    assert {value for _, value in history["train/scale_d"]} == {1024.0}
 
 
 def test_scaling_changes_nothing_but_rounding(tmp_path, monkeypatch):
