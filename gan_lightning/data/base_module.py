@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import numpy as np
@@ -17,9 +18,12 @@ from gan_lightning.data.decode import RESIZER, Framing
 from gan_lightning.data.files import ImageFiles
 from gan_lightning.data.packed import PackedImages, open_packed
 from gan_lightning.data.packing import pack_images
-from gan_lightning.data.resident import ResidentDataset, ResidentImages
+from gan_lightning.data.resident import ResidentBatches, ResidentImages
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_float
+
+if TYPE_CHECKING:
+    from gan_lightning.data.streaming import StreamedBatches
 
 SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
 
@@ -126,6 +130,11 @@ class ImageDataModule(L.LightningDataModule):
                 raise InputError(f"The {split} split of {self.root} is empty: change the split, or add images to it.")
         if stage == "fit":
             self._check_batch_size()
+            if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+                raise InputError(
+                    "overfit_batches would put Lightning's order of images in place of ours: use limit_train_batches, "
+                    "with a max_epochs."
+                )
             if self.resident and self._resident is None:
                 self._resident = self._move_to_device()
 
@@ -142,6 +151,8 @@ class ImageDataModule(L.LightningDataModule):
         Args:
             stage: As for `setup`.
         """
+        if self._resident is not None:
+            self._resident.free()
         self._resident = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -201,31 +212,41 @@ class ImageDataModule(L.LightningDataModule):
             "content": content.hexdigest(),
         }
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """Full batches of a permutation of the train split, a new one each epoch."""
-        return self._loader("train", self.batch_size, training=True)
+        dataset = self.dataset("train")
+        batches = EpochBatches(
+            len(dataset),
+            self.batch_size,
+            shuffle=True,
+            drop_last=True,
+            seed=self.seed,
+            flip_probability=0.5 if self.flip else 0.0,
+        )
+        self._resume(batches)
+        if not self.resident:
+            return self._loader(dataset, batches)
+        if self._resident is None:
+            raise InputError("The images are not on the device: call setup('fit') first.")
+        return ResidentBatches(self._resident, dataset, batches)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The val split in order, each image once over all ranks."""
-        return self._loader("val", self.eval_batch_size)
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """The test split in order, each image once over all ranks."""
-        return self._loader("test", self.eval_batch_size)
+        return self._evaluation_loader("test")
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Flip, and map to [-1, 1], on the device: a quarter of the bytes cross to it, and no core of the host works.
 
         Args:
-            batch: As `PackedDataset` or `ResidentDataset` gives it.
+            batch: As `PackedDataset` gives it.
             dataloader_idx: Not used.
         """
         if "flip" not in batch:  # photographs as they are
             return batch
-        if "position" in batch:
-            if self._resident is None:
-                raise InputError("The images are not on the device: call setup('fit') first.")
-            batch["image"] = self._resident.read(batch.pop("position"))
         flip, image = batch.pop("flip"), batch["image"].contiguous(memory_format=torch.channels_last)
         batch["image"] = to_float(torch.where(flip[:, None, None, None], image.flip(-1), image))
         return batch
@@ -247,21 +268,19 @@ class ImageDataModule(L.LightningDataModule):
         device, first = self.trainer.strategy.root_device, self.trainer.is_global_zero
         return ResidentImages(self.dataset("train"), device, announce=first)
 
-    def _loader(self, split: str, batch_size: int, training: bool = False) -> DataLoader[dict[str, Tensor]]:
-        dataset = self.dataset(split)
-        batches = EpochBatches(
-            len(dataset),
-            batch_size,
-            shuffle=training,
-            drop_last=training,
-            seed=self.seed,
-            flip_probability=0.5 if training and self.flip else 0.0,
-        )
-        if training and self.trainer is not None:
+    def _resume(self, batches: EpochBatches | StreamedBatches) -> None:
+        """Leave out what a run that is resumed in the middle of its epoch has seen."""
+        if self.trainer is not None:
             batches_done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
             batches.resume(self.trainer.current_epoch, batches_done)
+
+    def _evaluation_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
+        dataset = self.dataset(split)
+        return self._loader(dataset, EpochBatches(len(dataset), self.eval_batch_size, shuffle=False, drop_last=False))
+
+    def _loader(self, dataset: PackedDataset, batches: EpochBatches) -> DataLoader[dict[str, Tensor]]:
         return DataLoader(
-            ResidentDataset(dataset) if training and self.resident else dataset,
+            dataset,
             batch_size=None,
             sampler=batches,
             num_workers=self.num_workers,

@@ -162,7 +162,7 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
             "image" (B,C,H,W) uint8 in channels_last memory, not flipped yet; "index" (B) int64, the row of the listing;
             "flip" (B) bool; and "attributes" (B,A) int8 if the dataset has some.
         """
-        positions, _ = split_batch_index(batch)
+        positions, _ = batch
         return {"image": self.read(positions), **self.describe(batch)}
 
     def describe(self, batch: BatchIndex) -> dict[str, Tensor]:
@@ -171,23 +171,9 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
         Args:
             batch: Positions and flips, as `EpochBatches` yields them.
         """
-        positions, flips = split_batch_index(batch)
+        positions, flips = batch
         rows = self.rows[positions]
         items = {"index": torch.from_numpy(rows), "flip": torch.from_numpy(flips.copy())}
         if self.attributes is not None:
             items["attributes"] = torch.from_numpy(self.attributes[rows])
         return items
-
-
-def split_batch_index(batch: BatchIndex) -> BatchIndex:
-    """Give positions and flips of a batch.
-
-    Raises:
-        InputError: If Lightning has put a sampler of its own in place of `EpochBatches`, as it does to overfit.
-    """
-    if not isinstance(batch, tuple):
-        raise InputError(
-            "Packed images are read by whole batches, with EpochBatches as the sampler; "
-            "in place of overfit_batches use limit_train_batches with a max_epochs."
-        )
-    return batch

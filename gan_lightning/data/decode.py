@@ -66,9 +66,27 @@ def decode_image(path: Path, framing: Framing) -> NDArray[np.uint8]:
         Exception: Pillow's plugins raise nearly anything on a broken file.
     """
     with Image.open(path) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
-        return frame_image(ImageOps.exif_transpose(opened), framing, path)
+        return frame_opened(opened, framing, path)
+
+
+def frame_opened(opened: Image.Image, framing: Framing, name: object) -> NDArray[np.uint8]:
+    """Decode, turn upright (EXIF), crop and resize one image that Pillow has opened.
+
+    Args:
+        opened: As a file was opened: not decoded yet, or an image from memory.
+        framing: Crop, size and channels.
+        name: What to call it in an error.
+
+    Returns:
+        (H,W,C) uint8.
+
+    Raises:
+        CropTooLargeError: If the image is smaller than the crop.
+        Exception: Pillow's plugins raise nearly anything on a broken file.
+    """
+    if opened.width * opened.height > MAX_PIXELS:
+        raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
+    return frame_image(ImageOps.exif_transpose(opened), framing, name)
 
 
 def frame_image(image: Image.Image, framing: Framing, name: object) -> NDArray[np.uint8]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +24,11 @@ from gan_lightning.data.folder import read_folder
 from gan_lightning.data.mnist import PADDED_SIZE, MnistKind, read_mnist
 from gan_lightning.data.photos import photo_loader
 from gan_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from gan_lightning.data.streaming import StreamedBatches
+
+logger = logging.getLogger(__name__)
 
 
 class CelebA(ImageDataModule):
@@ -242,18 +249,21 @@ class StreamedImages(ImageDataModule):
     The source holds the folders train, val and test, each as `litdata.optimize` writes it, of items that are an image
     or a dict with one under "image": a Pillow image, the bytes of a file, or a uint8 array. Chunks are fetched when
     they are needed. An epoch goes through chunks in a seeded order, and through the images of each in a seeded order;
-    the ranks share the chunks, and what fills no batch is left out.
+    the ranks share the chunks, and what fills no batch is left out. In training, another image of its batch takes the
+    place of one that cannot be read, which is named and counted (`strict: true` refuses it); in evaluation it is
+    refused.
 
     Args:
         root: A folder, or the address of one in an object store: s3://bucket/faces.
         num_workers: Processes that fetch and decode.
-        **common: What ImageDataModule takes, but strict: an image that cannot be read is always refused.
+        **common: What ImageDataModule takes.
     """
 
     def __init__(self, root: str, *, num_workers: int = 4, **common: Any) -> None:
         super().__init__(root, num_workers=num_workers, **common)
         self.url = root.rstrip("/")
         self._splits: dict[str, PackedDataset] = {}
+        self._left_out = 0  # of the batches of training so far
 
     def prepare_data(self) -> None:
         """Do nothing: images are fetched as they are needed."""
@@ -283,16 +293,48 @@ class StreamedImages(ImageDataModule):
             self._splits[split] = PackedDataset(images, np.arange(images.count))
         return self._splits[split]
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+    def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """Full batches of the train split, in a new order each epoch."""
         if self.resident:
             return super().train_dataloader()
         images: Any = self.dataset("train").images
-        probability = 0.5 if self.flip else 0.0
-        loader: DataLoader[dict[str, Tensor]] = images.loader(
-            self.batch_size, seed=self.seed, flip_probability=probability, num_workers=self.num_workers
+        batches: StreamedBatches = images.batches(
+            self.batch_size,
+            seed=self.seed,
+            flip_probability=0.5 if self.flip else 0.0,
+            num_workers=self.num_workers,
         )
-        return loader
+        self._resume(batches)
+        return batches
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Tensor]:
+        """Tell of images that could not be read; then as for all data.
+
+        Args:
+            batch: As `collate` gives it.
+            dataloader_idx: Not used.
+
+        Raises:
+            InputError: If there are some, and `strict` is set or there are no others in the batch.
+        """
+        reasons: list[str] = batch.pop("unreadable", [])
+        if reasons and (self.strict or len(reasons) == len(batch["index"])):
+            raise InputError(f"{reasons[0]}: write the source anew without it.")
+        for reason in reasons:
+            logger.warning("%s: another of its batch takes its place", reason)
+        self._left_out += len(reasons)
+        return super().on_after_batch_transfer(batch, dataloader_idx)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Say how many images were left out.
+
+        Args:
+            stage: As for `setup`.
+        """
+        if self._left_out:
+            logger.warning("%d times an image of %s could not be read and was left out", self._left_out, self.url)
+            self._left_out = 0
+        super().teardown(stage)
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to other processes: each opens the source by itself."""

@@ -1,16 +1,16 @@
-"""The images of a split in the memory of the device: an epoch then reads nothing from the host but their positions."""
+"""The images of a split in the memory of the device: an epoch then takes nothing from the host but their order."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from gan_lightning.data.batches import BatchIndex, PackedDataset, split_batch_index
+from gan_lightning.data.batches import EpochBatches, PackedDataset
 from gan_lightning.data.packing import describe_size
 from gan_lightning.errors import InputError
 
@@ -42,10 +42,15 @@ class ResidentImages:
             )
         if announce:
             logger.info("Resident: %s (%s bytes) on %s", size, f"{needed:,}", device)
+        self.device = device
         self._pixels = torch.empty((len(dataset), *shape), dtype=torch.uint8, device=device)
         for start in range(0, len(dataset), CHUNK):
             positions = np.arange(start, min(start + CHUNK, len(dataset)))
             self._pixels[start : start + CHUNK] = dataset.read(positions).permute(0, 2, 3, 1).to(device)
+
+    def free(self) -> None:
+        """Give the memory back, whoever still holds this object."""
+        self._pixels = self._pixels.new_empty(0)
 
     def read(self, positions: Tensor) -> Tensor:
         """Read a batch by one index operation on the device.
@@ -59,30 +64,35 @@ class ResidentImages:
         return self._pixels.index_select(0, positions).permute(0, 3, 1, 2)
 
 
-class ResidentDataset(Dataset[dict[str, Tensor]]):
-    """What the loader still brings of a split whose images are resident: positions in place of pixels.
+class ResidentBatches:
+    """The batches of an epoch whose images are resident: no loader; positions cross to the device once an epoch.
 
     Args:
+        images: Those of the split, on the device.
         dataset: The split.
+        sampler: The order; Lightning finds it here, and tells it the epoch.
     """
 
-    def __init__(self, dataset: PackedDataset) -> None:
-        self.dataset = dataset
+    def __init__(self, images: ResidentImages, dataset: PackedDataset, sampler: EpochBatches) -> None:
+        self.images, self.dataset, self.sampler = images, dataset, sampler
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        """Number of batches of a whole epoch on this rank."""
+        return len(self.sampler)
 
-    def __getitem__(self, batch: BatchIndex) -> dict[str, Tensor]:
-        """Describe a batch.
-
-        Args:
-            batch: Positions and flips, as `EpochBatches` yields them.
-
-        Returns:
-            As `PackedDataset`, with "position" (B) int64, in the split, in place of "image".
-        """
-        positions, _ = split_batch_index(batch)
-        return {"position": torch.from_numpy(positions), **self.dataset.describe(batch)}
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield batches as a loader of the `PackedDataset` would, on the device."""
+        indices = list(self.sampler)
+        if not indices:
+            return
+        positions, flips = (np.concatenate(parts) for parts in zip(*indices, strict=True))
+        items = {"position": torch.from_numpy(positions), **self.dataset.describe((positions, flips))}
+        on_device = {name: tensor.to(self.images.device) for name, tensor in items.items()}
+        start = 0
+        for part, _ in indices:
+            batch = {name: tensor[start : start + len(part)] for name, tensor in on_device.items()}
+            yield {"image": self.images.read(batch.pop("position")), **batch}
+            start += len(part)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,12 @@ from litdata.streaming.sampler import ChunkedIndex  # type: ignore[import-not-fo
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from gan_lightning.data.cache import make_cache_dir
-from gan_lightning.data.decode import Framing, frame_image
+from gan_lightning.data.decode import CropTooLargeError, Framing, frame_opened
 from gan_lightning.errors import InputError
 
-Item = tuple[int, NDArray[np.uint8], bool]
+Item = tuple[int, NDArray[np.uint8], bool, str]
 
 
 class StreamedSplit:
@@ -63,18 +63,21 @@ class StreamedSplit:
 
         Returns:
             (B,C,H,W) uint8 in channels_last memory.
+
+        Raises:
+            InputError: If one of them cannot be read.
         """
         if self._process != os.getpid():  # forked: the threads and locks of the parent's stream are not ours
             self._process, self._stream = os.getpid(), FramedStream(self, drop_last=False)
         pixels = np.empty((len(rows), *self.framing.shape), np.uint8)
         for place, row in enumerate(rows):
-            pixels[place] = self._stream[int(row)][1]
+            _, pixels[place], _, reason = self._stream[int(row)]
+            if reason:  # a metric is over exactly these images
+                raise InputError(f"{reason}: write that split anew without it.")
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
-    def loader(
-        self, batch_size: int, *, seed: int, flip_probability: float, num_workers: int
-    ) -> DataLoader[dict[str, Tensor]]:
-        """Make the loader of training: chunk after chunk, in a new order each epoch, shared by the ranks.
+    def batches(self, batch_size: int, *, seed: int, flip_probability: float, num_workers: int) -> StreamedBatches:
+        """Make the batches of training: chunk after chunk, in a new order each epoch, shared by the ranks.
 
         Args:
             batch_size: Images in a batch, on each rank.
@@ -83,18 +86,66 @@ class StreamedSplit:
             num_workers: Processes that fetch and decode.
         """
         stream = FramedStream(self, drop_last=True, shuffle=True, seed=seed, flip_probability=flip_probability)
-        loader: DataLoader[dict[str, Tensor]] = StreamingDataLoader(
-            stream,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
+        return StreamedBatches(
+            StreamingDataLoader(
+                stream,
+                batch_size=batch_size,
+                num_workers=num_workers,
+                collate_fn=collate,
+                pin_memory=torch.cuda.is_available(),
+            )
         )
-        return loader
+
+
+class StreamedBatches:
+    """The batches of an epoch, a function of seed, epoch and ranks alone, whatever was read before.
+
+    It stands before litdata's loader, whose own state is ahead of the training by the batches that are read in advance.
+
+    Args:
+        loader: litdata's loader of a `FramedStream`.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        self.epoch = 0
+        self.sampler = self  # by which Lightning tells the epoch
+        self._resumed = (-1, 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration."""
+        self.epoch = epoch
+
+    def resume(self, epoch: int, batches_done: int) -> None:
+        """Leave out the first batches of one epoch, as `EpochBatches.resume`; they are not fetched again."""
+        self._resumed = (epoch, batches_done)
+
+    def __len__(self) -> int:
+        """Number of batches of a whole epoch on this rank."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        epoch, done = self._resumed
+        loader, done = self.loader, done if epoch == self.epoch else 0
+        if done >= len(self):
+            return
+        loader.restore = False  # an epoch that was left in the middle is not gone on with
+        loader.current_epoch = self.epoch  # litdata counts it up, and numbers epochs from 1
+        if done:
+            items, number = done * loader.batch_size, self.epoch + 1
+            state = loader.dataset.state_dict(items, loader.num_workers, loader.batch_size) | {"current_epoch": number}
+            worker = (done - 1) % max(1, loader.num_workers)
+            loader.load_state_dict(
+                {"dataset": state, "current_epoch": number, "num_samples_yielded": items, "latest_worker_idx": worker}
+            )
+        yield from loader
 
 
 class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
-    """litdata's stream of a split; its items are position, pixels (H,W,C) uint8, and whether to flip them."""
+    """litdata's stream of a split.
+
+    Its items are position, pixels (H,W,C) uint8, whether to flip them, and why they could not be read, or "".
+    """
 
     def __init__(
         self,
@@ -118,16 +169,23 @@ class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
 
     def __getitem__(self, index: Any) -> Item:
         position = int(index.index if isinstance(index, ChunkedIndex) else index)
-        name = f"Image {position} of {self._url}"
+        name, reason = f"Image {position} of {self._url}", ""
         try:
-            image = to_pillow(super().__getitem__(index))
+            pixels = frame_opened(to_pillow(super().__getitem__(index)), self._framing, name)
+        except (CropTooLargeError, MemoryError):
+            raise
         except Exception as error:
-            raise InputError(f"{name} cannot be read ({error}): write the source anew.") from error
+            if isinstance(error, OSError) and error.errno is not None:  # no wrong of the image's
+                raise InputError(
+                    f"{name} cannot be fetched ({error}): see that the source is there, and go on by --ckpt_path last."
+                ) from error
+            reason = f"{name} cannot be read ({str(error).strip() or repr(error)})"
+            pixels = np.zeros(self._framing.shape, dtype=np.uint8)
         flip = False
         if self._flip_probability:
             random = np.random.default_rng([self.seed, self.current_epoch, position])
             flip = bool(random.random() < self._flip_probability)
-        return position, frame_image(image, self._framing, name), flip
+        return position, pixels, flip, reason
 
 
 def to_pillow(item: Any) -> Image.Image:
@@ -152,11 +210,22 @@ def to_pillow(item: Any) -> Image.Image:
     raise TypeError(f"a {type(item).__name__} is no image")
 
 
-def collate(items: list[Item]) -> dict[str, Tensor]:
-    """Make a batch as `PackedDataset` gives it."""
-    positions, pixels, flips = zip(*items, strict=True)
-    return {
+def collate(items: list[Item]) -> dict[str, Any]:
+    """Make a batch as `PackedDataset` gives it; others of the batch take the place of what could not be read.
+
+    Args:
+        items: Those of a `FramedStream`.
+
+    Returns:
+        The batch, with "unreadable", a list of lines, if there are such items; if there are no others, they are zeros.
+    """
+    reasons = [item[3] for item in items if item[3]]
+    good = [item for item in items if not item[3]] or items
+    items = [good[place % len(good)] if item[3] else item for place, item in enumerate(items)]
+    positions, pixels, flips, _ = zip(*items, strict=True)
+    batch: dict[str, Any] = {
         "image": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
         "index": torch.tensor(positions),
         "flip": torch.tensor(flips),
     }
+    return {**batch, "unreadable": reasons} if reasons else batch

@@ -233,10 +233,7 @@ def test_unknown_splits_are_refused(open_celeba: Open) -> None:
 
 
 def test_overfit_batches_is_refused_with_the_way_out(open_celeba: Open, tmp_path: Path) -> None:
-    with (
-        pytest.raises(InputError, match="limit_train_batches"),
-        pytest.warns(UserWarning, match="overfit"),
-    ):
+    with pytest.raises(InputError, match="limit_train_batches"):
         trainer(tmp_path, overfit_batches=1).fit(Recorder(), datamodule=open_celeba(20))
 
 

@@ -13,9 +13,11 @@ import torch
 import torch.distributed
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from gan_lightning.data import resident
 from gan_lightning.data.base_module import ImageDataModule
+from gan_lightning.data.batches import PackedDataset
 from gan_lightning.data.modules import CelebA
 from gan_lightning.data.resident import ResidentImages, free_memory
 from gan_lightning.errors import InputError
@@ -77,14 +79,17 @@ def test_batches_are_those_of_the_mapped_path_bit_for_bit(
         assert other["image"].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_loader_brings_no_pixels(open_celeba: Open) -> None:
-    data = open_celeba(resident=True)
+def test_an_epoch_touches_no_loader_and_no_packed_image(
+    open_celeba: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, model = open_celeba(resident=True), Keeper()
     data.prepare_data()
     data.setup("fit")
-    for batch in data.train_dataloader():
-        assert set(batch) == {"position", "index", "flip"}
-        assert sum(tensor.nbytes for tensor in batch.values()) < 20 * len(batch["index"])
-    assert "image" in next(iter(data.val_dataloader()))
+    assert not isinstance(data.train_dataloader(), DataLoader)
+    data.setup = lambda stage: monkeypatch.setattr(PackedDataset, "read", None)  # calling it would fail
+    monkeypatch.setattr(DataLoader, "__init__", None)
+    fit(data, model, tmp_path, limit_val_batches=0)
+    assert len(model.batches) == 2 * (27 // 4)
 
 
 def test_validation_stays_mapped_and_in_order(open_celeba: Open, tmp_path: Path) -> None:
@@ -147,15 +152,17 @@ def test_memory_is_freed_and_stays_out_of_pickles(open_celeba: Open) -> None:
     data.prepare_data()
     data.setup("fit")
     assert len(pickle.dumps(data)) < 20_000
-    batch = next(iter(data.train_dataloader()))
-    assert data.on_after_batch_transfer(dict(batch), 0)["image"].shape == (4, 3, 16, 16)
+    loader, images = data.train_dataloader(), data._resident  # a Trainer keeps the former after fit
+    assert next(iter(loader))["image"].shape == (4, 3, 16, 16)
+    assert images is not None
     data.teardown("fit")
+    assert images._pixels.nbytes == 0
     with pytest.raises(InputError, match="setup"):
-        data.on_after_batch_transfer(dict(batch), 0)
+        data.train_dataloader()
 
 
 def test_overfit_batches_is_refused(open_celeba: Open, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="limit_train_batches"), pytest.warns(UserWarning, match="overfit"):
+    with pytest.raises(InputError, match="limit_train_batches"):
         fit(open_celeba(resident=True), Keeper(), tmp_path, overfit_batches=1)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import pickle
@@ -96,9 +97,12 @@ def test_batches_hold_the_images_of_the_source(root: Path, opened: Open, remote:
 
 
 def test_orders_are_seeded_and_change_with_the_epoch(opened: Open) -> None:
-    loader = opened(seed=1).train_dataloader()
-    first, second = ([batch["index"].tolist() for batch in loader] for _ in range(2))
-    assert first != second
+    loader, orders = opened(seed=1).train_dataloader(), []
+    for epoch in (0, 1, 0):
+        loader.set_epoch(epoch)
+        orders.append([batch["index"].tolist() for batch in loader])
+    first, second, again = orders
+    assert first == again != second
     assert list(chain(*first)) == epoch_of(opened(seed=1)) != epoch_of(opened(seed=2))
 
 
@@ -193,6 +197,128 @@ def test_pickles_small(opened: Open) -> None:
     copy, val = pickle.loads(content)
     assert epoch_of(copy) == epoch_of(data)
     torch.testing.assert_close(val.read(np.arange(3)), data.dataset("val").read(np.arange(3)))
+
+
+class Keeper(L.LightningModule):
+    """Writes down what each training batch held; saves a checkpoint after some steps, and stops."""
+
+    def __init__(self, stop: int = -1) -> None:
+        super().__init__()
+        self.layer, self.stop = nn.Linear(1, 1), stop
+        self.batches: list[tuple[list[int], Tensor]] = []
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        self.batches.append((batch["index"].tolist(), batch["image"]))
+        return self.layer(batch["image"].mean().view(1)).sum()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        if self.trainer.global_step == self.stop:
+            self.trainer.save_checkpoint(Path(self.trainer.default_root_dir) / "middle.ckpt")
+            raise KeyboardInterrupt
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(data: StreamedImages, tmp_path: Path, stop: int = -1, ckpt_path: Path | None = None) -> list:
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    settings = {"accelerator": "cpu", "devices": 1, "max_epochs": 3, "limit_val_batches": 0}
+    model = Keeper(stop)
+    trainer = L.Trainer(default_root_dir=tmp_path, **settings, **dict.fromkeys(quiet, False))
+    with contextlib.suppress(SystemExit, KeyboardInterrupt):
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+    return model.batches
+
+
+@pytest.mark.parametrize(("num_workers", "stop"), [(0, 3), (0, 7), (0, 10), (2, 9), (2, 12)])
+def test_a_run_resumed_in_mid_epoch_sees_the_batches_of_one_never_stopped(
+    opened: Open, tmp_path: Path, num_workers: int, stop: int
+) -> None:
+    def data() -> StreamedImages:
+        return opened(stage=None, num_workers=num_workers)
+
+    whole = fit(data(), tmp_path)
+    assert len(whole) == 3 * 7
+    parts = fit(data(), tmp_path, stop) + fit(data(), tmp_path, ckpt_path=tmp_path / "middle.ckpt")
+    assert [rows for rows, _ in parts] == [rows for rows, _ in whole]
+    for (_, one), (_, other) in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)  # the flips, too
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    """A source of 12 images, of which the fifth is cut off, and the eighth is none."""
+    items: list[object] = [as_bytes(picture(number)) for number in range(12)]
+    items[4], items[7] = items[4][:200], b"no image"
+    write_split(tmp_path / "broken" / "train", items)
+    write_split(tmp_path / "broken" / "val", items[3:6])
+    return str(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_that_cannot_be_read_are_named_counted_and_replaced_in_their_batch(
+    broken: str, opened: Open, caplog: pytest.LogCaptureFixture, num_workers: int
+) -> None:
+    data = opened(broken, num_workers=num_workers, flip=False)
+    seen = []
+    for batch in data.train_dataloader():
+        batch = data.on_after_batch_transfer(batch, 0)
+        assert len(batch["index"]) == 4
+        for image, row in zip(batch["image"], batch["index"].tolist(), strict=True):
+            expected = pixels(row, data.framing).float() / 127.5 - 1
+            torch.testing.assert_close(image, expected, rtol=0, atol=1e-6)
+            seen.append(row)
+    assert set(seen) == set(range(12)) - {4, 7}
+    data.teardown("fit")
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("Image 4 of" in line and "truncated" in line and "takes its place" in line for line in lines) == 1
+    assert sum("Image 7 of" in line and "takes its place" in line for line in lines) == 1
+    assert "2 times an image of" in lines[-1]
+
+
+def test_strict_refuses_what_cannot_be_read_and_so_does_evaluation(broken: str, opened: Open) -> None:
+    data = opened(broken, strict=True)
+    batch = next(batch for batch in data.train_dataloader() if "unreadable" in batch)
+    with pytest.raises(InputError, match=r"Image \d of .*train cannot be read .*: write the source anew without it"):
+        data.on_after_batch_transfer(batch, 0)
+    with pytest.raises(InputError, match=r"Image 1 of .*val cannot be read .*: write that split anew without it"):
+        data.real_images("val").read(np.arange(3))
+
+
+def test_a_batch_without_a_single_image_is_refused(tmp_path: Path, opened: Open) -> None:
+    for split in ("train", "val"):
+        write_split(tmp_path / "none" / split, [b"no image"] * 4)
+    data = opened(str(tmp_path / "none"))
+    with pytest.raises(InputError, match=r"Image \d of .*none/train cannot be read"):
+        data.on_after_batch_transfer(next(iter(data.train_dataloader())), 0)
+
+
+def test_a_store_that_is_gone_is_no_fault_of_the_image(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TimeoutError(110, "Connection timed out")
+
+    data = opened()
+    monkeypatch.setattr("litdata.StreamingDataset.__getitem__", fail)
+    with pytest.raises(InputError, match=r"cannot be fetched .*timed out.* go on by --ckpt_path last"):
+        next(iter(data.train_dataloader()))
+
+
+def test_photographs_are_upright_and_bombs_are_not_decoded(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    file = io.BytesIO()
+    picture(0).save(file, format="PNG", exif=exif)
+    write_split(tmp_path / "turned" / "val", [file.getvalue(), as_bytes(Image.new("1", (4000, 4000)))])
+    real = opened(str(tmp_path / "turned"), stage="validate").real_images("val")
+    expected = frame_image(picture(0).rotate(-90, expand=True), Framing(16, None, 3), "")
+    np.testing.assert_array_equal(real.read(np.array([0]))[0].permute(1, 2, 0).numpy(), expected)
+    monkeypatch.setattr("gan_lightning.data.decode.MAX_PIXELS", 1_000_000)
+    with pytest.raises(InputError, match="4000 x 4000 pixels are more than the limit"):
+        real.read(np.array([1]))
 
 
 class GatheringCounter(L.LightningModule):
