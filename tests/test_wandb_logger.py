@@ -14,8 +14,9 @@ import pytest
 from gan_lightning import DCGAN
 from gan_lightning.loggers import MetricsFile
 from gan_lightning.wandb_logger import SteadyWandbLogger
+from tests.conftest import FACES
 from tests.modules.test_dcgan import TINY, train
-from tests.test_cli import read_wandb_records
+from tests.test_cli import fit, read_wandb_records
 
 HERE = Path(__file__).parent
 
@@ -116,6 +117,16 @@ def test_a_missing_key_is_told_before_the_first_step(tmp_path):
     assert "InputError: W&B: No API key configured." in result.stderr
     assert "--trainer.logger.init_args.offline true" in result.stderr
     assert not (tmp_path / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["WandbLogger", "lightning.pytorch.loggers.WandbLogger"])
+def test_lightnings_own_logger_is_made_steady(faces_root, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+    finished = []
+    monkeypatch.setattr(SteadyWandbLogger, "finish", lambda self: finished.append(self.experiment.finish()))
+    assert fit(faces_root, "--data.count", FACES, "--trainer.logger", name, "--trainer.logger.offline", "true") == 0
+    assert len(finished) == 1
 
 
 class Broken:
