@@ -133,6 +133,8 @@ class GanCLI(LightningCLI):
     ) -> None:
         """Add what only `predict` has."""
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        for command in self._subcommand_parsers.values():
+            command.set_defaults({"weights_only": True})  # Lightning would run the pickle of a checkpoint on a server
         predict = self._subcommand_parsers["predict"]
         predict.add_argument("--num_samples", type=int, default=64, help="Number of images to draw, for a DCGAN.")
         predict.set_defaults({"return_predictions": False})  # they are on disk

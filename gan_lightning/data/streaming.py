@@ -22,6 +22,7 @@ from torch import Tensor
 
 from gan_lightning.data.cache import make_cache_dir
 from gan_lightning.data.decode import CropTooLargeError, Framing, frame_opened
+from gan_lightning.data.stream_formats import SERIALIZERS, check_formats
 from gan_lightning.errors import InputError
 
 Item = tuple[int, NDArray[np.uint8], bool, str]
@@ -50,6 +51,7 @@ class StreamedSplit:
         self._stream = FramedStream(self, drop_last=False)
         self.count = sum(stop - start for start, stop in self._stream.region_of_interest)
         index = (Path(self._stream.input_dir.path) / "index.json").read_bytes()
+        check_formats(index, url)
         self.digest = hashlib.sha256(index + repr((url, framing)).encode()).hexdigest()
 
     def __reduce__(self) -> tuple[type[StreamedSplit], tuple[str, Framing, str | None]]:
@@ -159,7 +161,8 @@ class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
         self._url, self._framing, self._flip_probability = source.url, source.framing, flip_probability
         cache = str(make_cache_dir(source.cache_dir) / "streams")
         try:
-            super().__init__(source.url, cache_dir=cache, shuffle=shuffle, drop_last=drop_last, seed=seed)
+            order = {"shuffle": shuffle, "drop_last": drop_last, "seed": seed}
+            super().__init__(source.url, cache_dir=cache, serializers=SERIALIZERS, **order)
         except Exception as error:  # no folder, no index, no credentials, no network: each by a class of its own
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise InputError(

@@ -166,12 +166,12 @@ def _read_mask(path: Path, image_size: int) -> Tensor:
     """Read (H,W) booleans from an image file: its alpha channel where it has one, else its brightness."""
     try:
         with Image.open(path) as image:
+            if image.size != (image_size, image_size):  # known before any pixel is decoded
+                raise InputError(
+                    f"mask {path} is {image.width}x{image.height} pixels: "
+                    f"give one of {image_size}x{image_size}, the images' size"
+                )
             picture = image.getchannel("A") if "A" in image.getbands() else image.convert("L")
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise InputError(f"mask {path} cannot be read as an image: check the path and the file") from error
-    if picture.size != (image_size, image_size):
-        raise InputError(
-            f"mask {path} is {picture.width}x{picture.height} pixels: "
-            f"give one of {image_size}x{image_size}, the images' size"
-        )
     return torch.from_numpy(np.array(picture) > 127)
