@@ -147,7 +147,7 @@ def compare(whole: Path, resumed: Path) -> list[str]:
         for key in ("state_dict", "optimizer_states", "global_step", "epoch"):
             found += differences(one[key], other[key], f"{name}/{key}")
     pictures = [{path.name: path.read_bytes() for path in (run / "samples").iterdir()} for run in (whole, resumed)]
-    return found + differences(*pictures, "samples")
+    return found + differences(pictures[0], pictures[1], "samples")
 
 
 def measure(folder: Path, ranks: int, kills: int) -> tuple[list[str], list[str]]:
