@@ -1,29 +1,35 @@
-"""Deblurring when nobody knows the blur: its sigma is one more unknown of the search."""
+"""Deblurring when nobody knows the blur: its sigma is one more unknown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from gan_lightning.degradations.separable import GaussianBlur, gaussian_taps, kernel_radius, mirrored_matrix
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.checks import check_observed
+from gan_lightning.inversion.blur_evidence import evident_blur
+from gan_lightning.inversion.checks import check_choice, check_observed
+from gan_lightning.inversion.consistency import EIGHT_BITS
 from gan_lightning.inversion.decoder import Decoder
 from gan_lightning.inversion.first_order import lbfgs
 from gan_lightning.inversion.losses import mse
+from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Problem, Stopping
 from gan_lightning.inversion.refinement import FeatureSpace
-from gan_lightning.inversion.starts import best_of_candidates
+from gan_lightning.inversion.starts import best_of_candidates, draw_images
 
 SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # where the residual curve is drawn, in pixels
 CURVE_STEPS = 30
 JOINT_STEPS = 100
 FEATURE_WEIGHT = 1e-4
-BIAS = 0.35  # px^2: by so much a sigma's square came out too large, for held-out synthetic faces at 64 pixels
+SAMPLES = 256  # images of the generator that its power spectrum is measured on
+
+BlurMethod = Literal["evidence", "joint"]
 
 
 @dataclass
@@ -32,7 +38,7 @@ class BlurEstimate:
 
     Attributes:
         sigma: (B,) standard deviation of each image's blur, in pixels.
-        latent: (B, latent_dim) of the lowest point of the curve: a start for `invert`.
+        latent: (B, latent_dim) of the curve's point nearest to sigma: a start for `invert`.
         sigmas: (K,) where the curve was drawn.
         residuals: (K,B) mean squared error on the [0, 1] scale when each sigma is taken for true.
     """
@@ -49,23 +55,29 @@ def estimate_blur(
     *,
     sigmas: Sequence[float] = SIGMAS,
     latent_weight: float = 0.0,
-    bias: float = BIAS,
+    noise_level: float | None = None,
+    method: BlurMethod = "evidence",
 ) -> BlurEstimate:
-    """Find the sigma of each image's Gaussian blur, together with its latent.
+    """Find the sigma of each image's Gaussian blur, and a latent to go on from.
 
     Each sigma of a coarse curve is taken for true first, from the strongest to the weakest, each search starting where
-    the last one ended; from the curve's lowest point, log sigma joins the unknowns.
+    the last one ended. The curve alone cannot tell sigma: an image that no latent makes is explained best by too much
+    blur.
 
     Args:
         generator: As for `invert`.
         observed: (B,C,H,W), blurred, in [-1, 1].
         sigmas: Where the curve is drawn, in pixels, rising; their ends bound the estimate.
         latent_weight: As for `invert`.
-        bias: Subtracted from the square of the sigma found, in square pixels; 0 for images of the generator's own.
+        noise_level: As for `invert`.
+        method: "evidence" takes the sigma that makes the image's power spectrum likeliest, whatever the latent.
+            "joint" makes log sigma one more unknown of the search, from the curve's lowest point: right for images of
+            the generator's own, and upward biased for others.
 
     Raises:
         InputError: Sigmas that are not positive and rising, or images that the generator cannot make.
     """
+    check_choice("method", method, ("evidence", "joint"))
     if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in pairwise(sigmas)):
         raise InputError(f"sigmas are {list(sigmas)}: give two or more, above 0 and rising")
     device = next(generator.parameters()).device
@@ -74,15 +86,15 @@ def estimate_blur(
         observed = observed.detach().to(device, torch.float32, copy=True)
         check_observed(decoder, nn.Identity(), observed, observed)
         curve, latents = _residual_curve(decoder, observed, list(sigmas), latent_weight)
-        lowest = curve.argmin(0)
-        latent = latents[lowest, torch.arange(len(observed), device=observed.device)]
-        log_sigma = observed.new_tensor(sigmas).log()[lowest]
-        problem = _joint_problem(decoder, observed, latent, log_sigma, kernel_radius(sigmas[-1]))
-        stopping = Stopping(JOINT_STEPS, 1e-4, observed.new_zeros(len(observed)))
-        found = lbfgs(problem, problem.center, stopping).variables[:, -1].exp()
-    # Gaussian blurs add up in their squares.
-    sigma = (found.square() - bias).clamp(min=sigmas[0] ** 2).sqrt().clamp(max=sigmas[-1])
-    return BlurEstimate(sigma, latent, observed.new_tensor(sigmas), curve)
+        if method == "joint":
+            sigma = _joint_search(decoder, observed, list(sigmas), curve, latents)
+        else:
+            noise = visible_noise(observed) if noise_level is None else torch.full_like(curve[0], noise_level)
+            clean = draw_images(decoder, SAMPLES)
+            sigma = evident_blur(observed, clean, noise.clamp(min=EIGHT_BITS), (sigmas[0], sigmas[-1]))
+    tried = observed.new_tensor(sigmas)
+    nearest = (tried.log() - sigma.log()[:, None]).abs().argmin(1)
+    return BlurEstimate(sigma, latents[nearest, torch.arange(len(sigma), device=sigma.device)], tried, curve)
 
 
 def _residual_curve(
@@ -102,6 +114,17 @@ def _residual_curve(
             curve.append(problem.losses(latent)[1])
         latents.append(latent)
     return torch.stack(curve[::-1]), torch.stack(latents[::-1])
+
+
+def _joint_search(decoder: Decoder, observed: Tensor, sigmas: list[float], curve: Tensor, latents: Tensor) -> Tensor:
+    """Return (B,): where log sigma ends as one more unknown, from the lowest point of the curve on."""
+    lowest = curve.argmin(0)
+    latent = latents[lowest, torch.arange(len(observed), device=observed.device)]
+    log_sigma = observed.new_tensor(sigmas).log()[lowest]
+    problem = _joint_problem(decoder, observed, latent, log_sigma, kernel_radius(sigmas[-1]))
+    stopping = Stopping(JOINT_STEPS, 1e-4, observed.new_zeros(len(observed)))
+    found = lbfgs(problem, problem.center, stopping).variables[:, -1].exp()
+    return found.clamp(sigmas[0], sigmas[-1])
 
 
 def _joint_problem(decoder: Decoder, observed: Tensor, latent: Tensor, log_sigma: Tensor, radius: int) -> Problem:

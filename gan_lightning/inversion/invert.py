@@ -17,7 +17,7 @@ from gan_lightning.inversion.decoder import Decoder
 from gan_lightning.inversion.first_order import adam, lbfgs
 from gan_lightning.inversion.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.losses import LossName, make_loss, mse
-from gan_lightning.inversion.noise_level import estimate_noise_level
+from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
 from gan_lightning.inversion.starts import StartName, starting_latents
@@ -27,7 +27,6 @@ RefineName = Literal["features", "weights", "none"]
 
 NUM_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100}
 EXACT = 1e-8  # of the mean squared error, 80 dB: far below what 8 bits can say
-VISIBLE_NOISE = 0.02  # an estimate below may be the photograph's own texture
 
 
 @dataclass
@@ -213,8 +212,7 @@ def _pose(
     if noise_level is not None:
         noise = observed.new_full((len(observed),), noise_level)
     elif observed.shape[-2:] == decoder(center[:1]).shape[-2:]:
-        noise = estimate_noise_level(observed, known)
-        noise = noise * (noise > VISIBLE_NOISE)
+        noise = visible_noise(observed, known)
     else:
         noise = torch.zeros_like(fraction)  # in a small image detail looks like noise
     return Problem(decoder, degradation, observed, mse, fraction, center, torch.zeros_like(noise)), noise

@@ -7,6 +7,7 @@ from torch import Tensor
 
 NORMAL_MEDIAN = 0.6745  # the median of |x| for a standard normal x
 FEWEST = 64  # details below which no estimate is made
+VISIBLE = 0.02  # an estimate below may be the photograph's own texture
 
 
 def estimate_noise_level(observed: Tensor, known: Tensor | None = None) -> Tensor:
@@ -30,3 +31,17 @@ def estimate_noise_level(observed: Tensor, known: Tensor | None = None) -> Tenso
     flat = details.flatten(1)
     enough = flat.isfinite().sum(1) >= FEWEST
     return torch.where(enough, flat.nanmedian(1).values / NORMAL_MEDIAN, 0.0)
+
+
+def visible_noise(observed: Tensor, known: Tensor | None = None) -> Tensor:
+    """Estimate the noise as `estimate_noise_level` does, where an estimate below 0.02 counts as none.
+
+    Args:
+        observed: (B,C,H,W) in [-1, 1].
+        known: As for `estimate_noise_level`.
+
+    Returns:
+        (B,) on the [0, 1] scale.
+    """
+    noise = estimate_noise_level(observed, known)
+    return noise * (noise > VISIBLE)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gan_lightning.degradations.seeding import image_rng
 from gan_lightning.errors import InputError
+from gan_lightning.inversion.decoder import Decoder
 from gan_lightning.inversion.problem import Problem
 
 StartName = Literal["mean", "random", "best_of_k"]
@@ -65,3 +66,11 @@ def best_of_candidates(problem: Problem, latent_dim: int, seed: int, attempt: in
         ]
         chosen.append(torch.cat(losses).argmin())
     return draws[torch.stack(chosen)]
+
+
+@torch.no_grad()
+def draw_images(decoder: Decoder, count: int) -> Tensor:
+    """Return (count,C,H,W): images of the generator, always the same."""
+    parameter = next(decoder.parameters())
+    latents = torch.randn(count, decoder.latent_dim, generator=image_rng(0, 0, "images")).to(parameter)
+    return torch.cat([decoder(chunk) for chunk in torch.split(latents, CHUNK)])

@@ -236,7 +236,8 @@ class LatentRestoration(LightningModule):
             observed = images
             if clean:
                 observed = self._degrade(images, degradation, indices)
-            blur = estimate_blur(self.generator, observed) if self.blind_blur else None
+            noise = self.options["noise_level"]
+            blur = estimate_blur(self.generator, observed, noise_level=noise) if self.blind_blur else None
             result = self._invert(degradation, observed, indices, names, blur)
             restored = result.image
             if self.poisson and (known := degradation.known(observed)) is not None:

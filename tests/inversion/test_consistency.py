@@ -9,6 +9,8 @@ from gan_lightning.degradations import Compose, Downsample, GaussianBlur, Gaussi
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import agree_with_observed, blend_poisson, estimate_blur, estimate_noise_level
+from gan_lightning.inversion.blind import BlurMethod
+from gan_lightning.inversion.blur_evidence import evident_blur
 from gan_lightning.inversion.consistency import MODEL_ERROR
 from gan_lightning.networks.dcgan import Generator
 
@@ -65,14 +67,40 @@ def test_noise_level_needs_pixels() -> None:
     assert estimate_noise_level(torch.randn(2, 1, 4, 4)).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("method", ["evidence", "joint"])
 @pytest.mark.parametrize("sigma", [0.8, 1.4])
-def test_blur_is_found(generator: Generator, own_images: Tensor, sigma: float) -> None:
-    found = estimate_blur(generator, GaussianBlur(sigma)(own_images), sigmas=(0.5, 1.0, 2.0), bias=0.0)
+def test_blur_is_found(generator: Generator, own_images: Tensor, sigma: float, method: BlurMethod) -> None:
+    found = estimate_blur(generator, GaussianBlur(sigma)(own_images), sigmas=(0.5, 1.0, 2.0), method=method)
     assert found.sigma.median().item() == pytest.approx(sigma, rel=0.1)
     assert found.residuals.shape == (3, 6)
     assert (found.residuals >= 0).all()
     lowest = found.sigmas[found.residuals.argmin(0)]
     assert ((lowest / sigma).log().abs() < 0.8).float().mean() > 0.6
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("sigma", [0.8, 1.5, 2.5])
+def test_evidence_finds_the_blur_of_images_with_a_known_spectrum(sigma: float, noise: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    white = torch.randn(64, 3, 64, 64, generator=rng)
+    textures = 0.3 * white + GaussianBlur(1.2)(white)
+    observed = GaussianBlur(sigma)(0.7 * textures[:8]) + 2 * noise * torch.randn(8, 3, 64, 64, generator=rng)
+    found = evident_blur(observed, textures[8:], torch.full((8,), max(noise, 1e-3)), (0.4, 5.0))
+    torch.testing.assert_close(found, torch.full((8,), sigma), rtol=0.1, atol=0)
+
+
+def test_evidence_is_each_images_own() -> None:
+    rng = torch.Generator().manual_seed(0)
+    textures, noise = torch.randn(20, 1, 32, 32, generator=rng), torch.full((4,), 1e-3)
+    observed = torch.cat([GaussianBlur(1.0)(textures[:2]), GaussianBlur(2.0)(textures[2:4])])
+    together = evident_blur(observed, textures[4:], noise, (0.5, 4.0))
+    apart = [evident_blur(image[None], textures[4:], noise[:1], (0.5, 4.0)) for image in observed]
+    torch.testing.assert_close(together, torch.cat(apart), rtol=1e-6, atol=0)
+
+
+def test_blur_methods_are_named(generator: Generator, own_images: Tensor) -> None:
+    with pytest.raises(InputError, match="evidence, joint"):
+        estimate_blur(generator, own_images, method="guess")  # type: ignore[arg-type]
 
 
 def test_blur_wants_rising_sigmas(generator: Generator, own_images: Tensor) -> None:
