@@ -183,7 +183,7 @@ class LatentEncoder(LightningModule):
         """Make latents (B, latent_dim), their images, and the same degraded, both (B,C,H,W)."""
         rng = batch_rng(self.seed, epoch, number)
         latents = torch.randn(count, self.generator.latent_dim, generator=rng).to(self.device)
-        images = self.generator(latents)
+        images = self.generator(latents).float()  # a mixed precision's are halves
         return latents, images, degrade_at_random(images, rng)
 
 

@@ -59,6 +59,12 @@ def test_it_learns_to_guess_latents(trained):
     assert trainer.callback_metrics["val/psnr"] > 0
 
 
+def test_it_learns_in_mixed_precision_too(checkpoint, tmp_path):
+    torch.manual_seed(0)
+    trainer = fit(LatentEncoder(checkpoint, **TINY), tmp_path, epochs=6, precision="bf16-mixed")
+    assert float(trainer.callback_metrics["val/latent_mse"]) < 0.9
+
+
 def test_the_generator_is_neither_trained_nor_saved(trained):
     module, _, before, path = trained
     assert all(torch.equal(value, before[name]) for name, value in module.generator.state_dict().items())
