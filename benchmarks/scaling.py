@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -158,6 +159,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.process is not None:
         return train(options, *options.base_channels)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes are ended too
     torch.set_num_threads(1)  # as in the processes
     print_header(
         "Training on several ranks: what communication costs",
