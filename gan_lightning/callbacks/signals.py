@@ -6,14 +6,14 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.utils.data._utils import signal_handling
 
 STOPPING = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SIGTERMException}
-DEFERRED = (*STOPPING, signal.SIGCHLD)  # at the last one torch raises an error for a data worker that died
 
 
 class StepSignals:
@@ -33,23 +33,22 @@ class StepSignals:
         self._trainer, self._between_steps = trainer, between_steps
         self._process = os.getpid()
         self._waiting: list[int] = []
-        self._former: dict[int, Callable[..., Any]] = {}
         self.agreed = trainer.world_size == 1  # whether all ranks stand where this one does
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
-        for number in DEFERRED:
-            former = signal.getsignal(number)
-            if number in STOPPING or callable(former):  # Lightning puts its own back at the end
-                self._former[number] = former  # type: ignore[assignment]
-                signal.signal(number, self._receive)
+        for number in STOPPING:  # Lightning puts its own back at the end
+            signal.signal(number, self._receive)
+        # At the death of a data worker torch would raise an error from its handler, in the middle of a step or of the
+        # saving of one. Without it the error comes when a batch is waited for, five seconds later at most.
+        signal_handling._set_SIGCHLD_handler()  # which it would do with the first worker, and does once
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     def _receive(self, number: int, frame: Any) -> None:
         if os.getpid() != self._process:
             return  # a data worker, which has inherited this and ends with its parent
         second = number == signal.SIGINT and number in self._waiting  # the user has lost patience
         self._waiting.append(number)
-        alone = self._trainer.world_size == 1 or number == signal.SIGCHLD
-        if second or (alone and self._between_steps()):
+        if second or (self._trainer.world_size == 1 and self._between_steps()):
             self._act(number)
 
     def act(self) -> None:
@@ -59,8 +58,6 @@ class StepSignals:
             SIGTERMException: SIGTERM has come.
             KeyboardInterrupt: Ctrl-C was pressed.
         """
-        if signal.SIGCHLD in self._waiting:
-            self._act(signal.SIGCHLD)
         number = max(self._waiting, default=0)
         if self._trainer.world_size > 1:
             strategy = self._trainer.strategy
@@ -70,9 +67,6 @@ class StepSignals:
             self.agreed = True
             self._act(number)
 
-    def _act(self, number: int) -> None:
+    def _act(self, number: int) -> NoReturn:
         self._waiting = [other for other in self._waiting if other != number]
-        if number in STOPPING:
-            raise STOPPING[signal.Signals(number)]
-        if number in self._former:
-            self._former[number](number, None)
+        raise STOPPING[signal.Signals(number)]

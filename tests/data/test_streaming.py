@@ -4,6 +4,8 @@ import contextlib
 import io
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -319,6 +321,45 @@ def test_photographs_are_upright_and_bombs_are_not_decoded(
     monkeypatch.setattr("gan_lightning.data.decode.MAX_PIXELS", 1_000_000)
     with pytest.raises(InputError, match="4000 x 4000 pixels are more than the limit"):
         real.read(np.array([1]))
+
+
+KILLS_ITS_WORKERS = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+import lightning as L
+from lightning.pytorch.callbacks import ModelCheckpoint
+from gan_lightning.__main__ import dead_worker
+from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
+from gan_lightning.data.modules import StreamedImages
+from gan_lightning.modules.dcgan import DCGAN
+
+class Deadly(DCGAN):
+    def _generator_step(self, *arguments):
+        if self.global_step == 9:
+            for worker in multiprocessing.active_children():
+                worker.kill()
+        return super()._generator_step(*arguments)
+
+root, run = Path(sys.argv[1]), Path(sys.argv[2])
+data = StreamedImages(str(root), image_size=16, batch_size=4, num_workers=2, cache_dir=str(run / "cache"))
+callbacks = [ModelCheckpoint(run, save_top_k=0), LastCheckpoint()]
+trainer = L.Trainer(
+    accelerator="cpu", devices=1, max_steps=50, limit_val_batches=0, callbacks=callbacks, logger=False,
+    default_root_dir=run, enable_progress_bar=False, enable_model_summary=False,
+)
+try:
+    trainer.fit(Deadly(image_size=16, base_channels=4), datamodule=data)
+except Exception as error:
+    print(dead_worker(error))
+"""
+
+
+def test_when_a_data_worker_is_killed_the_last_whole_step_is_saved(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLS_ITS_WORKERS, str(root), str(tmp_path / "run")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert result.stdout.splitlines()[-1].startswith("a process that reads images"), result.stderr
+    checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert 10 <= checkpoint["global_step"] <= 14  # those that were read in advance are still trained on
 
 
 class GatheringCounter(L.LightningModule):
