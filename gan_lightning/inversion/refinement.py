@@ -74,8 +74,7 @@ class FeatureSpace:
 
     def render(self, variables: Tensor) -> Tensor:
         """Map features (B,D) to images (B,C,H,W)."""
-        images: Tensor = self.decoder.rest(variables.reshape(len(variables), *self.spread.shape[1:]) * self.spread)
-        return images
+        return self.decoder.render(variables.reshape(len(variables), *self.spread.shape[1:]) * self.spread)
 
 
 @torch.no_grad()
