@@ -39,6 +39,7 @@ from gan_lightning.networks.dcgan import Generator
 
 BATCH = 16
 BASELINE_STEPS = 1000
+PARTS = ["recovery", "inversion", "restorations", "blind", "batching", "encoder"]
 
 
 def main() -> None:
@@ -50,20 +51,25 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="held-out faces")
     parser.add_argument("--baseline-images", type=int, default=2, help="single images that the baseline is timed on")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="rows to measure")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     generator = load_generator(options.generator).requires_grad_(False)
     faces = held_out_faces(options.root, options.count, options.images)
     print_header("Restoration", f"{options.images} faces of the test split, which the generator has never seen")
     print("| what | measured | baseline or input | target |\n| --- | --- | --- | --- |", flush=True)
-    seconds = baseline_seconds(generator, faces[: options.baseline_images])
-    recovery(generator, options.images)
-    plain_inversion(generator, faces, seconds)
-    for name in ("denoising", "inpainting", "deblurring", "colour", "super-resolution"):
-        restoration(generator, faces, name)
-    blind(generator, faces)
-    batching(generator, faces)
-    if options.encoder:
+    if "recovery" in options.parts:
+        recovery(generator, options.images)
+    if "inversion" in options.parts:
+        plain_inversion(generator, faces, baseline_seconds(generator, faces[: options.baseline_images]))
+    if "restorations" in options.parts:
+        for name in ("denoising", "inpainting", "deblurring", "colour", "super-resolution"):
+            restoration(generator, faces, name)
+    if "blind" in options.parts:
+        blind(generator, faces)
+    if "batching" in options.parts:
+        batching(generator, faces)
+    if "encoder" in options.parts and options.encoder:
         encoder_start(generator, load_encoder(options.encoder, generator), faces)
 
 
@@ -247,7 +253,7 @@ def encoder_start(generator: Generator, encoder: nn.Module, faces: Tensor) -> No
         measured = f"{steps.median():.0f} steps (median) to the loss that a random start reaches in 100"
         row(f"encoder start, {name}", measured, "", "half the steps", steps.median().item() <= 50)
     own = own_images(generator, len(faces))
-    for solver, num_steps in (("adam", 300), ("lbfgs", 50)):
+    for solver, num_steps in (("adam", 300), ("lbfgs", 10), ("lbfgs", 25), ("lbfgs", 50)):
         settings = {"solver": solver, "num_steps": num_steps, "refine": "none", "noise_level": 0.0, "tolerance": 0.0}
         psnr = {
             start: psnr_of(
