@@ -283,7 +283,13 @@ class ImageDataModule(L.LightningDataModule):
             dataset,
             batch_size=None,
             sampler=batches,
+            collate_fn=as_it_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+
+def as_it_is(batch: Any) -> Any:
+    """Give a batch that is made of tensors already; by default torch would look through it for arrays."""
+    return batch
