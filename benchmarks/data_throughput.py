@@ -72,6 +72,7 @@ def open_data(arguments: argparse.Namespace, cache: str, resident: bool) -> Synt
         image_size=arguments.image_size,
         batch_size=arguments.batch_size,
         cache_dir=cache,
+        num_workers=arguments.readers,
         resident=resident,
     )
     data.trainer = L.Trainer(accelerator=arguments.device, devices=1, logger=False, enable_checkpointing=False)
@@ -104,6 +105,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="worker processes of the JPEG folder")
+    parser.add_argument("--readers", type=int, default=0, help="worker processes of the packed images")
     parser.add_argument("--threads", type=int, default=1, help="of torch, in this process")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=5)

@@ -1,13 +1,16 @@
 """Images a second of training: ours end to end, the PyTorch DCGAN tutorial's, and the ceiling of our step.
 
     python benchmarks/train_throughput.py
-    python benchmarks/train_throughput.py --device cuda --precision bf16-mixed --batch_size 128 --workers 16
-    python benchmarks/train_throughput.py --device cuda --precision bf16-mixed --batch_size 1024 --workers 16
+    python benchmarks/train_throughput.py --parts end_to_end --base_channels 32 --batch_size 64 --seconds 30
+    python benchmarks/train_throughput.py --device cuda --precision bf16-mixed --workers 16 --count 50000
+
+(and the last with --batch_size 1024.)
 
 Prints two Markdown tables. "The step alone": one batch on the device again and again, ours in float32 and in
-bf16-mixed against the tutorial's loop in float32. "End to end": a Trainer with the data module and logging, and the
-tutorial's loop with its own loader, against the ceiling, which is our step on one batch on the device without loader,
-loop and logging.
+bf16-mixed against the tutorial's loop in float32. "End to end": a Trainer with the data module, the loggers and the
+callbacks of the command line, and the tutorial's loop with its own loader, against the ceiling, which is our step on
+one batch on the device without loader, loop and logging. On a GPU give --count images for some hundred batches, or
+the starts of epochs are all that is measured.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from itertools import repeat
+from statistics import median
 from typing import Any
 
 import lightning as L
@@ -30,6 +34,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tutorial import TutorialLoop, jpeg_loader
 
+from gan_lightning.callbacks.curves import Curves
+from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
+from gan_lightning.callbacks.progress import ProgressBar
+from gan_lightning.callbacks.samples import SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
 from gan_lightning.loggers import MetricsFile
 from gan_lightning.modules.dcgan import DCGAN
@@ -105,28 +113,31 @@ class Benchmark:
     def model(self) -> DCGAN:
         """Untrained networks, always the same."""
         L.seed_everything(0, verbose=False)
-        return DCGAN(self.arguments.image_size, 3, self.arguments.latent_dim, self.arguments.base_channels)
+        options = self.arguments
+        return DCGAN(options.image_size, 3, options.latent_dim, options.base_channels, compile=options.compile)
 
     def trainer(self, precision: Any, **settings: Any) -> L.Trainer:
         """A Trainer that does nothing but train, without an end."""
-        return L.Trainer(
-            accelerator=self.arguments.device,
-            devices=1,
-            precision=precision,
-            max_steps=NEVER,
-            limit_val_batches=0,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            default_root_dir=self.folder,
-            **settings,
-        )
+        common = {
+            "accelerator": self.arguments.device,
+            "devices": 1,
+            "precision": precision,
+            "max_steps": NEVER,
+            "limit_val_batches": 0,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "default_root_dir": self.folder,
+        }
+        return L.Trainer(**{**common, **settings})
 
     def end_to_end(self, resident: bool) -> float:
-        """Ours with data module, metrics file, summary and progress bar."""
+        """Ours with data module, metrics file, and the callbacks that the command line adds."""
         data = open_data(self.arguments, self.folder, resident)
         watch = Stopwatch(self.arguments.warm_up, self.arguments.seconds)
-        logger = MetricsFile(tempfile.mkdtemp(dir=self.folder))
-        trainer = self.trainer(self.arguments.precision, logger=logger, callbacks=[watch, RunSummary()])
+        run = tempfile.mkdtemp(dir=self.folder)
+        callbacks = [watch, ProgressBar(), Curves(), SampleWriter(), RunSummary(), LastCheckpoint()]
+        settings = {"enable_checkpointing": True, "default_root_dir": run, "logger": MetricsFile(run)}
+        trainer = self.trainer(self.arguments.precision, callbacks=callbacks, **settings)
         with redirect_stdout(io.StringIO()):  # the progress bar is drawn, but not here
             trainer.fit(self.model(), datamodule=data)
         return watch.rate
@@ -188,14 +199,20 @@ def print_step(rates: Rates) -> None:
     print_table(["step", "images/s", "times the tutorial's"], rows)
 
 
-def print_end_to_end(rates: Rates) -> None:
+def print_end_to_end(rates: Rates, batch_size: int) -> None:
     ceiling, *_, baseline = rates
     print("## End to end\n")
     rows = [
-        [name, spread(values), f"{100 * ratio(rates, name, ceiling):.1f}%", f"{ratio(rates, name, baseline):.2f}"]
+        [
+            name,
+            spread(values),
+            f"{1000 * batch_size / median(values):.1f}",
+            f"{100 * ratio(rates, name, ceiling):.1f}%",
+            f"{ratio(rates, name, baseline):.2f}",
+        ]
         for name, values in rates.items()
     ]
-    print_table(["training", "images/s", "of the ceiling", "times the tutorial's"], rows)
+    print_table(["training", "images/s", "ms a step", "of the ceiling", "times the tutorial's"], rows)
 
 
 def main() -> None:
@@ -209,6 +226,8 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precision", default="32-true", help="of ours, end to end")
     parser.add_argument("--workers", type=int, default=2, help="worker processes of the tutorial's loader")
+    parser.add_argument("--readers", type=int, default=0, help="worker processes of our loader of packed images")
+    parser.add_argument("--compile", action="store_true", help="the networks of our step, by torch.compile")
     parser.add_argument("--warm_up", type=int, default=None, help="steps before each measurement; 1, or 20 on CUDA")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=3)
@@ -228,7 +247,7 @@ def main() -> None:
         if "step" in arguments.parts:
             print_step(benchmark.measure_step())
         if "end_to_end" in arguments.parts:
-            print_end_to_end(benchmark.measure_end_to_end())
+            print_end_to_end(benchmark.measure_end_to_end(), arguments.batch_size)
 
 
 if __name__ == "__main__":
