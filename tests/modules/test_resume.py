@@ -120,13 +120,7 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-ENDS = ({}, {"max_steps": 12}, {"max_steps": -1, "max_epochs": 2}, {"max_steps": 5, "d_steps": 3})
-PLACES = [("train", batch) for batch in range(12)] + [("step", batch) for batch in range(12)]
-PLACES += [(where, batch) for where in ("validation", "validation end") for batch in (1, 3, 4, 6)]
-ALL = [(options, action, *place) for options in ENDS for action in (fail, terminate, interrupt) for place in PLACES]
-# An error in a step leaves the networks between two states, which are not saved.
-ALL = [case for case in ALL if not (case[1] is fail and case[2] == "step")]
-QUICK = [  # within an epoch, at its end, at a validation, within it, in the last step, and after it
+STOPS = [  # within an epoch, at its end, at a validation, within it, in the last step, and after it
     ({}, fail, "train", 2),
     ({}, interrupt, "train", 5),
     ({}, terminate, "step", 7),
@@ -152,22 +146,15 @@ def check_case(faces_root, folder, whole, case):
     last = folder / "checkpoints" / "last.ckpt"
     steps = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
     if where in ("train", "step"):  # nothing is lost but the step under way
-        assert steps == (batch + 1) // options.get("d_steps", 1)
+        done = (batch + 1) // options.get("d_steps", 1)
+        assert steps == min(done, whole(options).global_step)  # some runs end before the place of trouble
     resumed = train(faces_root, folder, last if last.exists() else None, **options)
     assert_same(whole(options), resumed)
 
 
-@pytest.mark.parametrize("case", QUICK, ids=name)
+@pytest.mark.parametrize("case", STOPS, ids=name)
 def test_resumed_after_any_stop_is_as_never_stopped(faces_root, tmp_path, whole, case):
     check_case(faces_root, tmp_path, whole, case)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", ENDS, ids=str)
-@pytest.mark.parametrize("action", [fail, terminate, interrupt])
-def test_resumed_after_a_stop_at_every_place_is_as_never_stopped(faces_root, tmp_path, whole, options, action):
-    for number, case in enumerate(case for case in ALL if case[0] is options and case[1] is action):
-        check_case(faces_root, tmp_path / str(number), whole, case)
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])
