@@ -21,7 +21,6 @@ import lightning as L
 import torch
 from report import measure_in_turn, print_header, print_table, quieten_lightning, ratio, spread, synchronize
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tutorial import jpeg_loader
 
 from gan_lightning.data.base_module import ImageDataModule
@@ -30,7 +29,7 @@ from gan_lightning.data.modules import SyntheticFaces
 Batches = Callable[[], Iterator[Tensor]]
 
 
-def epochs(loader: DataLoader[Any]) -> Iterator[Any]:
+def epochs(loader: Any) -> Iterator[Any]:
     for epoch in count():
         if hasattr(loader.sampler, "set_epoch"):
             loader.sampler.set_epoch(epoch)
