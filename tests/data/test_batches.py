@@ -20,7 +20,7 @@ def order_of(**arguments: object) -> list[int]:
     return np.concatenate([positions for positions, _ in batches_of(**arguments)]).tolist()
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [7, 96, 97, 103])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_every_item_once_at_any_world_size(world_size: int, count: int, shuffle: bool) -> None:
@@ -39,7 +39,7 @@ def test_fewer_items_than_ranks() -> None:
     assert [[positions.tolist() for positions, _ in batches] for batches in ranks] == [[[0]], [[1]], [[]]]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_training_drops_less_than_a_batch_and_repeats_nothing(world_size: int) -> None:
     ranks = [batches_of(num_replicas=world_size, rank=rank) for rank in range(world_size)]
     seen = np.concatenate([positions for batches in ranks for positions, _ in batches])

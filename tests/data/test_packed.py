@@ -22,6 +22,7 @@ from PIL import Image
 
 from gan_lightning.data import decode, packing, sources
 from gan_lightning.data import files as listing
+from gan_lightning.data.batches import PackedDataset
 from gan_lightning.data.cache import default_cache_dir
 from gan_lightning.data.files import ImageFiles
 from gan_lightning.data.folder import read_folder
@@ -87,6 +88,21 @@ def test_a_batch_is_channels_last_and_its_own(files: ImageFiles, pack: Write) ->
     before = batch.clone()
     batch.zero_()
     torch.testing.assert_close(packed.read(np.array([1, 2])), before)
+
+
+def test_a_batch_costs_as_many_calls_as_one_image(files: ImageFiles, pack: Write) -> None:
+    dataset = PackedDataset(pack(files), np.arange(9))
+
+    def calls(count: int) -> int:
+        events: list[str] = []
+        sys.setprofile(lambda frame, event, argument: events.append(event))
+        try:
+            dataset[np.arange(count), np.zeros(count, dtype=bool)]
+        finally:
+            sys.setprofile(None)
+        return len(events)
+
+    assert calls(1) == calls(9) > 0
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("L", "png"), ("RGBA", "png"), ("CMYK", "jpg"), ("RGB", "webp")])

@@ -26,6 +26,7 @@ from gan_lightning.data.pack_command import main
 from gan_lightning.errors import InputError
 
 pytest.importorskip("litdata")
+from litdata.utilities.env import _DistributedEnv
 
 COUNTS = {"train": 30, "val": 7, "test": 5}
 Open = Callable[..., StreamedImages]
@@ -245,6 +246,27 @@ def test_a_run_resumed_in_mid_epoch_sees_the_batches_of_one_never_stopped(
     assert [rows for rows, _ in parts] == [rows for rows, _ in whole]
     for (_, one), (_, other) in zip(parts, whole, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)  # the flips, too
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [30, 31])
+def test_ranks_share_an_epoch_and_none_has_more_batches(
+    tmp_path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch, world_size: int, count: int
+) -> None:
+    write_split(tmp_path / "some" / "train", [{"image": picture(number)} for number in range(count)])
+    write_split(tmp_path / "some" / "val", [{"image": picture(0)}])
+    ranks = []
+    for rank in range(world_size):
+        monkeypatch.setattr(_DistributedEnv, "detect", lambda rank=rank: _DistributedEnv(world_size, rank, 1))
+        loader = opened(str(tmp_path / "some"), batch_size=2).train_dataloader()
+        loader.set_epoch(1)
+        whole = [batch["index"].tolist() for batch in loader]
+        assert len(whole) == len(loader) == count // (2 * world_size)
+        loader.resume(1, 2)
+        assert [batch["index"].tolist() for batch in loader] == whole[2:]
+        ranks.append(list(chain(*whole)))
+    together = list(chain(*ranks))
+    assert len(set(together)) == len(together) > count - 2 * world_size
 
 
 @pytest.fixture
