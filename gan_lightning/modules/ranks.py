@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -25,6 +26,7 @@ def prepare_ddp(module: LightningModule, second_derivative: bool) -> None:
     """
     strategy = module.trainer.strategy
     if isinstance(strategy, DDPStrategy):
+        leave_ranks_at_exit()
         # A backward pass reaches one of the two networks; plain `ddp` would stop at the other.
         strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         # They are equal after each step already: see average_buffers_over_ranks.
@@ -37,6 +39,20 @@ def prepare_ddp(module: LightningModule, second_derivative: bool) -> None:
         )
     if strategy.root_device.type != "cuda":
         raise InputError("sync_batchnorm needs GPUs: leave it out, or choose --trainer.accelerator gpu")
+
+
+def leave_ranks_at_exit() -> None:
+    """Have this process leave its process group when it ends.
+
+    Lightning sees to that for nccl alone. A gloo group that is left to the interpreter's end may take its threads down
+    while they work, and the process, whose work is done, then ends with SIGABRT.
+    """
+    atexit.register(_leave_ranks)
+
+
+def _leave_ranks() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from gan_lightning.metrics.restoration import RestorationFigures, summarize
 from gan_lightning.modules.blind import BlurOfEach
 from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.modules.masking import ImageMasks
+from gan_lightning.modules.ranks import leave_ranks_at_exit
 from gan_lightning.modules.restored import Restored, describe
 
 SEARCH_FIGURES = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # they say nothing of the image
@@ -168,6 +169,10 @@ class LatentRestoration(LightningModule):
             else [type(self.noise).__name__, dict(sorted(vars(self.noise).items()))],
             "encoder": None if self.encoder is None else describe(self.encoder),
         }
+
+    def setup(self, stage: str) -> None:
+        """Have every rank leave the others in order when its work is done."""
+        leave_ranks_at_exit()
 
     def on_test_start(self) -> None:
         """Refuse data that are not the generator's.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gan_lightning.data.base_module import ImageDataModule
 from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
 from gan_lightning.errors import InputError
+from gan_lightning.modules.ranks import leave_ranks_at_exit
 
 Make = Callable[..., Path]
 Open = Callable[..., ImageDataModule]
@@ -297,6 +298,7 @@ class GatheringRecorder(Recorder):
     """Checks, on all ranks, that the ranks together see each image once."""
 
     def on_fit_end(self) -> None:
+        leave_ranks_at_exit()
         seen: list[dict[str, list[tuple[int, list[int]]]]] = [{}] * self.trainer.world_size
         torch.distributed.all_gather_object(seen, self.seen)
         for epoch in (0, 1):

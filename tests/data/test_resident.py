@@ -21,6 +21,7 @@ from gan_lightning.data.batches import PackedDataset
 from gan_lightning.data.modules import CelebA
 from gan_lightning.data.resident import ResidentImages, free_memory
 from gan_lightning.errors import InputError
+from gan_lightning.modules.ranks import leave_ranks_at_exit
 
 Open = Callable[..., ImageDataModule]
 
@@ -174,6 +175,7 @@ class GatheringKeeper(Keeper):
         self.pixels = pixels
 
     def on_fit_end(self) -> None:
+        leave_ranks_at_exit()
         rows = torch.cat([batch["index"] for batch in self.batches])
         images = torch.cat([batch["image"] for batch in self.batches])
         torch.testing.assert_close(images, self.pixels[rows], rtol=0, atol=1e-6)

@@ -24,6 +24,7 @@ from gan_lightning.data.decode import Framing, frame_image
 from gan_lightning.data.modules import StreamedImages
 from gan_lightning.data.pack_command import main
 from gan_lightning.errors import InputError
+from gan_lightning.modules.ranks import leave_ranks_at_exit
 
 pytest.importorskip("litdata")
 from litdata.utilities.env import _DistributedEnv
@@ -403,6 +404,7 @@ class GatheringCounter(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def on_fit_end(self) -> None:
+        leave_ranks_at_exit()
         ranks: list[dict[str, list[int]]] = [{}] * self.trainer.world_size
         torch.distributed.all_gather_object(ranks, self.rows)
         train, val = (list(chain(*(rank[kind] for rank in ranks))) for kind in ("train", "val"))

@@ -13,7 +13,7 @@ from gan_lightning import DCGAN, InputError
 from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.ranks import RankNumbers
 from gan_lightning.networks.dcgan import Generator
-from tests.modules.train_on_ranks import STEPS
+from tests.modules.train_on_ranks import OVERFLOW, STEPS
 
 SCRIPT = Path(__file__).parent / "train_on_ranks.py"
 
@@ -23,6 +23,7 @@ def train(folder, ranks, kind, *more):
     arguments = [sys.executable, SCRIPT, folder, ranks, kind, *more]
     result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
+    assert all(json.loads((folder / f"left-{rank}.json").read_text()) for rank in range(ranks))
     files = [folder / f"rank-{rank}" for rank in range(ranks)]
     return [
         torch.load(file.with_suffix(".pt"), weights_only=True) | json.loads(file.with_suffix(".json").read_text())
@@ -51,13 +52,17 @@ def test_two_ranks_take_the_step_of_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["batch", "d_steps", "encoder"])
+@pytest.mark.parametrize("kind", ["batch", "d_steps", "float16", "encoder"])
 def test_ranks_agree_after_every_step_on_everything_but_their_latents(tmp_path, kind, generator_file):
     first, second = train(tmp_path / "two", 2, kind, generator_file)
     assert (first["unequal"], second["unequal"]) == ([], [])
     assert first["compared"] == STEPS
     for name, tensor in first["state"].items():
         assert tensor.equal(second["state"][name]), name
+    if kind == "float16":  # an overflow on one rank is one on all, and of one network
+        assert (
+            first["scales"] == second["scales"] == [[1024, 1024 if step < OVERFLOW else 512] for step in range(STEPS)]
+        )
     if kind != "encoder":
         assert not first["latent"].equal(second["latent"])
 

@@ -1,15 +1,18 @@
 """Trains a small module on some CPU ranks and saves what each of them saw and ended with: run by test_distributed.py.
 
-Usage: train_on_ranks.py FOLDER RANKS KIND [CHECKPOINT], KIND one of none, batch, d_steps, encoder.
+Usage: train_on_ranks.py FOLDER RANKS KIND [CHECKPOINT], KIND one of none, batch, d_steps, float16, encoder.
 """
 
+import atexit
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader, DistributedSampler
 
 from gan_lightning import DCGAN
@@ -17,6 +20,7 @@ from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.records import batch_rng
 
 BATCH, STEPS, SIZE = 8, 5, 16
+OVERFLOW = 2  # at this step of float16, on the second rank alone
 
 
 class SharedLatents(DCGAN):
@@ -28,11 +32,25 @@ class SharedLatents(DCGAN):
         return torch.randn(count * ranks, self.latent_dim, generator=rng)[rank::ranks]
 
 
+def overflow_once(weight):
+    """Make the next gradient of a weight infinite, before DDP averages it over the ranks."""
+
+    def spoil(gradient):
+        handle.remove()
+        return torch.full_like(gradient, torch.inf)
+
+    handle = weight.register_hook(spoil)
+
+
 class Recorder(Callback):
     """Compares the whole state of all ranks after every batch, where checkpoints are written and validation begins."""
 
     def __init__(self):
-        self.unequal, self.compared = [], 0
+        self.unequal, self.compared, self.scales = [], 0, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if hasattr(trainer.precision_plugin, "scalers") and (batch_idx, trainer.global_rank) == (OVERFLOW, 1):
+            overflow_once(next(pl_module.discriminator.parameters()))
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         state = pl_module.state_dict()
@@ -42,6 +60,8 @@ class Recorder(Callback):
             torch.distributed.all_gather(others, flat)
             self.unequal += [batch_idx for other in others if not torch.equal(other, flat)]
         self.compared += 1
+        if (scalers := getattr(trainer.precision_plugin, "scalers", None)) is not None:
+            self.scales.append([scalers[network].get_scale() for network in ("generator", "discriminator")])
 
 
 class Rows(DummyLogger):
@@ -71,12 +91,22 @@ def make_module(kind, checkpoint):
     )
 
 
+def tell_whether_it_left(folder):
+    """Say whether this process has left the others: the first to be registered, it is called last of all."""
+    path = Path(folder) / f"left-{os.environ.get('LOCAL_RANK', 0)}.json"
+    path.write_text(json.dumps(not torch.distributed.is_initialized()))
+
+
 def main(folder, ranks, kind, checkpoint=None):
+    atexit.register(tell_whether_it_left, folder)
     seed_everything(0)
     images = torch.rand(BATCH * STEPS, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
     module, recorder, logger = make_module(kind, checkpoint), Recorder(), Rows()
+    scaler = torch.amp.GradScaler("cpu", 2.0**10)  # 16-mixed on a CPU: asked for by name, it would be bfloat16
+    plugins = MixedPrecision("16-mixed", "cpu", scaler) if kind == "float16" else None
     trainer = Trainer(
         accelerator="cpu",
+        plugins=plugins,
         devices=ranks,
         strategy="ddp" if ranks > 1 else "auto",
         max_steps=STEPS,
@@ -100,7 +130,7 @@ def main(folder, ranks, kind, checkpoint=None):
         latent = module._draw_latents(2)[0]
     rank = trainer.global_rank
     torch.save({"state": module.state_dict(), "latent": latent}, Path(folder) / f"rank-{rank}.pt")
-    told = {"unequal": recorder.unequal, "compared": recorder.compared, "rows": logger.rows}
+    told = {"unequal": recorder.unequal, "compared": recorder.compared, "scales": recorder.scales, "rows": logger.rows}
     (Path(folder) / f"rank-{rank}.json").write_text(json.dumps(told))
 
 
