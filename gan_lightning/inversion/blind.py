@@ -15,7 +15,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion.blur_evidence import evident_blur
 from gan_lightning.inversion.checks import check_choice, check_observed
 from gan_lightning.inversion.consistency import EIGHT_BITS
-from gan_lightning.inversion.decoder import Decoder
+from gan_lightning.inversion.decoder import Decoder, decoder_of
 from gan_lightning.inversion.first_order import lbfgs
 from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.noise_level import visible_noise
@@ -82,7 +82,7 @@ def estimate_blur(
         raise InputError(f"sigmas are {list(sigmas)}: give two or more, above 0 and rising")
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        decoder = Decoder(generator)
+        decoder = decoder_of(generator)
         observed = observed.detach().to(device, torch.float32, copy=True)
         check_observed(decoder, nn.Identity(), observed, observed)
         curve, latents = _residual_curve(decoder, observed, list(sigmas), latent_weight)
@@ -106,10 +106,10 @@ def _residual_curve(
     for sigma in reversed(sigmas):
         center = observed.new_zeros(len(observed), decoder.latent_dim)
         ones = torch.ones_like(center[:, 0])
-        problem = Problem(decoder, GaussianBlur(sigma), observed, mse, ones, center, latent_weight * ones)
+        problem = Problem(decoder, GaussianBlur(sigma), observed, mse, ones, center, latent_weight * ones[:, None])
         if latent is None:
             latent = best_of_candidates(problem, decoder.latent_dim, seed=0, attempt=0)
-        latent = lbfgs(problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
+        latent = decoder.whitening.solve(lbfgs, problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
         with torch.no_grad():
             curve.append(problem.losses(latent)[1])
         latents.append(latent)
@@ -144,4 +144,4 @@ def _joint_problem(decoder: Decoder, observed: Tensor, latent: Tensor, log_sigma
     # Log sigma's penalty is zero where it starts; one part in thousands, it holds nothing back.
     start = torch.cat([features.center, log_sigma[:, None]], 1)
     ones = torch.ones_like(log_sigma)
-    return Problem(render, nn.Identity(), observed, mse, ones, start, FEATURE_WEIGHT * ones)
+    return Problem(render, nn.Identity(), observed, mse, ones, start, FEATURE_WEIGHT * ones[:, None])

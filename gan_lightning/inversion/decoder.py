@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.errors import InputError
+from gan_lightning.inversion.whitening import Whitening, fill_up, measure_metric, multiply_rows
 
 BLOCK = 3  # layers of `main` to a block: convolution, normalisation, activation
-PRODUCT_ROWS = 4  # a matrix product's last bits are those of any other of its rows in groups of four
 
 
 class Decoder(nn.Module):
@@ -50,7 +51,7 @@ class Decoder(nn.Module):
     def render(self, features: Tensor) -> Tensor:
         """Map what the first block made (B,C,4,4) to images (B,C,H,W) in [-1, 1]."""
         threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
-        images: Tensor = self.rest(_fill_up(features, threads))[: len(features)]
+        images: Tensor = self.rest(fill_up(features, threads))[: len(features)]
         return images
 
     def features(self, latents: Tensor) -> Tensor:
@@ -63,6 +64,37 @@ class Decoder(nn.Module):
             raise InputError("this generator's first block is not known: set refine to none")
         features: Tensor = self.first(latents)
         return features
+
+    @cached_property
+    def whitening(self) -> Whitening:
+        """The coordinates in which latents are searched for."""
+        with torch.enable_grad():
+            return Whitening(measure_metric(self, self.latent_dim, next(self.parameters())))
+
+
+def decoder_of(generator: nn.Module) -> Decoder:
+    """Give a generator's decoder, made and measured once for as long as the generator stays as it is.
+
+    Raises:
+        InputError: A generator without `latent_dim`.
+    """
+    kept = _decoders.get(generator)
+    version = _version(generator)
+    if kept is None or kept[0] != version:
+        kept = version, Decoder(generator)
+        _decoders[generator] = kept
+    return kept[1]
+
+
+_decoders: WeakKeyDictionary[nn.Module, tuple[object, Decoder]] = WeakKeyDictionary()
+
+
+def _version(generator: nn.Module) -> object:
+    """Give what changes when a tensor of the generator is replaced, moved or written to."""
+    tensors = [*generator.parameters(), *generator.buffers()]
+    if any(tensor.is_inference() for tensor in tensors):
+        return object()  # writes to these are not counted: equal to no other
+    return [(tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype) for tensor in tensors]
 
 
 class FirstBlock(nn.Module):
@@ -85,15 +117,9 @@ class FirstBlock(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim) to features (B,C,4,4)."""
-        flat = F.linear(_fill_up(latents, PRODUCT_ROWS), self.weight, self.bias)[: len(latents)]
+        flat = multiply_rows(latents, self.weight, self.bias)
         features: Tensor = self.activation(flat.view(len(latents), *self.size, -1).permute(0, 3, 1, 2))
         return features
-
-
-def _fill_up(batch: Tensor, multiple: int) -> Tensor:
-    """Append zeros to a batch until its length is a multiple of a number."""
-    missing = -len(batch) % multiple
-    return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
 
 
 def _fold(layers: nn.Sequential) -> nn.Sequential:

@@ -13,7 +13,7 @@ from gan_lightning.degradations.base import Degradation, Identity
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed
 from gan_lightning.inversion.consistency import agree_with_observed
-from gan_lightning.inversion.decoder import Decoder
+from gan_lightning.inversion.decoder import Decoder, decoder_of
 from gan_lightning.inversion.first_order import adam, lbfgs
 from gan_lightning.inversion.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.losses import LossName, make_loss, mse
@@ -21,6 +21,7 @@ from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
 from gan_lightning.inversion.starts import StartName, starting_latents
+from gan_lightning.inversion.whitening import Solver
 
 SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
 RefineName = Literal["features", "weights", "none"]
@@ -113,7 +114,7 @@ def invert(
     # Under Lightning's inference mode no gradient could be had, and tensors made in it stay so: hence the copy.
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        decoder = Decoder(generator)
+        decoder = decoder_of(generator)
         observed = observed.detach().to(device, torch.float32, copy=True)
         names = list(range(len(observed)) if indices is None else indices)
         chosen = _choose_solver(solver, loss)
@@ -127,12 +128,12 @@ def invert(
         problem = replace(
             problem,
             loss=make_loss(loss, discriminator, observed.device),
-            weight=torch.full_like(noise, latent_weight),
+            weight=torch.full_like(problem.weight, latent_weight),
         )
         # Only a squared error can be compared with the noise's variance.
         floor = noise.square().clamp(min=EXACT) if loss == "mse" else torch.zeros_like(noise)
         stopping = Stopping(NUM_STEPS[chosen] if num_steps is None else num_steps, tolerance, floor, callback=callback)
-        search = Search(SOLVERS[chosen], start, 0 if rng is None else rng.initial_seed(), names, decoder.latent_dim)
+        search = Search(SOLVERS[chosen], start, 0 if rng is None else rng.initial_seed(), names, decoder)
         solution = search.run(problem, stopping, restarts)
         with torch.no_grad():
             result = Inversion(decoder(solution.variables), solution.variables, noise, **_course(solution))
@@ -148,11 +149,11 @@ def invert(
 class Search:
     """A solver and the places that it starts from."""
 
-    solver: Callable[[Problem, Tensor, Stopping], Solution]
+    solver: Solver
     start: StartName | Tensor
     seed: int
     indices: list[int]
-    latent_dim: int
+    decoder: Decoder
 
     def run(self, problem: Problem, stopping: Stopping, restarts: int) -> Solution:
         """Solve, and solve again from elsewhere what did not reach the noise; keep each image's best."""
@@ -176,8 +177,11 @@ class Search:
         part = problem.select(rows.to(problem.observed.device))
         start = self.start[rows] if isinstance(self.start, Tensor) else self.start
         names = [self.indices[row] for row in rows.tolist()]
-        begin = starting_latents(start, part, self.latent_dim, self.seed, names, number)
-        return self.solver(part, begin, replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)]))
+        begin = starting_latents(start, part, self.decoder.latent_dim, self.seed, names, number)
+        stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
+        if self.solver is levenberg_marquardt:  # it knows each image's own J'J, and needs no mean of them
+            return levenberg_marquardt(part, begin, stopping)
+        return self.decoder.whitening.solve(self.solver, part, begin, stopping)
 
 
 def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tensor) -> Tensor:
@@ -215,7 +219,7 @@ def _pose(
         noise = visible_noise(observed, known)
     else:
         noise = torch.zeros_like(fraction)  # in a small image detail looks like noise
-    return Problem(decoder, degradation, observed, mse, fraction, center, torch.zeros_like(noise)), noise
+    return Problem(decoder, degradation, observed, mse, fraction, center, torch.zeros_like(center[:, :1])), noise
 
 
 def _course(solution: Solution) -> dict[str, Tensor]:
@@ -253,7 +257,7 @@ def _continued(result: Inversion, image: Tensor, solution: Solution) -> Inversio
     )
 
 
-SOLVERS: dict[str, Callable[[Problem, Tensor, Stopping], Solution]] = {
+SOLVERS: dict[str, Solver] = {
     "levenberg_marquardt": levenberg_marquardt,
     "adam": adam,
     "lbfgs": lbfgs,

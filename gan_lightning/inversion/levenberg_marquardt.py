@@ -62,7 +62,7 @@ def _normal_equations(problem: Problem, variables: Tensor) -> tuple[Tensor, Tens
     columns = columns / 2
     normal = (columns @ columns.mT) * scale[:, None, None]
     gradient = (columns @ residuals[:, :, None])[:, :, 0] * scale[:, None]
-    share = problem.weight[:, None] / variables.shape[1]
+    share = problem.weight / variables.shape[1]
     normal.diagonal(dim1=1, dim2=2).add_(share)
     return normal, gradient + share * (variables - problem.center)
 

@@ -18,7 +18,7 @@ Callback = Callable[[str, int, Tensor, Callable[[], Tensor]], None]
 class Problem:
     """Find variables (B,D) whose images, degraded, agree with what was observed.
 
-    The objective of an image is `loss(A(render(v)), y) + weight * mean((v - center)^2)`.
+    The objective of an image is `loss(A(render(v)), y) + mean(weight * (v - center)^2)`.
 
     Attributes:
         render: Variables (B,D) to images (B,C,H,W) in [-1, 1], each image from its own variables alone.
@@ -27,7 +27,7 @@ class Problem:
         loss: One number an image, mean over all pixels.
         known_fraction: (B,) share of the pixels that A leaves known; the loss is a mean over these.
         center: (B,D), where the penalty is zero.
-        weight: (B,) of the penalty.
+        weight: (B,1) or (B,D), of the penalty on each variable.
     """
 
     render: Callable[[Tensor], Tensor]
@@ -59,7 +59,7 @@ class Problem:
     def losses(self, variables: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objective and its data term, each (B,)."""
         data = self.loss(self.predict(variables), self.observed) / self.known_fraction
-        return data + self.weight * (variables - self.center).square().mean(1), data
+        return data + (self.weight * (variables - self.center).square()).mean(1), data
 
     def gradient(self, variables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the objective (B,), its data term (B,) and the objective's gradient (B,D)."""

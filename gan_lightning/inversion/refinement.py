@@ -53,7 +53,7 @@ def refine_features(
         Images (B,C,H,W), and the course of the refinement.
     """
     features = FeatureSpace(decoder, latents)
-    refined = replace(problem, render=features.render, center=features.center, weight=weight)
+    refined = replace(problem, render=features.render, center=features.center, weight=weight[:, None])
     solution = lbfgs(refined, features.center, stopping)
     with torch.no_grad():
         return features.render(solution.variables), solution

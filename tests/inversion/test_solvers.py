@@ -21,7 +21,7 @@ def problem_of(generator: Generator, observed: Tensor, degradation: torch.nn.Mod
     ones = torch.ones(len(observed), dtype=observed.dtype)
     decoder = Decoder(generator).to(observed.dtype)
     center = torch.zeros(len(observed), 8, dtype=observed.dtype)
-    return Problem(decoder, degradation, observed, mse, ones, center, weight * ones)
+    return Problem(decoder, degradation, observed, mse, ones, center, weight * ones[:, None])
 
 
 def stopping(observed: Tensor, num_steps: int, tolerance: float = 0.0) -> Stopping:
@@ -115,7 +115,7 @@ def test_lbfgs_on_a_quadratic_bowl() -> None:
     ones = torch.ones(2, dtype=torch.float64)
     zeros = torch.zeros(2, 12, dtype=torch.float64)
     bowl = Problem(
-        lambda v: (v * scales)[:, :, None, None], torch.nn.Identity(), target, mse, ones, zeros, torch.zeros_like(ones)
+        lambda v: (v * scales)[:, :, None, None], torch.nn.Identity(), target, mse, ones, zeros, zeros[:, :1]
     )
     found = lbfgs(bowl, zeros, Stopping(120, 0.0, torch.full_like(ones, 1e-16)))
     torch.testing.assert_close(found.variables, target[:, :, 0, 0] / scales, atol=1e-6, rtol=1e-5)

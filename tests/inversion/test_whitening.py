@@ -1,0 +1,171 @@
+"""The coordinates of the search against closed forms, and the decoder that is kept with them."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.inversion import decoder as decoder_module
+from gan_lightning.inversion.decoder import Decoder, decoder_of
+from gan_lightning.inversion.first_order import lbfgs
+from gan_lightning.inversion.levenberg_marquardt import jacobian
+from gan_lightning.inversion.losses import mse
+from gan_lightning.inversion.problem import Problem, Stopping
+from gan_lightning.inversion.whitening import PROBES, Whitening, measure_metric, multiply_rows
+from gan_lightning.networks.dcgan import Generator
+
+DIM = 12
+
+
+class LinearGenerator(nn.Module):
+    """Images W z, whose sensitivity to the latent's directions differs by a factor of a thousand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent_dim = DIM
+        rng = torch.Generator().manual_seed(0)
+        left, _ = torch.linalg.qr(torch.randn(48, DIM, generator=rng))
+        right, _ = torch.linalg.qr(torch.randn(DIM, DIM, generator=rng))
+        self.weight = nn.Parameter(left * torch.logspace(0, -3, DIM) @ right)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return (latents @ self.weight.T).view(-1, 3, 4, 4)
+
+
+def problem_of(generator: nn.Module, observed: Tensor, latent_dim: int, weight: float = 0.0) -> Problem:
+    ones = torch.ones(len(observed))
+    center = torch.zeros(len(observed), latent_dim)
+    return Problem(generator, nn.Identity(), observed, mse, ones, center, weight * ones[:, None])
+
+
+def test_the_metric_is_the_mean_of_the_jacobians_products(generator: Generator) -> None:
+    decoder = Decoder(generator)
+    latents = torch.randn(512, 8, generator=torch.Generator().manual_seed(5))
+    problem = problem_of(decoder, decoder(latents), 8)
+    _, columns = jacobian(problem, latents)
+    expected = (columns @ columns.mT).mean(0) / columns.shape[2]
+    measured = measure_metric(decoder, 8, latents)
+    # Both are estimates over a few hundred latents; a diagonal entry of a Wishart matrix has an error of sqrt(2 / N).
+    torch.testing.assert_close(measured.diagonal(), expected.diagonal(), rtol=4 * (2 / PROBES) ** 0.5, atol=0)
+    assert (measured - expected).norm() < 0.2 * expected.norm()
+
+
+def test_directions_come_to_matter_alike() -> None:
+    generator = LinearGenerator()
+    metric = (generator.weight.T @ generator.weight).detach()
+    whitening = Whitening(metric)
+    whole = whitening.basis * whitening.scale
+    values = torch.linalg.eigvalsh(whole.T @ metric @ whole)
+    strong = torch.linalg.eigvalsh(metric) > metric.diagonal().mean()
+    assert (values[strong] / values.max() > 0.9).all()
+    assert torch.linalg.cond(metric) > 1e5
+    # The floor: the weakest directions are stretched, but no further than it says.
+    assert whitening.scale.max() < (1 / 0.03) ** 0.5 * 1.02
+    # Under the prior, variables have the mean square of latents.
+    latents = torch.randn(100_000, DIM, generator=torch.Generator().manual_seed(0))
+    assert whitening.variables(latents).square().mean().item() == pytest.approx(1, rel=0.02)
+
+
+def test_coordinates_go_there_and_back() -> None:
+    metric = torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(1))
+    whitening = Whitening(metric @ metric.T)
+    latents = torch.randn(5, DIM, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(whitening.latents(whitening.variables(latents)), latents, atol=1e-5, rtol=0)
+
+
+def test_a_generator_that_nothing_moves_keeps_its_latents() -> None:
+    whitening = Whitening(torch.zeros(4, 4))
+    torch.testing.assert_close(whitening.scale, torch.ones(4))
+    assert whitening.latents(torch.ones(2, 4)).isfinite().all()
+
+
+def test_the_problem_stays_the_same_with_its_penalty(generator: Generator, other_images: Tensor) -> None:
+    """The minimum of a penalised problem is that of the latents, wherever the search goes."""
+    decoder = Decoder(generator)
+    problem = problem_of(decoder, other_images, 8, weight=0.1)
+    start = torch.randn(6, 8, generator=torch.Generator().manual_seed(3))
+    stopping = Stopping(0, 0.0, torch.zeros(6))
+    here = decoder.whitening.solve(lbfgs, problem, start, stopping)
+    torch.testing.assert_close(here.variables, start, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(here.loss, problem.losses(start)[0], atol=1e-6, rtol=1e-4)
+    found = decoder.whitening.solve(lbfgs, problem, start, Stopping(200, 0.0, torch.zeros(6)))
+    with torch.no_grad():
+        torch.testing.assert_close(problem.losses(found.variables)[0], found.loss, atol=1e-6, rtol=1e-4)
+    assert problem.gradient(found.variables)[2].abs().max() < 1e-3
+
+
+def test_the_search_takes_fewer_steps() -> None:
+    generator = LinearGenerator()
+    truth = torch.randn(4, DIM, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        problem = problem_of(generator, generator(truth), DIM)
+    zeros, stopping = torch.zeros(4, DIM), Stopping(8, 0.0, torch.zeros(4))
+    plain = lbfgs(problem, zeros, stopping)
+    white = Decoder(generator).whitening.solve(lbfgs, problem, zeros, stopping)
+    assert (white.loss < 0.1 * plain.loss).all()
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(8, 8), (6, 512), (100, 100), (100, 4096)])
+def test_rows_are_the_same_to_the_last_bit_in_any_batch(inner: int, outer: int) -> None:
+    weight = torch.randn(outer, inner)
+    rows = torch.randn(48, inner)
+
+    def forth_and_back(count: int) -> tuple[Tensor, Tensor]:
+        leaf = rows[:count].clone().requires_grad_()
+        product = multiply_rows(leaf, weight)
+        (gradient,) = torch.autograd.grad(product.square().sum(), leaf)
+        return product.detach(), gradient
+
+    products, gradients = forth_and_back(48)
+    for count in (1, 2, 3, 5, 8, 13, 16, 31):
+        product, gradient = forth_and_back(count)
+        assert product.equal(products[:count])
+        assert gradient.equal(gradients[:count])
+
+
+def test_a_decoder_is_kept_until_its_generator_changes() -> None:
+    generator = Generator(16, latent_dim=6, base_channels=4)
+    first = decoder_of(generator)
+    assert decoder_of(generator) is first
+    assert first.whitening is decoder_of(generator).whitening
+    latents = torch.randn(2, 6)
+
+    def write() -> None:
+        with torch.no_grad():
+            generator.main[0].weight.mul_(1.5)
+
+    def load() -> None:
+        generator.load_state_dict(Generator(16, latent_dim=6, base_channels=4).state_dict())
+
+    def replace() -> None:
+        generator.main[-2].weight.data = generator.main[-2].weight.data * 2
+
+    def forget() -> None:
+        generator.main[1].running_mean += 0.1
+
+    for change in (write, load, replace, forget):
+        before = decoder_of(generator)
+        change()
+        now = decoder_of(generator)
+        assert now is not before, change.__name__
+        with torch.no_grad():
+            torch.testing.assert_close(now(latents), generator.eval()(latents), atol=1e-5, rtol=0)
+
+
+def test_a_generator_of_inference_mode_is_never_taken_for_an_earlier_one() -> None:
+    with torch.inference_mode():
+        generator = Generator(16, latent_dim=6, base_channels=4)
+    assert decoder_of(generator) is not decoder_of(generator)
+
+
+def test_a_generator_is_not_kept_alive() -> None:
+    generator = Generator(16, latent_dim=6, base_channels=4)
+    decoder_of(generator)
+    held = weakref.ref(generator)
+    assert generator in decoder_module._decoders
+    del generator
+    gc.collect()
+    assert held() is None
