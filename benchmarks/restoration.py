@@ -5,6 +5,8 @@
 The baseline is the recipe that is common elsewhere: one random latent, Adam at 0.01, squared error, 1,000 steps, one
 image after another. Adam works element by element, so that its errors are taken from one batch, and its time from
 single images (`--baseline-images`), which is given as the mean.
+
+`--parts settings` prints a table of its own, of the validation split: what `latent_weight` and `num_steps` do.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from report import print_header
+from report import print_header, print_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -39,7 +41,8 @@ from gan_lightning.networks.dcgan import Generator
 
 BATCH = 16
 BASELINE_STEPS = 1000
-PARTS = ["recovery", "inversion", "restorations", "blind", "batching", "encoder"]
+LATENT_WEIGHT = 1e-4  # that of configs/restore
+PARTS = ["recovery", "inversion", "restorations", "blind", "batching", "encoder", "settings"]
 
 
 def main() -> None:
@@ -51,10 +54,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="held-out faces")
     parser.add_argument("--baseline-images", type=int, default=2, help="single images that the baseline is timed on")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="rows to measure")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:-1], help="rows to measure")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     generator = load_generator(options.generator).requires_grad_(False)
+    if "settings" in options.parts:
+        faces = held_out_faces(options.root, options.count, options.images, "val")
+        print_header("Restoration: settings", f"{options.images} faces of the validation split")
+        return settings_tables(generator, faces)
     faces = held_out_faces(options.root, options.count, options.images)
     print_header("Restoration", f"{options.images} faces of the test split, which the generator has never seen")
     print("| what | measured | baseline or input | target |\n| --- | --- | --- | --- |", flush=True)
@@ -73,11 +80,11 @@ def main() -> None:
         encoder_start(generator, load_encoder(options.encoder, generator), faces)
 
 
-def held_out_faces(root: str, count: int, images: int) -> Tensor:
+def held_out_faces(root: str, count: int, images: int, split: Literal["val", "test"] = "test") -> Tensor:
     data = SyntheticFaces(root, count=count)
     data.prepare_data()
-    data.setup("test")
-    pixels = torch.as_tensor(data.real_images("test").read(np.arange(images)))
+    data.setup()
+    pixels = torch.as_tensor(data.real_images(split).read(np.arange(images)))
     return to_float(pixels if pixels.shape[1] in (1, 3) else pixels.permute(0, 3, 1, 2))
 
 
@@ -172,22 +179,28 @@ def plain_inversion(generator: Generator, faces: Tensor, baseline_time: float) -
     row("MSE 0.0079 within 2 s an image", measured, "", "0.0079, 2 s", refined <= 0.0079 and seconds <= 2)
 
 
-def restoration(generator: Generator, faces: Tensor, name: str) -> None:
+def degrade(faces: Tensor, name: str) -> tuple[Degradation, Tensor, slice]:
+    """Return A, the degraded faces, and the rows and columns of the pixels that count."""
     size = faces.shape[-1]
+    hole = {"inpainting": 8, "large hole": 32}.get(name)
     degradation: Degradation = {
         "denoising": Identity(),
-        "inpainting": SquareMask(size, 8),
         "deblurring": GaussianBlur(2.0),
         "colour": Grayscale(),
         "super-resolution": Downsample(4),
-    }[name]
+    }.get(name) or SquareMask(size, hole or 1)
     # Files hold 8 bits: so do all degraded images here but the noisy ones, which files would clip.
     observed = GaussianNoise(0.1)(faces) if name == "denoising" else to_float(to_uint8(degradation(faces)))
+    return degradation, observed, slice((size - hole) // 2, (size + hole) // 2) if hole else slice(None)
+
+
+def restoration(generator: Generator, faces: Tensor, name: str) -> None:
+    size = faces.shape[-1]
+    degradation, observed, hole = degrade(faces, name)
     shown = observed.expand(-1, 3, -1, -1)
     if observed.shape[-1] != size:
         shown = F.interpolate(shown, (size, size), mode="bicubic")
-    hole = slice((size - 8) // 2, (size + 8) // 2) if name == "inpainting" else slice(None)
-    results, seconds = restore(generator, degradation, observed)
+    results, seconds = restore(generator, degradation, observed, latent_weight=LATENT_WEIGHT)
     restored, base = images_of(results), baseline(generator, degradation, observed)
     triple = [image[..., hole, hole] for image in (restored, base, shown)]
     errors = [mse(image, faces[..., hole, hole]).mean().item() for image in triple]
@@ -206,11 +219,12 @@ def blind(generator: Generator, faces: Tensor) -> None:
         observed = to_float(to_uint8(GaussianBlur(sigma)(faces)))
         found = torch.cat([estimate_blur(generator, part).sigma for part in torch.split(observed, BATCH)])
         for composite in (False, True):
-            known = mse(
-                images_of(restore(generator, GaussianBlur(sigma), observed, composite=composite)[0]), faces
-            ).mean()
-            guessed = images_of(restore(generator, GaussianBlur(found.tolist()), observed, composite=composite)[0])
-            ratio = (mse(guessed, faces).mean() / known).item()
+            known, guessed = (
+                mse(images_of(restore(generator, GaussianBlur(blur), observed, **settings)[0]), faces).mean()
+                for settings in [{"composite": composite, "latent_weight": LATENT_WEIGHT}]
+                for blur in (sigma, found.tolist())
+            )
+            ratio = (guessed / known).item()
             measured = f"sigma {found.mean():.2f} +- {found.std():.2f}, MSE {known * ratio:.5f} ({ratio:.2f})"
             what = f"blind deblurring, sigma {sigma}{', composite' if composite else ', generator alone'}"
             row(what, measured, f"known sigma: MSE {known:.5f}", "within 15% of the known", ratio <= 1.15)
@@ -253,7 +267,7 @@ def encoder_start(generator: Generator, encoder: nn.Module, faces: Tensor) -> No
         measured = f"{steps.median():.0f} steps (median) to the loss that a random start reaches in 100"
         row(f"encoder start, {name}", measured, "", "half the steps", steps.median().item() <= 50)
     own = own_images(generator, len(faces))
-    for solver, num_steps in (("adam", 300), ("lbfgs", 10), ("lbfgs", 25), ("lbfgs", 50)):
+    for solver, num_steps in (("lbfgs", 10), ("lbfgs", 25), ("lbfgs", 50), ("levenberg_marquardt", 4), ("adam", 300)):
         settings = {"solver": solver, "num_steps": num_steps, "refine": "none", "noise_level": 0.0, "tolerance": 0.0}
         psnr = {
             start: psnr_of(
@@ -272,6 +286,31 @@ def encoder_start(generator: Generator, encoder: nn.Module, faces: Tensor) -> No
         measured, reference = f"median {psnr['encoder']:.1f} dB", f"random start: {psnr['random']:.1f} dB"
         what = f"encoder start, latent recovery in {num_steps} steps of {solver}"
         row(what, measured, reference, "10 dB more", psnr["encoder"] >= psnr["random"] + 10)
+
+
+def settings_tables(generator: Generator, faces: Tensor) -> None:
+    """Measure what the two settings that users turn do to likeness, latents and time.
+
+    The mean square of a latent is one for images as the generator draws them.
+    """
+    names = ("denoising", "inpainting", "large hole", "deblurring", "colour", "super-resolution")
+    for setting, values, extra in (
+        ("latent_weight", (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), {}),
+        ("num_steps", (5, 10, 25, 50, 100, 200), {"latent_weight": LATENT_WEIGHT}),
+    ):
+        rows = []
+        for value in values:
+            cells, squares, times = [], [], []
+            for name in names:
+                degradation, observed, hole = degrade(faces, name)
+                results, seconds = restore(generator, degradation, observed, **{setting: value}, **extra)
+                cells.append(f"{mse(images_of(results)[..., hole, hole], faces[..., hole, hole]).mean():.5f}")
+                squares.append(torch.cat([result.latent for result in results]).square().mean().item())
+                times.append(seconds)
+            means = [f"{statistics.mean(squares):.2f}", f"{statistics.mean(times):.2f} s"]
+            rows.append([f"{value:g}", *cells, *means])
+        print(f"## {setting}\n")
+        print_table([setting, *names, "mean square of the latents", "an image"], rows)
 
 
 if __name__ == "__main__":
