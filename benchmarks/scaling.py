@@ -30,6 +30,7 @@ from report import measure_in_turn, print_header, print_table, quieten_lightning
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
 from gan_lightning.modules.dcgan import DCGAN
 
 NEVER = 10**9
@@ -107,11 +108,10 @@ def train(options: argparse.Namespace, base_channels: int) -> None:
         devices=options.ranks if options.together else 1,
         strategy="ddp" if options.together else "auto",
         max_steps=NEVER,
-        callbacks=[Stopwatch(company, options.warm_up, options.steps)],
+        callbacks=[Stopwatch(company, options.warm_up, options.steps), LastCheckpoint()],  # which has the ranks agree
         logger=False,
         log_every_n_steps=NEVER,
         limit_val_batches=0,
-        enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=False,
         default_root_dir=options.folder,

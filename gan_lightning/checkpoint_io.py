@@ -57,9 +57,15 @@ class WholeCheckpoints(TorchCheckpointIO):
             self.writing = False
         self._known.add(path)
 
-    def load_checkpoint(self, path: str | Path, *args: Any, **kw: Any) -> dict[str, Any]:
-        """Read a checkpoint, which from now on is known to be whole."""
-        checkpoint = super().load_checkpoint(path, *args, **kw)
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint, which from now on is known to be whole; unless told to, never run code in it.
+
+        Lightning would run that of a checkpoint on a server.
+        """
+        whole: dict[str, Any] = {} if map_location is None else {"map_location": map_location}
+        checkpoint = super().load_checkpoint(path, **whole, weights_only=weights_only is None or weights_only)
         self._known.add(Path(path).absolute())
         return checkpoint
 

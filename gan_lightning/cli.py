@@ -189,18 +189,24 @@ class GanCLI(LightningCLI):
         weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
         if weights_needed and hasattr(model_class, "sample") and command != "predict":
             check_inception_weights(inception_weights_path(options.evaluation.inception_weights))
+        wandb_loggers = []
         for logger in loggers_of(options.trainer):
             if import_class(logger.class_path) is WandbLogger:
                 logger.class_path = f"{SteadyWandbLogger.__module__}.{SteadyWandbLogger.__qualname__}"
             for argument, value in (("save_dir", str(folder.resolve())), ("name", folder.name)):
                 if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
                     logger.init_args[argument] = value
+            online = import_class(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline
+            if online and logger.init_args.id is None and getattr(rank_zero_only, "rank", 0) == 0:
+                wandb_loggers.append(logger)
         inside = folder.resolve() in Path(options.get("ckpt_path") or "/").resolve().parents
         goes_on = self._goes_on or runs_again() or (command == "fit" and inside)
         file = "config.yaml"
         if getattr(rank_zero_only, "rank", 0) == 0:
             self.claimed = RunFolder(folder)
             file = self.claimed.configuration_name(goes_on or getattr(model_class, "goes_on_in_its_folder", False))
+            for logger in wandb_loggers:  # of a resumed run, so that it goes on in W&B too
+                logger.init_args.id = self.claimed.wandb_id(goes_on)
             if self._goes_on and options.ckpt_path is None:
                 _log.info("%s holds no checkpoint yet: training begins at its first step", folder)
         self.save_config_kwargs = {"config_filename": file, "given": given, "overwrite": True}

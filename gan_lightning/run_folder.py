@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import socket
 from datetime import datetime
 from pathlib import Path
 
+from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
 from gan_lightning.jobs import job_stamp
 
@@ -21,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
 CLAIM = ".claim"
+WANDB_ID = ".wandb-id"
 HELD_ELSEWHERE = (errno.EACCES, errno.EAGAIN)
 TRACES_OF_A_RUN = ("metrics.csv", "summary.json", "checkpoints", "records")
 
@@ -104,6 +107,20 @@ class RunFolder:
         """Remove what a job that was killed had begun to write."""
         for part in (*self.folder.glob(".*.part"), *self.folder.glob("*/.*.part")):
             part.unlink(missing_ok=True)
+
+    def wandb_id(self, goes_on: bool) -> str:
+        """Give the identity of the run in W&B, the same each time that it goes on.
+
+        Args:
+            goes_on: Whether the command goes on with the run that the folder holds.
+        """
+        kept = self.folder / WANDB_ID
+        if goes_on and kept.is_file():
+            return kept.read_text().strip()
+        identity = secrets.token_hex(4)
+        with atomic_path(kept) as path:
+            path.write_text(identity + "\n")
+        return identity
 
     def configuration_name(self, goes_on: bool) -> str:
         """Give the name under which to write the configuration.

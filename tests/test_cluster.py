@@ -196,13 +196,16 @@ def test_the_batch_file_trains_from_packed_data_on_the_nodes_disk(faces_root, sl
     shown = next(words for words in commands_of_the_page("sbatch") if words[1] == "configs/cluster/slurm.sbatch")
     assert shown[2:] == [str(word).replace(str(faces_root), "/data/celeba") for word in data]
     words = [*with_our_data(shown[2:], faces_root), *SMALL, "--data.batch_size", "8"]
-    finish(start(words, slurm, ["bash", batch_file]))
+    copies = tmp_path / "disk" / "gan-lightning-4711"
+    (copies / ".copy-celeba-0").mkdir(parents=True)  # of a start that was killed while it copied
+    (tmp_path / "shared" / ".celeba-1.node-7.part").mkdir()  # what another job is packing now
+    (said,) = finish(start(words, slurm, ["bash", batch_file]))
     summary = json.loads(Path("runs/gan-4711/summary.json").read_text())
     assert (summary["devices"], summary["g_steps"], summary["images_seen"]) == (2, 4, 4 * 2 * 8)
-    (on_disk,) = (tmp_path / "disk").iterdir()
-    names = [{path.name for path in folder.glob("celeba-*")} for folder in (on_disk, tmp_path / "shared")]
-    assert len(names[1]) == 1
-    assert names[0] == names[1], "packed again"
+    (pack,) = (tmp_path / "shared").glob("celeba-*")
+    assert f"in {copies / pack.name}" in said, "packed again"
+    assert "Packed before" in said
+    assert not copies.exists(), "the copy outlives the job"
     assert list((tmp_path / "shared" / "statistics").iterdir()), "statistics of real images outlive the job"
 
 

@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning.atomic import atomic_path
+from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.loggers import MetricsFile
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
@@ -24,11 +25,13 @@ class Curves(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
-        self._draw(trainer)
+        with best_effort("curves.png"):
+            self._draw(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Draw what there is: a run that failed is looked at most."""
-        self._draw(trainer)
+        with best_effort("curves.png", Exception):  # an error here would keep the last checkpoint from being saved
+            self._draw(trainer)
 
     @rank_zero_only
     def _draw(self, trainer: Trainer) -> None:

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gan_lightning.callbacks.progress_state import set_to_batch_boundary
+from gan_lightning.callbacks.random_states import random_states, set_random_states
 from gan_lightning.callbacks.signals import StepSignals
 from gan_lightning.checkpoint_io import LAST, WholeCheckpoints
 from gan_lightning.errors import DivergedError, InputError, StorageError
@@ -54,6 +55,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         self._validated_batch = -1
         self._rows_before_validation = 0
         self._ended = False
+        self._random_states: list[dict[str, Any]] = []
         self._loaded: dict[str, Any] = {"metrics_rows": 0, "validation_due": False, "ended": True, "step": 0}
 
     # What a checkpoint holds
@@ -68,11 +70,13 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         if due and trainer.validating:  # it will be done again, and its rows be written again
             rows = self._rows_before_validation
         checkpoint["last_checkpoint"] = {"metrics_rows": rows, "validation_due": due, "ended": self._ended}
+        checkpoint["random_states"] = random_states()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the notes back; checkpoints without them have the rows of their step."""
         without = {"metrics_rows": None, "validation_due": False, "ended": True}
         self._loaded = without | checkpoint.get("last_checkpoint", {}) | {"step": checkpoint["global_step"]}
+        self._random_states = checkpoint.get("random_states", [])
 
     def _validation_due(self, trainer: Trainer) -> bool:
         """Whether validation is to be done between the last whole step and the next."""
@@ -113,6 +117,8 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         self._signals = StepSignals(trainer, lambda: self._between_steps(trainer))
         if not self._loaded["validation_due"]:
             self._take_no_step_more(trainer)
+        set_random_states(self._random_states, trainer.global_rank)
+        self._random_states = []
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember that the networks are in the middle of a step."""
@@ -156,6 +162,23 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         self._saved_step, self._saved_state = trainer.global_step, state
 
     # What stops a run
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Obey SIGTERM once the batch is written, which Lightning's loop of `predict` alone does not.
+
+        Raises:
+            SIGTERMException: It has come.
+        """
+        if trainer.received_sigterm:
+            raise SIGTERMException
 
     def _between_steps(self, trainer: Trainer) -> bool:
         writing = getattr(trainer.strategy.checkpoint_io, "writing", False)

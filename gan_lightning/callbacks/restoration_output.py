@@ -21,11 +21,17 @@ from torch import Tensor
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.restoration_pictures import draw_blur_curves, draw_losses, make_panel
 from gan_lightning.callbacks.summary import write_json
+from gan_lightning.data.sources import read_content
 from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 
 RECORDS = "records"
 SETTINGS = "settings.json"
+UPLOADED = (
+    "latents.safetensors",
+    "images.csv",
+    *(f"{kind}/*.png" for kind in ("target", "degraded", "restored", "panel", "intermediate/*")),
+)
 SECONDS_BETWEEN = 0.5  # two views of the progress: in a log file each is a line
 
 
@@ -57,14 +63,18 @@ class RestorationWriter(Callback):
         """Tell the module which images are finished.
 
         Raises:
-            InputError: The folder holds images that were restored with other settings.
+            InputError: The folder holds images that were restored with other settings, or other images.
         """
         self.folder = Path(trainer.default_root_dir)
-        settings = json.loads(json.dumps({"command": stage, **pl_module.settings()}, default=str))  # type: ignore[operator]
+        what = {"command": stage, "data": data_content(trainer, stage), **pl_module.settings()}  # type: ignore[operator]
+        settings = json.loads(json.dumps(what, default=str))
         records = read_records(self.folder)
         file = self.folder / RECORDS / SETTINGS
         if records and (not file.is_file() or json.loads(file.read_text()) != settings):
-            raise InputError(f"{self.folder} holds images restored with other settings: choose another folder (--name)")
+            raise InputError(
+                f"{self.folder} holds other images, or images restored with other settings: "
+                "choose another folder (--name)"
+            )
         pl_module.finished = {record.name: record.figures for record in records}  # type: ignore[assignment]
         trainer.strategy.barrier("restoration records were read")
         if trainer.is_global_zero:
@@ -186,19 +196,30 @@ class RestorationWriter(Callback):
 
             shown = []
             for name in names[: self.logged_panels]:
-                with Image.open(self.folder / "panel" / f"{name}.png") as picture:
-                    shown.append(torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8))
-                    size = picture.size
+                with Image.open(self.folder / "panel" / f"{name}.png") as panel:
+                    shown.append(torch.frombuffer(bytearray(panel.convert("RGB").tobytes()), dtype=torch.uint8))
+                    size = panel.size
             if shown:
                 panels = torch.stack(shown).reshape(len(shown), size[1], size[0], 3).permute(0, 3, 1, 2)
                 write_png(self.folder / "panels.png", make_grid(panels, columns=1))
                 logger.log_image("restoration/panels", [str(self.folder / "panels.png")])
-            logger.log_image("restoration/losses", [str(self.folder / "losses.png")])
+            for name in ("losses", "blur"):
+                if (picture := self.folder / f"{name}.png").is_file():
+                    logger.log_image(f"restoration/{name}", [str(picture)])
         if hasattr(logger, "log_table"):
             logger.log_table("restoration/images", columns=list(table[0]), data=[list(row.values()) for row in table])
         if save := getattr(getattr(logger, "experiment", None), "save", None):
-            for file in ("latents.safetensors", "images.csv"):
-                save(str(self.folder / file), base_path=str(self.folder), policy="now")
+            for pattern in UPLOADED:
+                if any(self.folder.glob(pattern)):
+                    save(str(self.folder / pattern), base_path=str(self.folder), policy="now")
+
+
+def data_content(trainer: Trainer, stage: str) -> str | None:
+    """Digest the images that are restored, to the bit; None where no data module knows them."""
+    data: Any = getattr(trainer, "datamodule", None)
+    if stage == "test" and hasattr(data, "protocol"):
+        return str(data.protocol("test")["content"])
+    return read_content(data.read_files()) if stage == "predict" and hasattr(data, "read_files") else None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
+from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 
@@ -56,7 +58,11 @@ class SampleGrid(Callback):
         rng = torch.Generator().manual_seed(self.seed)
         grid = make_grid(pl_module.sample(self.num_images, rng))  # type: ignore[operator]
         path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:07d}.png"
-        write_png(path, grid)
+        with best_effort(str(path)):
+            write_png(path, grid)
+            self._log(trainer, path, grid)
+
+    def _log(self, trainer: Trainer, path: Path, grid: Tensor) -> None:
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):  # W&B and its like; without a step it would take the last one logged
                 logger.log_image("samples", [str(path)], step=trainer.global_step)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
+import torch.distributed
 from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data._utils import signal_handling
@@ -34,6 +35,11 @@ class StepSignals:
         self._process = os.getpid()
         self._waiting: list[int] = []
         self.agreed = trainer.world_size == 1  # whether all ranks stand where this one does
+        self._ranks: Any = None  # the group in which ranks tell each other: of all, by way of the host
+        if not self.agreed:
+            self._ranks = torch.distributed.new_group(backend="gloo")
+            # Lightning's own way waits for the device in each step, and learns nothing: signals come to this object.
+            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
         for number in STOPPING:  # Lightning puts its own back at the end
@@ -59,10 +65,10 @@ class StepSignals:
             KeyboardInterrupt: Ctrl-C was pressed.
         """
         number = max(self._waiting, default=0)
-        if self._trainer.world_size > 1:
-            strategy = self._trainer.strategy
-            latest = torch.tensor(number, device=strategy.root_device)
-            number = int(strategy.reduce(latest, reduce_op="max"))
+        if self._ranks is not None:
+            latest = torch.tensor(number)
+            torch.distributed.all_reduce(latest, torch.distributed.ReduceOp.MAX, self._ranks)
+            number = int(latest)
         if number:
             self.agreed = True
             self._act(number)

@@ -19,6 +19,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning.atomic import atomic_path
+from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.loggers import MetricsFile
 
 PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow")
@@ -86,7 +87,8 @@ class RunSummary(Callback):
             "versions": versions(),
             "hardware": hardware(),
         }
-        write_json(path, summary)
+        with best_effort(str(path)):
+            write_json(path, summary)
 
 
 def summarize(name: str, points: Sequence[tuple[int, float]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gan_lightning.data.batches import EpochBatches, PackedDataset
+from gan_lightning.data.batches import EpochBatches, PackedDataset, batches_done
 from gan_lightning.data.decode import RESIZER, Framing
 from gan_lightning.data.files import ImageFiles
 from gan_lightning.data.packed import PackedImages, open_packed
@@ -271,8 +271,7 @@ class ImageDataModule(L.LightningDataModule):
     def _resume(self, batches: EpochBatches | StreamedBatches) -> None:
         """Leave out what a run that is resumed in the middle of its epoch has seen."""
         if self.trainer is not None:
-            batches_done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            batches.resume(self.trainer.current_epoch, batches_done)
+            batches.resume(self.trainer.current_epoch, batches_done(self.trainer))
 
     def _evaluation_loader(self, split: str) -> DataLoader[dict[str, Tensor]]:
         dataset = self.dataset(split)

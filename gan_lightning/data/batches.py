@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -177,3 +177,14 @@ class PackedDataset(Dataset[dict[str, Tensor]]):
         if self.attributes is not None:
             items["attributes"] = torch.from_numpy(self.attributes[rows])
         return items
+
+
+def batches_done(trainer: Any) -> int:
+    """Tell how many batches of the current epoch a run had seen that has just been resumed; 0 at any other time.
+
+    Args:
+        trainer: Lightning's.
+    """
+    loop = trainer.fit_loop
+    # Loaders are asked for again at other times too, when the count is still that of the epoch before.
+    return int(loop.epoch_loop.batch_progress.current.ready) if loop.restarting else 0

@@ -103,7 +103,7 @@ def frame_image(image: Image.Image, framing: Framing, name: object) -> NDArray[n
     Raises:
         CropTooLargeError: If the image is smaller than the crop.
     """
-    image = _to_mode(image, "L" if framing.channels == 1 else "RGB")
+    image = to_eight_bits(image).convert("L" if framing.channels == 1 else "RGB")
     side = framing.crop or min(image.size)
     if side > min(image.size):
         raise CropTooLargeError(
@@ -115,7 +115,17 @@ def frame_image(image: Image.Image, framing: Framing, name: object) -> NDArray[n
     return np.asarray(image, dtype=np.uint8).reshape(framing.shape)
 
 
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits: convert() would clamp them at 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return image.convert(mode)
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Bring pixels of 16 bits, and floats in [0, 1], to 8 bits, where Pillow's `convert` would clamp them at 255.
+
+    Raises:
+        ValueError: Floats that are not finite, or outside of [0, 1].
+    """
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        pixels = np.asarray(image)
+        if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+            raise ValueError("its pixels are floats outside of [0, 1], or not finite")
+        return Image.fromarray((pixels * 255).round().astype(np.uint8))
+    return image

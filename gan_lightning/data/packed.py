@@ -25,7 +25,7 @@ from gan_lightning.data.files import ImageFiles
 from gan_lightning.data.sources import content_of
 from gan_lightning.errors import InputError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 class Skipped(NamedTuple):

@@ -119,8 +119,8 @@ def _pack(
     with exclusive(folder.with_name(f".{folder.name}.lock")) as alone:
         if (packed := _open_or_none(folder)) is not None:  # another process made it while this one waited
             return packed
-        if alone:  # then whoever began these parts is dead
-            for part in folder.parent.glob(f".{folder.name}.*.part"):
+        if alone:  # then whoever began these parts on this host is dead; the lock may not reach to others
+            for part in folder.parent.glob(f".{folder.name}.{socket.gethostname()}-*.part"):
                 shutil.rmtree(part, ignore_errors=True)
         part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
         try:

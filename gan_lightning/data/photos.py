@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from gan_lightning.data.decode import MAX_PIXELS
+from gan_lightning.data.decode import MAX_PIXELS, to_eight_bits
 from gan_lightning.data.folder import read_folder
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_float
@@ -184,16 +184,15 @@ def read_photo(path: Path, wanted: PhotoFormat) -> tuple[Tensor, Tensor]:
         transparent = "A" in upright.getbands() or "transparency" in upright.info
         colours = _to_grey_or_rgb(upright, path, wanted)
         alpha = upright.convert("RGBA").getchannel("A") if transparent else Image.new("L", upright.size, 255)
-    if np.asarray(alpha).max() < 128:
-        raise ValueError("it is transparent all over")
     pixels, opacity = (np.array(_fit(picture, path, wanted)) for picture in (colours, alpha))
+    if opacity.max() < 128:
+        raise ValueError("it is transparent all over")
     image = torch.from_numpy(pixels.reshape(wanted.height, wanted.width, wanted.channels)).permute(2, 0, 1)
     return to_float(image), torch.from_numpy(opacity)[None] / 255
 
 
 def _to_grey_or_rgb(image: Image.Image, path: Path, wanted: PhotoFormat) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits: convert() would clamp them at 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+    image = to_eight_bits(image)
     if wanted.channels == 3:
         return image.convert("RGB")
     if image.mode not in ("1", "L", "LA"):

@@ -35,15 +35,19 @@ class ResidentImages:
         shape = dataset.images.framing.shape
         needed, free = len(dataset) * int(np.prod(shape)), free_memory(device)
         size = describe_size(len(dataset), dataset.images.framing)
+        too_much = InputError(
+            f"{size} ({needed:,} bytes) on {device}, {free or 0:,} are free: set resident: false, or use a smaller "
+            "image_size or a device with more memory."
+        )
         if free is not None and needed > free:
-            raise InputError(
-                f"{size} ({needed:,} bytes) on {device}, {free:,} are free: set resident: false, or use a smaller "
-                "image_size or a device with more memory."
-            )
+            raise too_much
         if announce:
             logger.info("Resident: %s (%s bytes) on %s", size, f"{needed:,}", device)
         self.device = device
-        self._pixels = torch.empty((len(dataset), *shape), dtype=torch.uint8, device=device)
+        try:
+            self._pixels = torch.empty((len(dataset), *shape), dtype=torch.uint8, device=device)
+        except torch.OutOfMemoryError as error:  # free memory in pieces, or another process was quicker
+            raise too_much from error
         for start in range(0, len(dataset), CHUNK):
             positions = np.arange(start, min(start + CHUNK, len(dataset)))
             self._pixels[start : start + CHUNK] = dataset.read(positions).permute(0, 2, 3, 1).to(device)

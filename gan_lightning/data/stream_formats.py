@@ -8,6 +8,7 @@ from litdata.streaming.serializers import (  # type: ignore[import-not-found, im
     BytesSerializer,
 )
 
+from gan_lightning.data.files import stays_inside
 from gan_lightning.errors import InputError
 
 # litdata's own others run pickles, or decode what no image is made of.
@@ -38,16 +39,26 @@ SERIALIZERS = {"jpeg": Undecoded()}
 
 
 def check_formats(index: bytes, url: str) -> None:
-    """Refuse a source whose items could run code when they are read.
+    """Refuse a source that could do harm when it is read.
 
     Args:
         index: Its index.json.
         url: What to call it.
 
     Raises:
-        InputError: It holds pickled objects, or others that are no plain values or images.
+        InputError: It holds pickled objects, or others that are no plain values or images; files that lie elsewhere;
+            or it is compressed and lies in a plain folder, where litdata would put what it unpacked in the place of
+            the source.
     """
-    for written_as in json.loads(index)["config"]["data_format"] or ():
+    content = json.loads(index)
+    for chunk in content["chunks"]:
+        if not stays_inside(str(chunk["filename"])):
+            raise InputError(f"{url} is refused: its index names the file {chunk['filename']!r}, outside of the source")
+    if content["config"].get("compression") and "://" not in url and not url.startswith("local:"):
+        raise InputError(
+            f"{url} is compressed, and would be unpacked in its own place: give local:{url}, which is copied first"
+        )
+    for written_as in content["config"]["data_format"] or ():
         if str(written_as).split(":")[0] not in PLAIN:
             raise InputError(
                 f"{url} is refused: it holds items written as {written_as!r}, which could run code: write it anew with "

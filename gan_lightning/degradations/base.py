@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from gan_lightning.errors import InputError
+
 
 class Degradation(nn.Module):
     """A deterministic, differentiable and linear map of images, with its adjoint.
@@ -34,6 +36,13 @@ class Degradation(nn.Module):
         return None
 
 
+def has_adjoint(degradation: object) -> bool:
+    """Whether a degradation is one of ours that defines its adjoint, as all parts of it do."""
+    if isinstance(degradation, Compose):
+        return all(map(has_adjoint, degradation.parts))
+    return isinstance(degradation, Degradation) and type(degradation).adjoint is not Degradation.adjoint
+
+
 class Identity(Degradation):
     """Nothing lost: plain inversion."""
 
@@ -51,10 +60,16 @@ class Compose(Degradation):
 
     Args:
         degradations: What is applied; an empty list is the identity.
+
+    Raises:
+        InputError: A part that is no Degradation, of which neither adjoint nor known pixels could be told.
     """
 
     def __init__(self, degradations: Sequence[Degradation]) -> None:
         super().__init__()
+        for part in degradations:
+            if not isinstance(part, Degradation):
+                raise InputError(f"{type(part).__name__} is no Degradation: derive it from gan_lightning.degradations")
         self.degradations = nn.ModuleList(degradations)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -65,20 +80,22 @@ class Compose(Degradation):
 
     def adjoint(self, values: Tensor) -> Tensor:
         """Apply the adjoints, the last one first."""
-        for degradation in reversed(self._parts()):
+        for degradation in reversed(self.parts):
             values = degradation.adjoint(values)
         return values
 
     def select(self, rows: Tensor) -> Degradation:
         """Return the composition for some images of the batch."""
-        parts = self._parts()
+        parts = self.parts
         selected = [part.select(rows) for part in parts]
         shared = all(new is old for new, old in zip(selected, parts, strict=True))
         return self if shared else Compose(selected)
 
     def known(self, observed: Tensor) -> Tensor | None:
         """Tell the known pixels where the last part is a mask; before another map a mask leaves no pixel as it was."""
-        return self._parts()[-1].known(observed) if len(self.degradations) else None
+        return self.parts[-1].known(observed) if len(self.degradations) else None
 
-    def _parts(self) -> list[Degradation]:
+    @property
+    def parts(self) -> list[Degradation]:
+        """The degradations, in their order."""
         return [part for part in self.degradations if isinstance(part, Degradation)]

@@ -36,8 +36,8 @@ class Grayscale(Degradation):
                 f"Grayscale(channels={self.weights.shape[1]}) met images of {images.shape[1]} channels: "
                 f"set channels to {images.shape[1]}"
             )
-        return (images * self.weights).sum(1, keepdim=True)
+        return (images * self.weights.to(images)).sum(1, keepdim=True)
 
     def adjoint(self, values: Tensor) -> Tensor:
         """Spread values (B,1,H,W) over the channels."""
-        return values * self.weights
+        return values * self.weights.to(values)

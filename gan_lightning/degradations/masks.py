@@ -48,7 +48,7 @@ class Mask(Degradation):
                 f"{len(self.mask)} mask(s) of {size} pixels met {len(images)} image(s) of {images_size}: "
                 "give one mask, or one an image, of the images' size"
             )
-        return images * self.mask
+        return images * self.mask.to(images)
 
     def adjoint(self, values: Tensor) -> Tensor:
         """Keep the known pixels: a mask is its own adjoint."""

@@ -49,7 +49,8 @@ class GaussianBlur(Separable):
         sigma: Standard deviation in pixels, above 0; a list gives each image of the batch its own.
 
     Raises:
-        InputError: A sigma that is not a number above 0.
+        InputError: A sigma that is not a number above 0; at the call, one above the image's side, or another number of
+            sigmas than of images.
     """
 
     def __init__(self, sigma: float | Sequence[float]) -> None:
@@ -68,8 +69,16 @@ class GaussianBlur(Separable):
         """Return the blurs of some images of the batch."""
         return GaussianBlur([self.sigma[row] for row in rows.tolist()]) if isinstance(self.sigma, Sequence) else self
 
+    def forward(self, images: Tensor) -> Tensor:
+        """Blur images (B,C,H,W)."""
+        if len(self.taps) not in (1, len(images)):
+            raise InputError(f"{len(self.taps)} sigmas met {len(images)} image(s): give one sigma, or one an image")
+        return super().forward(images)
+
     def matrix(self, size: int, like: Tensor) -> Tensor:
         """Make the blur's matrices, (1 or B, 1, size, size)."""
+        if kernel_radius(size) < self.taps.shape[-1] // 2:
+            raise InputError(f"sigma is {self.sigma}: give no more than the image's side of {size} pixels")
         return mirrored_matrix(self.taps.to(like), size)[:, None]
 
 
@@ -112,7 +121,7 @@ class Downsample(Separable):
 
     def __init__(self, factor: int, method: Literal["area", "bicubic"] = "area") -> None:
         super().__init__()
-        if factor < 2 or factor != int(factor):
+        if not 2 <= factor < math.inf or factor != int(factor):
             raise InputError(f"factor is {factor}: give a whole number, 2 or more")
         if method not in ("area", "bicubic"):
             raise InputError(f"method {method!r} is not known: choose area or bicubic")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gan_lightning.degradations.separable import GaussianBlur, gaussian_taps, kernel_radius, mirrored_matrix
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.blur_evidence import evident_blur
-from gan_lightning.inversion.checks import check_choice, check_observed
+from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed
 from gan_lightning.inversion.consistency import EIGHT_BITS
 from gan_lightning.inversion.decoder import Decoder, decoder_of
 from gan_lightning.inversion.first_order import lbfgs
@@ -21,7 +21,7 @@ from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Problem, Stopping
 from gan_lightning.inversion.refinement import FeatureSpace
-from gan_lightning.inversion.starts import best_of_candidates, draw_images
+from gan_lightning.inversion.starts import Draws, best_of_candidates, draw_images
 
 SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # where the residual curve is drawn, in pixels
 CURVE_STEPS = 30
@@ -80,9 +80,12 @@ def estimate_blur(
     check_choice("method", method, ("evidence", "joint"))
     if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in pairwise(sigmas)):
         raise InputError(f"sigmas are {list(sigmas)}: give two or more, above 0 and rising")
+    check_numbers(latent_weight=latent_weight, noise_level=noise_level)
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         decoder = decoder_of(generator)
+        if method == "joint" and decoder.first is None:
+            raise InputError("this generator's first block is not known: choose the method evidence")
         observed = observed.detach().to(device, torch.float32, copy=True)
         check_observed(decoder, nn.Identity(), observed, observed)
         curve, latents = _residual_curve(decoder, observed, list(sigmas), latent_weight)
@@ -108,7 +111,7 @@ def _residual_curve(
         ones = torch.ones_like(center[:, 0])
         problem = Problem(decoder, GaussianBlur(sigma), observed, mse, ones, center, latent_weight * ones[:, None])
         if latent is None:
-            latent = best_of_candidates(problem, decoder.latent_dim, seed=0, attempt=0)
+            latent = best_of_candidates(problem, decoder.latent_dim, Draws(), attempt=0)
         latent = decoder.whitening.solve(lbfgs, problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
         with torch.no_grad():
             curve.append(problem.losses(latent)[1])

@@ -28,7 +28,12 @@ def check_observed(decoder: Decoder, degradation: Callable[[Tensor], Tensor], ob
         raise InputError(f"observed has pixels that are not finite, in images {bad}: mend or leave out these images")
     with torch.no_grad():
         image = decoder(observed.new_zeros(1, decoder.latent_dim))
-        expected = degradation(image.expand(len(observed), *image.shape[1:])).shape
+        if not image.isfinite().all():
+            raise InputError("the generator makes images that are not finite: give one whose training has not diverged")
+        degraded = degradation(image.expand(len(observed), *image.shape[1:]))
+        if not degraded.isfinite().all():
+            raise InputError("the degradation makes pixels that are not finite: it must be smooth on all of [-1, 1]")
+        expected = degraded.shape
     if observed.shape == expected:
         return
     if observed.shape[1] != expected[1]:
@@ -41,6 +46,16 @@ def check_observed(decoder: Decoder, degradation: Callable[[Tensor], Tensor], ob
         f"observed images are of {sizes[0]} pixels, but the degraded generator's of {sizes[1]}: "
         "crop and resize them first"
     )
+
+
+def check_start(start: Tensor, count: int, latent_dim: int) -> None:
+    """Refuse latents to start from that are not one an image.
+
+    Raises:
+        InputError: Another shape than (count, latent_dim), or numbers that are not finite.
+    """
+    if start.shape != (count, latent_dim) or not start.isfinite().all():
+        raise InputError(f"start has shape {tuple(start.shape)}: give finite latents of shape ({count}, {latent_dim})")
 
 
 def check_numbers(**numbers: float | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import cached_property
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.whitening import Whitening, fill_up, measure_metric, multiply_rows
 
+NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator: set refine to none"
 BLOCK = 3  # layers of `main` to a block: convolution, normalisation, activation
 
 
@@ -37,12 +39,12 @@ class Decoder(nn.Module):
         if not isinstance(latent_dim, int):
             raise InputError("the generator has no latent_dim: give it one, the length of its latent vectors")
         self.latent_dim = latent_dim
-        frozen = copy.deepcopy(generator).eval().requires_grad_(False)
-        main = getattr(frozen, "main", None)
-        # Only the layout of our own generators can be split into a first block and the rest.
-        self.first = FirstBlock(_fold(main[:BLOCK])) if isinstance(main, nn.Sequential) else None
-        self.rest = _fold(main[BLOCK:]) if isinstance(main, nn.Sequential) else frozen
-        self.to(memory_format=torch.channels_last)
+        self.first: FirstBlock | None = None
+        # On the CPU first, where products are exact enough to tell whether the split makes the same images.
+        self.rest: nn.Module = copy.deepcopy(generator).eval().requires_grad_(False).float().cpu()
+        if (parts := _split(self.rest, latent_dim)) is not None:
+            self.first, self.rest = parts
+        self.to(next(generator.parameters()).device).to(memory_format=torch.channels_last)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]."""
@@ -61,7 +63,7 @@ class Decoder(nn.Module):
             InputError: The generator's layers are not laid out as in gan_lightning.Generator.
         """
         if self.first is None:
-            raise InputError("this generator's first block is not known: set refine to none")
+            raise InputError(NO_FIRST_BLOCK)
         features: Tensor = self.first(latents)
         return features
 
@@ -73,28 +75,48 @@ class Decoder(nn.Module):
 
 
 def decoder_of(generator: nn.Module) -> Decoder:
-    """Give a generator's decoder, made and measured once for as long as the generator stays as it is.
+    """Give a generator's decoder; it keeps what it measured for as long as the generator stays as it is.
 
     Raises:
         InputError: A generator without `latent_dim`.
     """
-    kept = _decoders.get(generator)
-    version = _version(generator)
-    if kept is None or kept[0] != version:
-        kept = version, Decoder(generator)
-        _decoders[generator] = kept
-    return kept[1]
+    fresh, kept = Decoder(generator), _decoders.get(generator)
+    # The weights themselves are compared: fused optimizers and `.data` change them without a trace.
+    if kept is None or not _equal(fresh, kept):
+        kept = _decoders[generator] = fresh
+    return kept
 
 
-_decoders: WeakKeyDictionary[nn.Module, tuple[object, Decoder]] = WeakKeyDictionary()
+_decoders: WeakKeyDictionary[nn.Module, Decoder] = WeakKeyDictionary()
 
 
-def _version(generator: nn.Module) -> object:
-    """Give what changes when a tensor of the generator is replaced, moved or written to."""
-    tensors = [*generator.parameters(), *generator.buffers()]
-    if any(tensor.is_inference() for tensor in tensors):
-        return object()  # writes to these are not counted: equal to no other
-    return [(tensor.data_ptr(), tensor._version, tensor.device, tensor.dtype) for tensor in tensors]
+def _equal(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules have the same layers and, to the bit, the same weights on the same device."""
+    states = one.state_dict(), other.state_dict()
+    return repr(one) == repr(other) and all(
+        a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+        for a, b in zip(*(state.values() for state in states), strict=True)
+    )
+
+
+def _split(generator: nn.Module, latent_dim: int) -> tuple[FirstBlock, nn.Sequential] | None:
+    """Split a generator that is laid out as gan_lightning.Generator into its first block and the rest, both folded.
+
+    Returns:
+        The two, or None where they would not make the same images.
+    """
+    main = getattr(generator, "main", None)
+    first = main[0] if isinstance(main, nn.Sequential) and len(main) > BLOCK else None
+    if main is None or not isinstance(first, nn.ConvTranspose2d) or len(first.weight) != latent_dim:
+        return None
+    with torch.no_grad():
+        latents = torch.eye(2, latent_dim).to(first.weight)
+        try:
+            parts = FirstBlock(_fold(main[:BLOCK])), _fold(main[BLOCK:])
+            same = torch.allclose(parts[1](parts[0](latents)), generator(latents), atol=1e-4, equal_nan=True)
+        except (RuntimeError, ValueError):  # layers that do not follow each other as ours do
+            return None
+    return parts if same else None
 
 
 class FirstBlock(nn.Module):
@@ -106,8 +128,7 @@ class FirstBlock(nn.Module):
 
     def __init__(self, folded: nn.Sequential) -> None:
         super().__init__()
-        convolution = folded[0]
-        assert isinstance(convolution, nn.ConvTranspose2d)
+        convolution: Any = folded[0]
         latent_dim, channels, *self.size = convolution.weight.shape
         weight = convolution.weight.detach().permute(2, 3, 1, 0).reshape(-1, latent_dim)  # channels last
         bias = torch.zeros(channels) if convolution.bias is None else convolution.bias.detach()

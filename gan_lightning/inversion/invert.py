@@ -9,18 +9,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.degradations.base import Degradation, Identity
+from gan_lightning.degradations.base import Degradation, Identity, has_adjoint
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed
+from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed, check_start
 from gan_lightning.inversion.consistency import agree_with_observed
-from gan_lightning.inversion.decoder import Decoder, decoder_of
+from gan_lightning.inversion.decoder import NO_FIRST_BLOCK, Decoder, decoder_of
 from gan_lightning.inversion.first_order import adam, lbfgs
 from gan_lightning.inversion.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.losses import LossName, make_loss, mse
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
-from gan_lightning.inversion.starts import StartName, starting_latents
+from gan_lightning.inversion.starts import Draws, StartName, starting_latents
 from gan_lightning.inversion.whitening import Solver
 
 SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
@@ -38,11 +38,12 @@ class Inversion:
         image: (B,C,H,W) in [-1, 1].
         latent: (B, latent_dim): the refinement goes on from its image.
         noise_level: (B,) standard deviation of the noise, as given or estimated, on the [0, 1] scale.
-        loss: (B,) objective of `image`, on the [0, 1] scale of pixels.
+        loss: (B,) objective of what the generator made, before it was made to agree with what is known, on the [0, 1]
+            scale of pixels.
         history: (steps + 1, B) objective at each step, the refinement's after the latents'; images that are done stay
             at their best.
-        converged: (B,) false where the steps ran out first.
-        num_steps: (B,) steps made.
+        converged: (B,) false where the steps of the last stage ran out first.
+        num_steps: (B,) steps made, of all starts and stages.
     """
 
     image: Tensor
@@ -65,6 +66,7 @@ def invert(
     discriminator: nn.Module | None = None,
     latent_weight: float = 0.0,
     start: StartName | Tensor = "best_of_k",
+    start_scale: float = 1.0,
     restarts: int = 0,
     tolerance: float = 1e-3,
     noise_level: float | None = None,
@@ -91,6 +93,7 @@ def invert(
         discriminator: For the perceptual loss.
         latent_weight: Of the latents' mean square: more makes likelier faces that resemble the photograph less.
         start: "best_of_k" draws, "mean" latent, "random" draw, or latents (B, latent_dim), such as an encoder's.
+        start_scale: Standard deviation of the draws of "random", "best_of_k" and restarts; the prior's is 1.
         restarts: Further starts, from random latents, for images whose data term did not reach the noise; the best of
             all is kept.
         tolerance: An image is done when its objective improved by less than this share within the solver's window.
@@ -120,10 +123,16 @@ def invert(
         chosen = _choose_solver(solver, loss)
         check_choice("refine", refine, ("features", "weights", "none"))
         check_numbers(
-            num_steps=num_steps, latent_weight=latent_weight, restarts=restarts, tolerance=tolerance,
-            noise_level=noise_level, refine_steps=refine_steps, refine_weight=refine_weight,
+            num_steps=num_steps, latent_weight=latent_weight, start_scale=start_scale, restarts=restarts,
+            tolerance=tolerance, noise_level=noise_level, refine_steps=refine_steps, refine_weight=refine_weight,
         )  # fmt: skip
         check_observed(decoder, degradation, observed, names)
+        if refine == "features" and decoder.first is None:
+            raise InputError(NO_FIRST_BLOCK)
+        if isinstance(start, Tensor):
+            check_start(start, len(observed), decoder.latent_dim)
+        if composite:
+            composite = has_adjoint(degradation) and not isinstance(degradation, Identity)
         problem, noise = _pose(decoder, degradation, observed, noise_level)
         problem = replace(
             problem,
@@ -133,13 +142,15 @@ def invert(
         # Only a squared error can be compared with the noise's variance.
         floor = noise.square().clamp(min=EXACT) if loss == "mse" else torch.zeros_like(noise)
         stopping = Stopping(NUM_STEPS[chosen] if num_steps is None else num_steps, tolerance, floor, callback=callback)
-        search = Search(SOLVERS[chosen], start, 0 if rng is None else rng.initial_seed(), names, decoder)
+        draws = Draws(0 if rng is None else rng.initial_seed(), start_scale)
+        search = Search(SOLVERS[chosen], start, draws, names, decoder)
         solution = search.run(problem, stopping, restarts)
         with torch.no_grad():
             result = Inversion(decoder(solution.variables), solution.variables, noise, **_course(solution))
         stopping = replace(stopping, num_steps=refine_steps, stage=refine)
         result = _refine(result, problem, decoder, degradation, refine, refine_weight, stopping)
-        if composite and isinstance(degradation, Degradation) and not isinstance(degradation, Identity):
+        if composite:
+            assert isinstance(degradation, Degradation)
             image = agree_with_observed(result.image, degradation, problem.observed, noise)
             result = replace(result, image=image)
         return result
@@ -151,7 +162,7 @@ class Search:
 
     solver: Solver
     start: StartName | Tensor
-    seed: int
+    draws: Draws
     indices: list[int]
     decoder: Decoder
 
@@ -177,7 +188,7 @@ class Search:
         part = problem.select(rows.to(problem.observed.device))
         start = self.start[rows] if isinstance(self.start, Tensor) else self.start
         names = [self.indices[row] for row in rows.tolist()]
-        begin = starting_latents(start, part, self.decoder.latent_dim, self.seed, names, number)
+        begin = starting_latents(start, part, self.decoder.latent_dim, self.draws, names, number)
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
         if self.solver is levenberg_marquardt:  # it knows each image's own J'J, and needs no mean of them
             return levenberg_marquardt(part, begin, stopping)

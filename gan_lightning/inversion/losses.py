@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Literal
 
 import torch
@@ -39,22 +40,27 @@ def huber(predicted: Tensor, observed: Tensor) -> Tensor:
 class PerceptualLoss:
     """Squared distance in the features of a discriminator, relative to their size, plus the mean squared error.
 
+    Grey images are shown to a discriminator of colour as three equal channels.
+
     Args:
         discriminator: A gan_lightning.Discriminator, or another network with its layers in `main`; it is not changed.
+        device: Of the images.
 
     Raises:
         InputError: A discriminator with no `main`.
     """
 
-    def __init__(self, discriminator: nn.Module) -> None:
+    def __init__(self, discriminator: nn.Module, device: torch.device) -> None:
         layers = getattr(discriminator, "main", None)
         if not isinstance(layers, nn.Sequential):
             raise InputError("the perceptual loss reads the features of gan_lightning.Discriminator: give one")
-        self.layers = copy.deepcopy(layers[:-1]).eval().requires_grad_(False)
+        self.layers = copy.deepcopy(layers[:-1]).eval().requires_grad_(False).to(device)
+        self.channels = int(next(self.layers.parameters()).shape[1])
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
         """Compare (B,C,H,W) in [-1, 1] with (B,C,H,W): (B,)."""
-        loss, ours, theirs = mse(predicted, observed), predicted, observed
+        loss = mse(predicted, observed)
+        ours, theirs = (images.expand(-1, self.channels, -1, -1) for images in (predicted, observed))
         for layer in self.layers:
             ours, theirs = layer(ours), layer(theirs)
             if isinstance(layer, nn.LeakyReLU):
@@ -86,6 +92,12 @@ class LpipsLoss:
         return distance.flatten()
 
 
+@cache
+def lpips_loss(device: torch.device) -> LpipsLoss:
+    """Load LPIPS once for a device."""
+    return LpipsLoss(device)
+
+
 def make_loss(name: LossName, discriminator: nn.Module | None, device: torch.device) -> ImageLoss:
     """Find a loss by its name.
 
@@ -95,9 +107,9 @@ def make_loss(name: LossName, discriminator: nn.Module | None, device: torch.dev
     if name == "perceptual":
         if discriminator is None:
             raise InputError("the perceptual loss needs the discriminator that the generator was trained with: give it")
-        return PerceptualLoss(discriminator)
+        return PerceptualLoss(discriminator, device)
     if name == "lpips":
-        return LpipsLoss(device)
+        return lpips_loss(device)
     plain: dict[str, ImageLoss] = {"mse": mse, "l1": l1, "huber": huber}
     if name not in plain:
         raise InputError(f"loss {name!r} is not known: choose mse, l1, huber, perceptual or lpips")

@@ -145,7 +145,7 @@ class Tracker:
             before = self.bests[-1 - self.window][rows]
             done = done | (before - self.best_loss[rows] < self.stopping.tolerance * before)
         self.num_steps[rows] = steps
-        self.converged[rows] = done
+        self.converged[rows] = done & self.best_loss[rows].isfinite()
         self.rows = rows[~done] if steps < self.stopping.num_steps else rows[:0]
         if self.stopping.callback is not None:
             self.stopping.callback(self.stopping.stage, steps, self.best_loss, self._render)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from gan_lightning.degradations.seeding import image_rng
 from gan_lightning.errors import InputError
+from gan_lightning.inversion.checks import check_start
 from gan_lightning.inversion.decoder import Decoder
 from gan_lightning.inversion.problem import Problem
 
@@ -19,8 +21,20 @@ CANDIDATES = 256  # the k of best_of_k
 CHUNK = 64
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Random latents: the seed of all draws, and their standard deviation, which is one under the prior."""
+
+    seed: int = 0
+    scale: float = 1.0
+
+    def latents(self, count: int, latent_dim: int, index: int, purpose: str) -> Tensor:
+        """Draw (count, latent_dim) for one image or purpose, always the same, on the CPU."""
+        return self.scale * torch.randn(count, latent_dim, generator=image_rng(self.seed, index, purpose))
+
+
 def starting_latents(
-    start: StartName | Tensor, problem: Problem, latent_dim: int, seed: int, indices: Sequence[int], attempt: int = 0
+    start: StartName | Tensor, problem: Problem, latent_dim: int, draws: Draws, indices: Sequence[int], attempt: int = 0
 ) -> Tensor:
     """Make the latents to start from.
 
@@ -29,7 +43,7 @@ def starting_latents(
             images, the one that explains the image best), or latents (B, latent_dim) of an encoder.
         problem: What is to be solved.
         latent_dim: Length of the latents.
-        seed: Seed of the draws.
+        draws: Where random latents come from.
         indices: Index of each image in its data set.
         attempt: 0, or the number of the restart, which never starts from the same place again.
 
@@ -38,34 +52,31 @@ def starting_latents(
     """
     observed = problem.observed
     if isinstance(start, Tensor):
-        if start.shape != (len(observed), latent_dim) or not start.isfinite().all():
-            raise InputError(
-                f"start has shape {tuple(start.shape)}: give finite latents of shape ({len(observed)}, {latent_dim})"
-            )
+        check_start(start, len(observed), latent_dim)
     elif start not in ("mean", "random", "best_of_k"):
         raise InputError(f"start {start!r} is not known: choose mean, random or best_of_k, or give latents")
     elif start == "best_of_k":
-        return best_of_candidates(problem, latent_dim, seed, attempt)
+        return best_of_candidates(problem, latent_dim, draws, attempt)
     if attempt or (isinstance(start, str) and start == "random"):
-        draws = [torch.randn(latent_dim, generator=image_rng(seed, i, f"start {attempt}")) for i in indices]
-        return torch.stack(draws).to(observed)
+        own = [draws.latents(1, latent_dim, index, f"start {attempt}") for index in indices]
+        return torch.cat(own).to(observed)
     return start.to(observed) if isinstance(start, Tensor) else observed.new_zeros(len(observed), latent_dim)
 
 
 @torch.no_grad()
-def best_of_candidates(problem: Problem, latent_dim: int, seed: int, attempt: int) -> Tensor:
+def best_of_candidates(problem: Problem, latent_dim: int, draws: Draws, attempt: int) -> Tensor:
     """Return (B, latent_dim): for each image the best of 256 draws, which are rendered once for all images."""
-    draws = torch.randn(CANDIDATES, latent_dim, generator=image_rng(seed, attempt, "candidates")).to(problem.observed)
-    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(draws, CHUNK)])
+    candidates = draws.latents(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
+    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, CHUNK)])
     chosen = []
-    for row in torch.split(torch.arange(len(problem.observed), device=draws.device), 1):
+    for row in torch.split(torch.arange(len(problem.observed), device=candidates.device), 1):
         one = problem.select(row)
         losses = [
             one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
             for chunk in torch.split(rendered, CHUNK)
         ]
         chosen.append(torch.cat(losses).argmin())
-    return draws[torch.stack(chosen)]
+    return candidates[torch.stack(chosen)]
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ class Whitening:
         Args:
             metric: (D,D) mean of J'J, symmetric, of any scale; zeros give the latents themselves, rotated.
         """
-        values, vectors = torch.linalg.eigh(metric.double())
+        values, vectors = torch.linalg.eigh(metric.cpu().double())  # not all devices have doubles
         values = values.clamp(min=0)
         values = values + FLOOR * values.mean().clamp(min=torch.finfo(torch.float32).tiny)
         self.basis = vectors.to(metric).contiguous()

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from gan_lightning.errors import DivergedError, InputError
+from gan_lightning.modules.loading import SafelyLoaded
 from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, scale_per_network
 from gan_lightning.modules.ranks import mean_over_ranks, prepare_ddp
 from gan_lightning.modules.records import (
@@ -32,7 +32,7 @@ from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE, ObjectiveName, Pena
 Player = Callable[[Tensor], Tensor]
 
 
-class DCGAN(LightningModule):
+class DCGAN(SafelyLoaded):
     """Deep convolutional GAN (Radford et al. 2016), with a choice of objectives and penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator; it takes `d_steps` batches.
@@ -112,6 +112,8 @@ class DCGAN(LightningModule):
         self._watch = FiniteWatch()
         self._score_held_out = MeanMetric()
         self._gradient_norms: dict[str, Tensor] = {}
+        self._seed = 0  # of the latents: see on_fit_start
+        self._loaded_seed: int | None = None
 
     def _check_settings(self, objective: str) -> None:
         if objective not in OBJECTIVES:
@@ -208,8 +210,9 @@ class DCGAN(LightningModule):
         ]
 
     def on_fit_start(self) -> None:
-        """Take the seed of the latents from `seed_everything`, the same on every rank."""
-        self._seed = torch.initial_seed() % 2**63
+        """Take the seed of the latents from the checkpoint, or from `seed_everything`: the same on every rank."""
+        self._seed = torch.initial_seed() % 2**63 if self._loaded_seed is None else self._loaded_seed
+        self._loaded_seed = None
         self._log_interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
 
     def on_train_start(self) -> None:
@@ -390,5 +393,10 @@ class DCGAN(LightningModule):
         return torch.cat([self.sample(1, batch_rng(seed, no_rank, int(number))) for number in batch])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Never save networks that have diverged."""
+        """Never save networks that have diverged; keep the seed of the latents."""
         self._watch.check(self.trainer, self)
+        checkpoint["latent_seed"] = self._seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the latents of the run, whatever `seed_everything` is now."""
+        self._loaded_seed = checkpoint.get("latent_seed")

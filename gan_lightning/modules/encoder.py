@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam
@@ -14,6 +13,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from gan_lightning.checkpoints import load_generator, load_tensors
+from gan_lightning.data.batches import batches_done
 from gan_lightning.degradations import (
     Degradation,
     Downsample,
@@ -24,6 +24,7 @@ from gan_lightning.degradations import (
     SquareMask,
 )
 from gan_lightning.errors import InputError
+from gan_lightning.modules.loading import SafelyLoaded
 from gan_lightning.modules.ranks import RankNumbers, prepare_ddp
 from gan_lightning.modules.records import average_buffers_over_ranks, batch_rng
 from gan_lightning.networks.dcgan import Generator
@@ -35,7 +36,7 @@ BLUR = 0.04  # largest standard deviation of the blur, as a share of the image's
 VALIDATION_EPOCH = 2**31  # a number that no epoch of training reaches: latents of its own
 
 
-class LatentEncoder(LightningModule):
+class LatentEncoder(SafelyLoaded):
     """Learns to guess the latent of an image, degraded or not, so that inversion starts near the answer.
 
     It makes its own data: batches of samples of the generator, each a function of seed, epoch and number alone.
@@ -125,7 +126,7 @@ class LatentEncoder(LightningModule):
     def train_dataloader(self) -> DataLoader[int]:
         """Give the numbers of the batches of an epoch."""
         numbers = RankNumbers(self.batches_per_epoch)
-        numbers.resume(self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+        numbers.resume(self.trainer.current_epoch, batches_done(self.trainer))
         return self._loader(numbers)
 
     def val_dataloader(self) -> DataLoader[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,15 @@ class ImageMasks:
             raise InputError(f"masks {source} is no folder: give alpha, or a folder of masks named like the images")
         self.source, self.image_size = source, image_size
         self.listed: Sequence[str] = []
+
+    def describe(self) -> str:
+        """Digest the source: its name and, of a folder, the names and bytes of its files."""
+        if self.source == "alpha":
+            return self.source
+        digest = hashlib.sha256()
+        for path in sorted(path for path in Path(self.source).iterdir() if path.is_file()):
+            digest.update(path.name.encode(errors="surrogateescape") + b"\0" + path.read_bytes())
+        return f"{self.source} {digest.hexdigest()[:16]}"
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse masks that are missing or do not fit.

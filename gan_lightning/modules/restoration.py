@@ -21,7 +21,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion import BlurEstimate, Inversion, blend_poisson, estimate_blur, invert
 from gan_lightning.inversion.checks import check_choice, check_numbers
 from gan_lightning.inversion.invert import RefineName, SolverName
-from gan_lightning.inversion.losses import LossName
+from gan_lightning.inversion.losses import LossName, make_loss
 from gan_lightning.inversion.starts import StartName
 from gan_lightning.metrics.restoration import RestorationFigures, summarize
 from gan_lightning.modules.blind import BlurOfEach
@@ -57,6 +57,7 @@ class LatentRestoration(LightningModule):
         loss: LossName = "mse",
         latent_weight: float = 0.0,
         start: StartName = "best_of_k",
+        start_scale: float = 1.0,
         encoder_ckpt: str | os.PathLike[str] | None = None,
         restarts: int = 0,
         tolerance: float = 1e-3,
@@ -81,12 +82,12 @@ class LatentRestoration(LightningModule):
                 transparency, or a folder of masks named like the images, white where pixels are known.
             blind_blur: Estimate the Gaussian blur of each image, in place of being told it by `degradation`, which is
                 then what `test` alone applies.
-            solver: "levenberg_marquardt" (squared loss only), "adam", "lbfgs", or "auto": the first where it can be
-                used.
+            solver: "levenberg_marquardt" (squared loss only), "adam", "lbfgs", or "auto": Adam for l1, else L-BFGS.
             num_steps: Steps of the solver at most; its own default unless given.
             loss: "mse", "l1", "huber", "perceptual" (in the discriminator's features) or "lpips" (downloads weights).
             latent_weight: Of the latents' mean square: more makes likelier images that resemble the photograph less.
             start: "best_of_k" draws, the "mean" latent, or a "random" draw.
+            start_scale: Standard deviation of these draws; 1 is that of the prior.
             encoder_ckpt: Checkpoint of LatentEncoder, whose guess is then the start.
             restarts: Further starts for images that are not explained to within the noise.
             tolerance: An image is done when it improved by less than this share over the solver's window.
@@ -114,17 +115,23 @@ class LatentRestoration(LightningModule):
         ):
             check_choice(name, value, get_args(names))
         check_numbers(num_steps=num_steps, latent_weight=latent_weight, restarts=restarts, tolerance=tolerance)
+        check_numbers(start_scale=start_scale)
         check_numbers(noise_level=noise_level, refine_steps=refine_steps, refine_weight=refine_weight)
         if poisson and masks is None and not isinstance(degradation, Mask):
             raise InputError("poisson blends holes: give masks, or a degradation that is a mask")
         if blind_blur and (masks is not None or not isinstance(degradation, GaussianBlur | None)):
             raise InputError("blind_blur estimates a Gaussian blur alone: leave masks and other degradations out")
+        if blind_blur and encoder_ckpt is not None:
+            raise InputError("blind_blur starts where its own search for the blur ended: leave encoder_ckpt out")
+        if loss == "lpips":
+            make_loss(loss, None, torch.device("cpu"))
         self.options: dict[str, Any] = {
             "solver": solver,
             "num_steps": num_steps,
             "loss": loss,
             "latent_weight": latent_weight,
             "start": start,
+            "start_scale": start_scale,
             "restarts": restarts,
             "tolerance": tolerance,
             "noise_level": noise_level,
@@ -158,7 +165,8 @@ class LatentRestoration(LightningModule):
         """Plain values that are equal for two runs if, and only if, they would restore an image in the same way."""
         return {
             **self.options,
-            "masks": self.masks and self.masks.source,
+            "masks": self.masks and self.masks.describe(),
+            "measures": sorted(self.measure.measures),
             "blind_blur": self.blind_blur,
             "poisson": self.poisson,
             "seed": self.seed,
@@ -180,7 +188,7 @@ class LatentRestoration(LightningModule):
         Raises:
             InputError: Another number of channels, another size, or masks that packed images have not.
         """
-        data = getattr(self.trainer, "datamodule", None)
+        data: Any = getattr(self.trainer, "datamodule", None)
         for name, ours in (("channels", self.image_shape[0]), ("image_size", self.image_shape[-1])):
             if (theirs := getattr(data, name, ours)) != ours:
                 raise InputError(f"the data's {name} is {theirs}, the generator's {ours}: set data.{name} to {ours}")
@@ -189,9 +197,11 @@ class LatentRestoration(LightningModule):
                 "masks: alpha is for photographs with transparency, in predict: give test a folder of masks"
             )
         if self.masks is not None:
-            if data is None:
-                raise InputError("masks go by the names of images, which only a data module knows: give test one")
-            self.masks.listed = data.read_files().names
+            try:
+                self.masks.listed = names = data.read_files().names
+            except (AttributeError, NotImplementedError) as error:  # bare loaders, streams
+                raise InputError("masks go by the names of files: give test a data module that reads files") from error
+            self.masks.check([names[row] for row in data.dataset("test").rows])
         self._rows, self._seconds, self._restored = {}, 0.0, 0
 
     def on_predict_start(self) -> None:

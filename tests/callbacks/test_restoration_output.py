@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch.utils.data import DataLoader
 
+from gan_lightning import ImageFolder
 from gan_lightning.callbacks.restoration_output import (
     RestorationProgress,
     RestorationWriter,
@@ -99,8 +100,8 @@ def test_the_table_has_a_row_an_image_whose_mean_is_what_was_logged(finished):
     with (folder / "images.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == NAMES
-    assert {row["converged"] for row in rows} <= {"True", "False"}
-    assert all(int(row["num_steps"]) <= 10 for row in rows)
+    assert {row["converged"] for row in rows} == {"False"}  # ten steps are never enough
+    assert {row["num_steps"] for row in rows} == {"10"}
     for name in ("psnr", "ssim_hole", "l1_degraded"):
         assert np.mean([float(row[name]) for row in rows]) == pytest.approx(figures[f"test/{name}"], rel=1e-4)
 
@@ -149,6 +150,39 @@ def test_a_folder_of_other_settings_is_refused(checkpoint, tmp_path):
         restore(checkpoint, tmp_path, degradation=SquareMask(SIZE, 5))
 
 
+def test_a_folder_of_other_measures_is_refused(checkpoint, tmp_path):
+    restore(checkpoint, tmp_path)
+    network = torch.jit.trace(torch.nn.Flatten(), torch.zeros(1, 3, SIZE, SIZE))
+    network.save(tmp_path / "identity.pt")
+    with pytest.raises(InputError, match="other settings"):
+        restore(checkpoint, tmp_path, identity_network=str(tmp_path / "identity.pt"))
+
+
+@pytest.mark.parametrize("command", ["test", "predict"])
+def test_a_folder_of_other_images_is_refused(checkpoint, tmp_path, command):
+    """Equal names are no equal images: a run that goes on would take them for finished."""
+
+    def run(seed):
+        for row in range(5):
+            write_png(tmp_path / "images" / f"{row}.png", torch.rand(3, SIZE, SIZE, generator=seed) * 2 - 1)
+        data = ImageFolder(str(tmp_path / "images"), image_size=SIZE, split_fractions=(0.4, 0.2, 0.4))
+        trainer = Trainer(
+            accelerator="cpu",
+            logger=False,
+            callbacks=[RestorationWriter()],
+            default_root_dir=tmp_path / "run",
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        getattr(trainer, command)(LatentRestoration(checkpoint, **QUICK), datamodule=data)
+        return [path.stat().st_mtime_ns for path in sorted((tmp_path / "run" / "restored").iterdir())]
+
+    written = run(torch.Generator().manual_seed(0))
+    assert run(torch.Generator().manual_seed(0)) == written
+    with pytest.raises(InputError, match="holds other images"):
+        run(torch.Generator().manual_seed(1))
+
+
 def test_broken_records_are_named(checkpoint, tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "000010.safetensors").write_bytes(b"")
@@ -188,7 +222,7 @@ class Kept(Logger):
         return self
 
     def save(self, *given, **options):
-        self.files += [os.path.basename(path) for path in given]
+        self.files += [os.path.relpath(path, options["base_path"]) for path in given]
 
     def log_metrics(self, metrics, step=None):
         self.metrics = metrics
@@ -209,7 +243,11 @@ def test_loggers_get_all_that_they_can_take(checkpoint, tmp_path):
     assert set(logger.images) == {"restoration/panels", "restoration/losses"}
     columns, rows = logger.tables["restoration/images"]
     assert [row[columns.index("name")] for row in rows] == NAMES
-    assert {"latents.safetensors", "images.csv"} <= set(logger.files)
+    assert logger.files[:2] == ["latents.safetensors", "images.csv"]
+    sent = {path.relative_to(tmp_path).as_posix() for pattern in logger.files for path in tmp_path.glob(pattern)}
+    for name in NAMES:
+        assert {f"{kind}/{name}.png" for kind in ("target", "degraded", "restored", "panel")} <= sent
+        assert f"intermediate/{name}/latent-0003.png" in sent
     assert "test/psnr" in logger.metrics
 
 
@@ -221,7 +259,9 @@ def test_steps_are_shown_on_the_progress_bar(checkpoint, tmp_path, capsys):
 
 
 def test_the_curve_of_a_blind_deblurring_is_drawn(checkpoint, tmp_path):
-    restore(checkpoint, tmp_path, degradation=GaussianBlur(1.0), blind_blur=True)
+    logger = Kept()
+    restore(checkpoint, tmp_path, degradation=GaussianBlur(1.0), blind_blur=True, logger=logger)
+    assert logger.images["restoration/blur"] == [str(tmp_path / "blur.png")]
     assert (tmp_path / "blur.png").stat().st_size > 5000
     with (tmp_path / "images.csv").open() as file:
         assert all(float(row["blur_sigma"]) > 0 for row in csv.DictReader(file))

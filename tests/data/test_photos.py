@@ -88,6 +88,30 @@ def test_unreadable_photographs_are_named_and_counted(tmp_path, caplog):
     assert "2 of 3" in caplog.text
 
 
+def test_floats_are_of_the_unit_scale(tmp_path, caplog):
+    pixels = np.linspace(0, 1, SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE)
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    for name, bad in (("b.tif", np.nan), ("c.tif", 2.0)):
+        spoiled = pixels.copy()
+        spoiled[3, 4] = bad
+        Image.fromarray(spoiled).save(tmp_path / name)
+    photos = Photos(tmp_path, COLOUR)
+    assert photos.names == ["a.tif"]
+    assert caplog.text.count("not finite") == 2
+    image = photos[np.array([0])]["image"][0, 0]
+    assert np.abs((image.numpy() + 1) / 2 - pixels).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_photograph_that_is_cropped_to_nothing_is_skipped_by_name(tmp_path, caplog):
+    wide = picture("RGBA", (3 * SIZE, SIZE))
+    wide.putalpha(255)
+    wide.save(tmp_path / "a.png")
+    wide.paste((0, 0, 0, 0), (SIZE, 0, 2 * SIZE, SIZE))
+    wide.save(tmp_path / "b.png")
+    assert Photos(tmp_path, CROP).names == ["a.png"]
+    assert "skipped b.png: it cannot be read (it is transparent all over)" in caplog.text
+
+
 def test_nothing_to_restore_is_an_error(tmp_path):
     with pytest.raises(InputError, match="No folder"):
         Photos(tmp_path / "missing", COLOUR)

@@ -24,6 +24,7 @@ from gan_lightning.degradations import (
     SquareMask,
     read_masks,
 )
+from gan_lightning.degradations.base import has_adjoint
 from gan_lightning.errors import InputError
 
 SIZE = 16
@@ -143,11 +144,43 @@ def test_masks_from_files(tmp_path: Path) -> None:
         FileMask(tmp_path / "broken.png", SIZE)
 
 
+def test_a_composition_knows_what_its_last_part_leaves() -> None:
+    mask = RandomMask(SIZE, 0.3)
+    composed = Compose([GaussianBlur(1.0), mask])
+    known = composed.known(composed(images()))
+    assert known is not None
+    assert torch.equal(known, mask.mask)
+    assert Compose([mask, GaussianBlur(1.0)]).known(images()) is None
+    assert Compose([]).known(images()) is None
+
+
+def test_blurs_of_their_own_for_each_image() -> None:
+    sigmas = [0.6, 2.0]
+    blur, x = GaussianBlur(sigmas), images()
+    expected = torch.cat([GaussianBlur(sigma)(x[row : row + 1]) for row, sigma in enumerate(sigmas)])
+    torch.testing.assert_close(blur(x), expected)
+    torch.testing.assert_close(blur.select(torch.tensor([1]))(x[1:]), expected[1:])
+
+
+def test_an_adjoint_is_told_of() -> None:
+    class Halved(Degradation):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images / 2
+
+    assert all(map(has_adjoint, ALL.values()))
+    assert not any(map(has_adjoint, [Halved(), Compose([Identity(), Halved()]), torch.nn.Identity()]))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: GaussianBlur(0.0), "sigma is 0"),
         (lambda: GaussianBlur(float("nan")), "sigma is nan"),
+        (lambda: GaussianBlur(17.0)(images()), "no more than the image's side of 16"),
+        (lambda: GaussianBlur([1.0, 2.0, 3.0])(images()), "3 sigmas met 2"),
+        (lambda: Compose([GaussianBlur(1.0), torch.nn.Identity()]), "Identity is no Degradation"),  # type: ignore[list-item]
+        (lambda: Downsample(float("inf")), "factor is inf"),  # type: ignore[arg-type]
+        (lambda: Downsample(float("nan")), "factor is nan"),  # type: ignore[arg-type]
         (lambda: Downsample(1), "factor is 1"),
         (lambda: Downsample(2, "nearest"), "area or bicubic"),  # type: ignore[arg-type]
         (lambda: Downsample(3)(images()), "does not divide"),

@@ -18,7 +18,10 @@ from gan_lightning.degradations import (
     SquareMask,
 )
 from gan_lightning.errors import InputError
-from gan_lightning.inversion import invert
+from gan_lightning.inversion import estimate_blur, invert
+from gan_lightning.inversion.problem import Solution, Stopping
+from gan_lightning.inversion.refinement import feature_penalty
+from gan_lightning.inversion.whitening import Whitening
 from gan_lightning.networks.dcgan import Discriminator, Generator
 
 
@@ -73,6 +76,179 @@ def test_solvers_do_not_depend_on_the_batch(generator: Generator, other_images: 
     whole = invert(generator, Identity(), other_images, **settings)
     alone = invert(generator, Identity(), other_images[3:4], indices=[3], **settings)
     torch.testing.assert_close(alone.image, whole.image[3:4], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("solver", "white"), [("auto", True), ("adam", True), ("levenberg_marquardt", False)])
+def test_searches_by_gradients_alone_are_whitened(
+    generator: Generator, own_images: Tensor, solver: Any, white: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them: those of a restart and of the curve of blind deblurring too."""
+    begun, solve = [], Whitening.solve
+
+    def told(self: Whitening, solver: Any, *given: Any) -> Solution:
+        begun.append(solver.__name__)
+        return solve(self, solver, *given)
+
+    monkeypatch.setattr(Whitening, "solve", told)
+    settings: dict[str, Any] = {"solver": solver, "num_steps": 2, "refine": "none", "restarts": 1, "noise_level": 0.0}
+    invert(generator, Identity(), own_images, **settings)
+    assert begun == ([{"auto": "lbfgs"}.get(solver, solver)] * 2 if white else [])
+    estimate_blur(generator, own_images, sigmas=(0.5, 1.0))
+    assert begun[-2:] == ["lbfgs"] * 2
+
+
+def test_the_solver_is_chosen_by_the_loss(
+    generator: Generator, own_images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[str] = []
+
+    def note(self: Whitening, solver: Any, problem: Any, start: Tensor, stopping: Stopping) -> Solution:
+        chosen.append(solver.__name__)
+        return solver(problem, start, stopping)
+
+    monkeypatch.setattr(Whitening, "solve", note)
+    losses: list[Any] = ["mse", "l1", "huber"]
+    for loss in losses:
+        invert(generator, Identity(), own_images, loss=loss, num_steps=1, refine="none")
+    assert chosen == ["lbfgs", "adam", "lbfgs"]
+
+
+def test_restarts_keep_the_best_of_each_image(generator: Generator, other_images: Tensor) -> None:
+    """From bad starts, far outside of the prior, some images are better off by another one."""
+    settings: dict[str, Any] = {"num_steps": 12, "refine": "none", "noise_level": 0.0, "start_scale": 3.0}
+    start = 3 * torch.randn(6, 8, generator=torch.Generator().manual_seed(5))
+    once = invert(generator, Identity(), other_images, start=start, **settings)
+    again = invert(generator, Identity(), other_images, start=start, restarts=2, **settings)
+    assert (again.loss <= once.loss).all()
+    better = again.loss < once.loss
+    assert better.any()
+    assert torch.equal(again.history[0, ~better], once.history[0, ~better])  # the courses are those of the winners
+    torch.testing.assert_close(again.history.amin(0), again.loss)
+    torch.testing.assert_close(mean_squares(again.image, other_images), again.loss, atol=1e-6, rtol=1e-3)
+    assert (again.num_steps > once.num_steps).all()
+
+
+def test_steps_that_run_out_are_no_convergence(generator: Generator, other_images: Tensor) -> None:
+    settings: dict[str, Any] = {"refine": "none", "noise_level": 0.0}
+    cut = invert(generator, Identity(), other_images, num_steps=3, tolerance=0.0, **settings)
+    assert not cut.converged.any()
+    assert (cut.num_steps == 3).all()
+    done = invert(generator, Identity(), other_images, num_steps=500, tolerance=1e-3, **settings)
+    assert done.converged.all()
+    assert (done.num_steps < 500).all()
+    # It stopped where the last window brought less than the tolerance, and no window before did.
+    best = done.history.cummin(0).values
+    for image, stopped in enumerate(done.num_steps.tolist()):
+        gains = 1 - best[10 : stopped + 1, image] / best[: max(0, stopped - 9), image]
+        assert (gains[:-1] >= 1e-3).all()
+
+
+def test_draws_are_scaled(generator: Generator, own_images: Tensor) -> None:
+    settings: dict[str, Any] = {"num_steps": 0, "refine": "none"}
+    starts: list[Any] = ["random", "best_of_k"]
+    for start in starts:
+        one, two = (
+            invert(generator, Identity(), own_images, start=start, start_scale=scale, **settings).latent
+            for scale in (1.0, 1e-3)
+        )
+        assert two.abs().max() < 0.01 < one.abs().max()
+    plain = invert(generator, Identity(), own_images, start="random", **settings).latent
+    half = invert(generator, Identity(), own_images, start="random", start_scale=0.5, **settings).latent
+    torch.testing.assert_close(half, plain / 2, atol=1e-5, rtol=0)
+
+
+def test_a_generator_that_was_changed_is_another_one(generator: Generator, own_images: Tensor) -> None:
+    network = copy.deepcopy(generator)
+    settings: dict[str, Any] = {"num_steps": 3, "refine": "none"}
+    invert(network, Identity(), own_images, **settings)
+    for parameter in network.parameters():
+        parameter.data.mul_(0.9)  # without a trace
+    found = invert(network, Identity(), own_images, **settings)
+    with torch.no_grad():
+        torch.testing.assert_close(network(found.latent), found.image, atol=1e-5, rtol=0)
+
+
+def test_the_feature_penalty_is_for_restoration_and_noise() -> None:
+    silent, noisy = feature_penalty(torch.tensor([0.0, 0.1]), lossy=False)
+    assert silent == 0
+    assert noisy > 0
+    assert (feature_penalty(torch.tensor([0.0, 0.1]), lossy=True) > torch.stack([silent, noisy])).all()
+
+
+def test_the_penalty_of_plain_inversion_is_none(generator: Generator, other_images: Tensor) -> None:
+    settings: dict[str, Any] = {"noise_level": 0.0, "num_steps": 20, "refine_steps": 10}
+    plain = [invert(generator, Identity(), other_images, refine_weight=w, **settings).image for w in (None, 0.0)]
+    assert torch.equal(*plain)
+    blurred = GaussianBlur(1.0)(other_images)
+    held = [invert(generator, GaussianBlur(1.0), blurred, refine_weight=w, **settings).image for w in (None, 0.0)]
+    assert not torch.equal(*held)
+
+
+class Doubled(Generator):
+    """Has the layers of our generator, and does more than run them."""
+
+    def forward(self, latents: Tensor) -> Tensor:
+        images: Tensor = super().forward(2 * latents)
+        return images
+
+
+class Plain(nn.Module):
+    """No convolution at all."""
+
+    def __init__(self, wrapped: Generator) -> None:
+        super().__init__()
+        self.wrapped, self.latent_dim = wrapped, wrapped.latent_dim
+
+    def forward(self, latents: Tensor) -> Tensor:
+        images: Tensor = self.wrapped(latents)
+        return images
+
+
+def test_generators_that_are_laid_out_otherwise(generator: Generator, own_images: Tensor) -> None:
+    doubled = Doubled(16, latent_dim=8, base_channels=8)
+    doubled.load_state_dict(generator.state_dict())
+    settings: dict[str, Any] = {"num_steps": 200, "refine": "none", "noise_level": 0.0, "composite": False}
+    for network in (doubled.eval(), Plain(generator)):
+        told: list[str] = []
+        found = invert(network, Identity(), own_images, **settings)
+        with torch.no_grad():
+            torch.testing.assert_close(network(found.latent), found.image, atol=1e-5, rtol=0)
+        assert (found.loss < 1e-4).float().mean() > 0.5
+        with pytest.raises(InputError, match="set refine to none"):
+            invert(network, Identity(), own_images, callback=lambda stage, *_: told.append(stage))  # noqa: B023
+        assert not told
+        with pytest.raises(InputError, match="choose the method evidence"):
+            estimate_blur(network, own_images, method="joint")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_generators_of_another_precision_are_searched_in_float32(
+    generator: Generator, own_images: Tensor, dtype: torch.dtype
+) -> None:
+    network = copy.deepcopy(generator).to(dtype)
+    found = invert(network, Identity(), own_images, num_steps=30, noise_level=0.0)
+    assert found.image.dtype == torch.float32
+    assert next(network.parameters()).dtype == dtype
+    assert (found.history[-1] < 0.1 * found.history[0]).all()
+
+
+def test_a_map_without_an_adjoint_is_not_composited(generator: Generator, own_images: Tensor) -> None:
+    class Halved(Degradation):
+        def forward(self, images: Tensor) -> Tensor:
+            return images / 2
+
+    told: list[Any] = [invert(generator, a, own_images / 2, num_steps=5).image for a in (Halved(), lambda x: x / 2)]
+    assert torch.equal(*told)
+
+
+@pytest.mark.parametrize("solver", ["auto", "adam", "levenberg_marquardt"])
+def test_what_is_not_finite_is_refused(generator: Generator, own_images: Tensor, solver: Any) -> None:
+    diverged = copy.deepcopy(generator)
+    diverged.main[3].weight.data[0, 0] = torch.nan
+    with pytest.raises(InputError, match="the generator makes images that are not finite"):
+        invert(diverged, Identity(), own_images, solver=solver)
+    with pytest.raises(InputError, match="the degradation makes pixels that are not finite"):
+        invert(generator, lambda images: images / 0, own_images, solver=solver)
 
 
 @pytest.mark.parametrize("refine", ["none", "features", "weights"])
@@ -179,6 +355,10 @@ def test_what_lies_in_a_hole_does_not_matter(generator: Generator, own_images: T
         (Identity(), (2, 3, 16, 16), {"loss": "perceptual"}, "give it"),
         (Identity(), (2, 3, 16, 16), {"start": "zeros"}, "choose mean"),
         (Identity(), (2, 3, 16, 16), {"start": torch.zeros(2, 7)}, r"give finite latents of shape \(2, 8\)"),
+        (Identity(), (2, 3, 16, 16), {"start": torch.zeros(1, 8)}, r"give finite latents of shape \(2, 8\)"),
+        (Identity(), (2, 3, 16, 16), {"start": torch.zeros(5, 8)}, r"give finite latents of shape \(2, 8\)"),
+        (Identity(), (2, 3, 16, 16), {"start_scale": -1.0}, "start_scale is -1"),
+        (GaussianBlur([1.0, 1.0, 1.0]), (2, 3, 16, 16), {}, "3 sigmas met 2"),
         (Identity(), (2, 3, 16, 16), {"noise_level": -1.0}, "noise_level is -1"),
         (Identity(), (2, 3, 16, 16), {"latent_weight": float("nan")}, "latent_weight is nan"),
         (Identity(), (2, 3, 16, 16), {"indices": [1]}, "1 indices"),

@@ -1,6 +1,7 @@
 """Degrade, invert, measure: what the module promises around `invert`."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from gan_lightning import SyntheticFaces
 from gan_lightning.data.photos import photo_loader
 from gan_lightning.degradations import Downsample, GaussianBlur, GaussianNoise, Grayscale, Identity, Mask, SquareMask
 from gan_lightning.errors import InputError
@@ -17,6 +19,7 @@ from gan_lightning.modules.blind import BlurOfEach
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.dcgan import Generator
+from tests.conftest import FACES
 
 SIZE, LATENT, COUNT = 16, 6, 5
 QUICK = {"solver": "adam", "num_steps": 8, "start": "random", "refine_steps": 4, "noise_level": 0.0}
@@ -201,6 +204,34 @@ def test_masks_of_a_folder_are_found_by_name(checkpoint, images, tmp_path):
         run_predict(module, tmp_path / "photos", tmp_path)
 
 
+def test_masks_of_a_folder_in_test_are_checked_before_any_work(checkpoint, faces_root, tmp_path):
+    data = SyntheticFaces(str(faces_root), count=FACES, image_size=SIZE, eval_batch_size=4)
+    data.prepare_data()
+    data.setup()
+    names = [Path(data.read_files().names[row]).stem for row in data.dataset("test").rows]
+    (tmp_path / "masks").mkdir()
+    for row, name in enumerate(names):
+        mask = Image.new("L", (SIZE, SIZE), 255)
+        mask.paste(0, (0, row % 8, 4, row % 8 + 4))
+        mask.save(tmp_path / "masks" / f"{name}.png")
+    module, collect = LatentRestoration(checkpoint, masks=str(tmp_path / "masks"), **QUICK), Collect()
+    quiet_trainer(tmp_path, collect).test(module, datamodule=data, verbose=False)
+    for batch, output in enumerate(collect.outputs):
+        for place, degraded in enumerate(output.degraded):
+            top = (4 * batch + place) % 8
+            assert (degraded[:, top : top + 4, :4] == 0).all()
+            assert torch.equal(degraded[:, :, 4:], output.target[place][:, :, 4:])
+    before = module.settings()
+    (tmp_path / "masks" / f"{names[-1]}.png").unlink()
+    assert module.settings() != before
+    collect.outputs.clear()
+    with pytest.raises(InputError, match=f"no mask for .*{names[-1]}"):
+        quiet_trainer(tmp_path, collect).test(module, datamodule=data, verbose=False)
+    assert not collect.outputs
+    with pytest.raises(InputError, match="give test a data module that reads files"):
+        run_test(module, torch.zeros(1, 3, SIZE, SIZE), tmp_path)
+
+
 def test_blind_deblurring_estimates_what_it_is_not_told(checkpoint, images, tmp_path):
     module = LatentRestoration(checkpoint, GaussianBlur(1.2), blind_blur=True, **QUICK)
     _, (output,) = run_test(module, images[:2], tmp_path)
@@ -237,6 +268,8 @@ def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tm
         ({"degradation": Downsample(3)}, "does not divide"),
         ({"degradation": Grayscale(), "blind_blur": True}, "blind_blur"),
         ({"poisson": True}, "poisson"),
+        ({"blind_blur": True, "encoder_ckpt": "encoder.ckpt"}, "leave encoder_ckpt out"),
+        ({"start_scale": -1.0}, "start_scale"),
         ({"encoder_ckpt": "missing.ckpt"}, "is not there"),
         ({"loss": "perceptual"}, "no discriminator"),
     ],

@@ -1,0 +1,90 @@
+"""Losses against SciPy and scikit-image, and what they need."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics.image.lpip
+from scipy.special import huber as scipy_huber  # type: ignore[import-untyped,unused-ignore]
+from skimage.metrics import mean_squared_error  # type: ignore[import-not-found,unused-ignore]
+from torch import Tensor
+
+from gan_lightning.errors import InputError
+from gan_lightning.inversion.losses import HUBER_DELTA, lpips_loss, make_loss
+from gan_lightning.networks.dcgan import Discriminator
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
+    first, second = torch.rand(2, 4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return first, second
+
+
+@pytest.fixture
+def critic() -> Discriminator:
+    torch.manual_seed(0)
+    return Discriminator(image_size=16, base_channels=8)
+
+
+def on_unit_scale(images: Tensor) -> Any:
+    return (images.double().numpy() + 1) / 2
+
+
+@pytest.mark.parametrize("name", ["mse", "l1", "huber"])
+def test_pixel_losses_are_those_of_the_unit_scale(name: Any, pair: tuple[Tensor, Tensor]) -> None:
+    loss = make_loss(name, None, CPU)(*pair)
+    for row, (one, other) in enumerate(zip(*map(on_unit_scale, pair), strict=True)):
+        expected = {
+            "mse": lambda a, b: mean_squared_error(a, b),
+            "l1": lambda a, b: np.abs(a - b).mean(),
+            "huber": lambda a, b: scipy_huber(HUBER_DELTA, a - b).mean(),
+        }[name](one, other)
+        assert loss[row].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_perceptual_loss_is_the_sum_of_relative_distances(
+    pair: tuple[Tensor, Tensor], critic: Discriminator
+) -> None:
+    loss = make_loss("perceptual", critic, CPU)
+    assert (loss(pair[0], pair[0]) == 0).all()
+    expected = make_loss("mse", None, CPU)(*pair)
+    ours, theirs = pair
+    with torch.no_grad():
+        for layer in critic.eval().main[:-1]:
+            ours, theirs = layer(ours), layer(theirs)
+            if isinstance(layer, torch.nn.LeakyReLU):
+                expected = expected + ((ours - theirs) ** 2).sum((1, 2, 3)) / (theirs**2).sum((1, 2, 3))
+    torch.testing.assert_close(loss(*pair), expected)
+
+
+def test_grey_images_are_shown_in_three_channels(pair: tuple[Tensor, Tensor], critic: Discriminator) -> None:
+    loss = make_loss("perceptual", critic, CPU)
+    grey = [images[:, :1] for images in pair]
+    torch.testing.assert_close(loss(*grey), loss(*(images.expand(-1, 3, -1, -1) for images in grey)))
+
+
+def test_lpips_is_loaded_once_and_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Lpips(torch.nn.Module):
+        def __init__(self, net_type: str) -> None:
+            super().__init__()
+            made.append(net_type)
+            self.net = torch.nn.Identity()
+
+    lpips_loss.cache_clear()
+    monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", Lpips)
+    assert make_loss("lpips", None, CPU) is make_loss("lpips", None, CPU)
+    assert made == ["alex"]
+
+    def unreachable(**_: object) -> None:
+        raise OSError("no network")
+
+    lpips_loss.cache_clear()
+    monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", unreachable)
+    with pytest.raises(InputError, match=r"AlexNet's weights, which cannot be had \(no network\)"):
+        make_loss("lpips", None, CPU)
+    lpips_loss.cache_clear()
