@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
 from gan_lightning.cli import run_folder
 from gan_lightning.errors import InputError
@@ -326,6 +327,25 @@ def test_a_requeued_job_that_had_no_checkpoint_yet_begins_again(faces_root, monk
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert main(words) == 0
     assert last("run")["global_step"] == 4
+
+
+def test_a_warning_ends_predict_after_the_batch_and_gets_the_job_requeued(scontrol, faces_root, monkeypatch, tmp_path):
+    """Lightning's loop of predict alone would go on to the kill."""
+    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+    assert main(fit_words(faces_root, "--name", "run")) == 0
+    set_environment(monkeypatch, task() | scontrol)
+    predict = DCGAN.predict_step
+
+    def warned(self, batch, batch_idx):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return predict(self, batch, batch_idx)
+
+    monkeypatch.setattr(DCGAN, "predict_step", warned)
+    words = ["predict", "--num_samples", "200", "--ckpt_path", "runs/run/checkpoints/last.ckpt", "--name", "drawn"]
+    with pytest.raises(SystemExit):
+        main([*words, *(word for word in fit_words(faces_root)[1:])])
+    assert len(list(Path("runs/drawn/samples").iterdir())) == 64  # the batch under way
+    assert (tmp_path / "told").read_text() == "requeue 4711\n"
 
 
 def test_slurm_that_refuses_is_said(scontrol, monkeypatch, caplog, tmp_path):

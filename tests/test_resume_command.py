@@ -1,5 +1,6 @@
 """Going on by the command line: with whole checkpoints, with damaged ones, and with none yet."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from gan_lightning.__main__ import main
+from gan_lightning.callbacks import curves, samples, summary
 from gan_lightning.loggers import MetricsFile
 from tests.conftest import FACES
 from tests.test_checkpoint_io import no_file_larger_than
@@ -148,6 +150,19 @@ def test_a_disk_that_fills_up_is_one_line_and_the_former_checkpoints_stay(run, f
     assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
     assert fit(faces_root, ckpt_path="last", trainer__max_steps=9) == 0
     assert [step for step, _ in MetricsFile(run).history()["val/fd_random"]] == [0, 3, 6, 9]
+
+
+def test_a_disk_too_full_for_pictures_ends_no_run(faces_root, monkeypatch, caplog):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(samples, "write_png", full)
+    monkeypatch.setattr(summary, "write_json", full)
+    monkeypatch.setattr(curves, "draw_curves", full)
+    assert fit(faces_root) == 0
+    assert torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    for name in ("samples/step-0000003.png", "summary.json", "curves.png"):
+        assert f"{name} could not be written (No space left on device): the run goes on without it" in caplog.text
 
 
 @pytest.mark.slow

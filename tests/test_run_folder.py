@@ -100,3 +100,16 @@ def test_what_a_killed_job_had_begun_to_write_is_removed(tmp_path):
     (tmp_path / "checkpoints/last.ckpt").write_text("whole")
     RunFolder(tmp_path).release()
     assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints", "last.ckpt"]
+
+
+def test_a_run_that_goes_on_is_the_same_one_in_wandb(tmp_path):
+    first = RunFolder(tmp_path / "run")
+    identity = first.wandb_id(goes_on=False)
+    first.release()
+    again = RunFolder(tmp_path / "run")
+    assert again.wandb_id(goes_on=True) == identity
+    assert again.wandb_id(goes_on=False) != identity
+    again.release()
+    other = RunFolder(tmp_path / "other")
+    assert other.wandb_id(goes_on=True) != identity
+    other.release()

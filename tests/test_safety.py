@@ -4,8 +4,10 @@ Lists that point out of their folder: tests/data/test_celeba.py. Generators and 
 tests/test_checkpoints.py, tests/metrics/test_extractors.py.
 """
 
+import contextlib
 import http.server
 import io
+import json
 import os
 import pickle
 import sys
@@ -78,23 +80,38 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+@contextlib.contextmanager
+def served(folder, monkeypatch):
+    """Serve a folder, which is the working one; give its address."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TORCH_HOME", str(folder / "downloads"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def test_nor_of_one_on_a_server(evil_checkpoint, faces_root, monkeypatch, tmp_path):
     """Lightning alone would: for an address of http its default is to run pickles."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "downloads"))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}/{evil_checkpoint.name}"
     words = ["validate", "--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root]
-    words += ["--data.count", FACES, "--name", "run", "--ckpt_path", address]
-    try:
-        with pytest.raises(pickle.UnpicklingError):
-            main([str(word) for word in words])
-    finally:
-        server.shutdown()
-        server.server_close()
+    words += ["--data.count", FACES, "--name", "run", "--ckpt_path"]
+    with served(tmp_path, monkeypatch) as address, pytest.raises(pickle.UnpicklingError):
+        main([str(word) for word in [*words, f"{address}/{evil_checkpoint.name}"]])
     assert list((tmp_path / "downloads").rglob("evil.ckpt")), "it has been fetched"
+
+
+def test_nor_does_a_module_that_is_read_from_one(evil_checkpoint, monkeypatch, tmp_path):
+    with served(tmp_path, monkeypatch) as address:
+        for place in (str(evil_checkpoint), f"{address}/{evil_checkpoint.name}"):
+            with pytest.raises(pickle.UnpicklingError):
+                DCGAN.load_from_checkpoint(place)
+            with pytest.raises(pickle.UnpicklingError):
+                LatentEncoder.load_from_checkpoint(place)
 
 
 def test_modules_that_take_a_generator_refuse_code(evil_checkpoint, tmp_path):
@@ -135,6 +152,43 @@ def test_streams_of_pickled_items_are_refused(tmp_path, trace):
     data = StreamedImages(str(tmp_path / "source"), image_size=SIZE, cache_dir=str(tmp_path / "cache"))
     with pytest.raises(InputError, match="could run code"):
         data.setup("test")
+
+
+def write_stream(folder, compression=None):
+    litdata = pytest.importorskip("litdata.streaming")
+    for split in ("train", "val", "test"):
+        cache = litdata.Cache(str(folder / split), chunk_size=2)
+        cache[0] = {"image": Image.new("RGB", (SIZE, SIZE))}
+        cache.done()
+        cache.merge()
+        index = folder / split / "index.json"
+        content = json.loads(index.read_text())
+        content["config"]["compression"] = compression
+        index.write_text(json.dumps(content))
+    return index
+
+
+@pytest.mark.parametrize("name", ["../../../escaped.bin", "/etc/hostname", "a/../../b.bin"])
+@pytest.mark.parametrize("place", ["", "local:"])
+def test_streams_cannot_name_files_outside_of_them(tmp_path, name, place):
+    index = write_stream(tmp_path / "source")
+    content = json.loads(index.read_text())
+    content["chunks"][0]["filename"] = name
+    index.write_text(json.dumps(content))
+    data = StreamedImages(f"{place}{tmp_path / 'source'}", image_size=SIZE, cache_dir=str(tmp_path / "cache"))
+    before = sorted(tmp_path.parent.rglob("*"))
+    with pytest.raises(InputError, match=r"is refused: its index names the file .* outside of the source"):
+        data.setup("test")
+    assert [path for path in sorted(tmp_path.parent.rglob("*.bin")) if path not in before] == []
+
+
+def test_a_compressed_stream_is_not_unpacked_in_its_own_place(tmp_path):
+    write_stream(tmp_path / "source", compression="zstd")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    data = StreamedImages(str(tmp_path / "source"), image_size=SIZE, cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(InputError, match=r"compressed.*give local:"):
+        data.setup("test")
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def png(width, height):

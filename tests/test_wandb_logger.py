@@ -1,5 +1,6 @@
 """W&B out of reach at the start, gone in the middle, or broken: the run goes on, says so once, and keeps its log."""
 
+import functools
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from gan_lightning.loggers import MetricsFile
 from gan_lightning.wandb_logger import SteadyWandbLogger
 from tests.conftest import FACES
 from tests.modules.test_dcgan import TINY, train
-from tests.test_cli import fit, read_wandb_records
+from tests.test_cli import CONFIGS, fit, read_wandb_records
 
 HERE = Path(__file__).parent
 
@@ -154,3 +155,26 @@ def test_whatever_the_logger_raises_is_said_once_and_training_goes_on(tmp_path, 
     assert trainer.global_step == 4
     said = [record.getMessage() for record in caplog.records if "W&B" in record.getMessage()]
     assert said == ["W&B fails (no space left on device): training goes on; its figures are in metrics.csv"]
+
+
+def test_a_run_that_goes_on_keeps_its_identity_online_and_each_offline_start_has_its_own(
+    faces_root, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    identities, original = [], SteadyWandbLogger.__init__
+
+    @functools.wraps(original)
+    def noted(self, *args, **kwargs):
+        identities.append(kwargs.get("id"))
+        original(self, *args, **(kwargs | {"offline": True}))  # no test may wait for a server
+
+    monkeypatch.setattr(SteadyWandbLogger, "__init__", noted)
+    logger = ["--data.count", FACES, "--config", CONFIGS / "logger" / "wandb.yaml", "--trainer.logger.offline"]
+    fit(faces_root, *logger, "false")
+    fit(faces_root, *logger, "false", "--ckpt_path", "last", "--trainer.max_steps", "6")
+    fit(faces_root, *logger, "false", name="other")
+    fit(faces_root, *logger, "true", name="third")
+    first, resumed, other, offline = identities
+    assert first is not None
+    assert first == resumed != other
+    assert offline is None

@@ -120,6 +120,38 @@ def test_a_device_too_small_is_said_before_the_first_step(
     fit(open_celeba(resident=False), model, tmp_path, max_epochs=1)
 
 
+def test_memory_that_another_was_quicker_to_take_is_said_too(
+    open_celeba: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_celeba(resident=True)
+    data.prepare_data()
+
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(resident.torch, "empty", out_of_memory)
+    with pytest.raises(InputError, match="set resident: false"):
+        data.setup("fit")
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_loaders_that_are_asked_for_again_begin_whole_epochs(open_celeba: Open, tmp_path: Path, resident: bool) -> None:
+    """Lightning asks again for each epoch if told to, and for each fit."""
+    model = Keeper()
+    data = open_celeba(resident=resident)
+    settings = {"max_epochs": 3, "reload_dataloaders_every_n_epochs": 1, "limit_val_batches": 0}
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = L.Trainer(accelerator="cpu", default_root_dir=tmp_path, **settings, **dict.fromkeys(quiet, False))
+    trainer.fit(model, datamodule=data)
+    assert len(model.batches) == 3 * (27 // 4)
+    trainer.fit_loop.max_epochs = 5
+    trainer.fit(model, datamodule=data)
+    assert len(model.batches) == 5 * (27 // 4)
+    epochs = torch.cat([batch["index"] for batch in model.batches]).view(5, -1).tolist()
+    assert all(len(set(epoch)) == 24 for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 5
+
+
 def test_free_memory_is_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (device.index + 5, 100))
     assert free_memory(torch.device("cuda", 2)) == 7

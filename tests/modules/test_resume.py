@@ -1,17 +1,21 @@
 """A run that is stopped anywhere, in any way, and resumed ends as the run that never was."""
 
 import contextlib
+import errno
 import os
+import random
 import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from gan_lightning import DCGAN, SyntheticFaces
+from gan_lightning.callbacks import curves
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
 from gan_lightning.errors import DivergedError
@@ -43,9 +47,9 @@ class Trouble(Callback):
             self.action()
 
 
-def train(faces_root, folder, ckpt_path=None, *, trouble=None, d_steps=1, every=None, **limits):
+def train(faces_root, folder, ckpt_path=None, *, trouble=None, d_steps=1, every=None, seed=3, **limits):
     """Train on epochs of six batches, with validation after every fourth batch."""
-    seed_everything(3)
+    seed_everything(seed)
     module = DCGAN(image_size=16, base_channels=4, latent_dim=6, d_steps=d_steps)
     data = SyntheticFaces(str(faces_root), count=FACES, image_size=16, batch_size=16, eval_batch_size=4)
     callbacks = [
@@ -173,6 +177,50 @@ def test_a_killed_run_has_lost_no_more_than_every_n_steps(faces_root, tmp_path, 
     assert torch.load(last, weights_only=True)["global_step"] == 11
     assert torch.load(previous, weights_only=True)["global_step"] == 11 - 3  # validation
     assert_same(whole({}), train(faces_root, tmp_path, previous, every=3))
+
+
+def test_the_seed_of_the_run_stays_when_another_is_given(faces_root, tmp_path, whole):
+    source = Path(whole({}).default_root_dir)
+    shutil.copyfile(source / "metrics.csv", tmp_path / "metrics.csv")
+    resumed = train(faces_root, tmp_path, source / "steps" / "step=4.ckpt", seed=4)
+    assert_same(whole({}), resumed, best=False)
+
+
+class Draws(Callback):
+    """Somebody's callback that draws from the generators of Python, NumPy and torch after each batch."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.drawn.append((random.random(), np.random.rand(), float(torch.rand(()))))
+
+
+def test_generators_of_random_numbers_go_on_where_they_were(faces_root, tmp_path):
+    whole, first, second = (Draws() for _ in range(3))
+    train(faces_root, tmp_path / "whole", trouble=whole)
+    train(faces_root, tmp_path / "cut", trouble=first, max_steps=5)
+    train(faces_root, tmp_path / "cut", tmp_path / "cut" / "steps" / "step=5.ckpt", trouble=second, seed=4)
+    assert len(whole.drawn) == 11
+    assert first.drawn + second.drawn == whole.drawn
+
+
+@pytest.mark.parametrize("stop", [terminate, fail])
+def test_curves_that_cannot_be_drawn_cost_no_checkpoint(faces_root, tmp_path, monkeypatch, caplog, stop):
+    """Lightning calls the callbacks that save last of all, and not at all after an error of another."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(curves, "draw_curves", full)
+    with contextlib.suppress(RuntimeError, SystemExit):
+        train(faces_root, tmp_path, trouble=BesideCurves(2, stop))
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert "curves.png could not be written (No space left on device)" in caplog.text
+
+
+class BesideCurves(Trouble, curves.Curves):
+    """Makes trouble, and draws the curves."""
 
 
 def test_a_finished_run_goes_on_to_more_steps(faces_root, tmp_path, whole):
