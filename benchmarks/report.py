@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import shlex
 import statistics
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +21,9 @@ Rates = dict[str, list[float]]
 
 
 def print_header(title: str, *notes: str) -> None:
-    """Print the title, the command that makes the figures again, commit, versions and hardware."""
+    """Print the title, the command that makes the figures again, commit, versions and hardware; last, what it took."""
+    started = time.monotonic()
+    atexit.register(lambda: print(f"\nMade in {time.monotonic() - started:,.0f} s."))
     script = Path(sys.argv[0]).resolve()
     root = script.parents[1]
     command = ["python", script.relative_to(root).as_posix(), *sys.argv[1:]]

@@ -1,53 +1,46 @@
-"""Images a second of the synthetic faces, JPEG files included: python benchmarks/synthesize_throughput.py [COUNT]."""
+"""Images a second of the synthetic faces, JPEG files included.
+
+    OMP_NUM_THREADS=1 python benchmarks/synthesize_throughput.py
+
+Prints a Markdown table for one process and for one a core.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
-import platform
-import sys
 import tempfile
 import time
-from pathlib import Path
+from functools import partial
 
-import numpy
-import PIL
+from report import measure_in_turn, print_header, print_table, spread
 
 from gan_lightning.data.synthesis import synthesize
 
-REPEATS = 3  # the best of them: what other programs on the machine take is not the renderer's
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
 
 def images_per_second(count: int, num_workers: int) -> float:
-    """The best of some runs into an empty folder; starting the processes is included."""
-    best = 0.0
-    for _ in range(REPEATS):
-        with tempfile.TemporaryDirectory() as root:
-            start = time.perf_counter()
-            synthesize(root, count, num_workers=num_workers, progress=False)
-            best = max(best, count / (time.perf_counter() - start))
-    return best
+    """Render into an empty folder; starting the processes is included."""
+    with tempfile.TemporaryDirectory() as root:
+        started = time.perf_counter()
+        synthesize(root, count, num_workers=num_workers, progress=False)
+        return count / (time.perf_counter() - started)
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1000, help="faces")
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    print("# Synthetic faces: throughput\n")
-    print(f"- command: `OMP_NUM_THREADS=1 python benchmarks/synthesize_throughput.py {count}`")
-    print(f"- versions: Python {platform.python_version()}, NumPy {numpy.__version__}, Pillow {PIL.__version__}")
-    print(f"- hardware: {processor()}, {cores} cores")
-    print(f"- {count} images of 178 x 218 pixels, rendered, labelled and written as JPEG; the best of {REPEATS} runs\n")
-    print("| processes | images/s | images/s a core |\n| ---: | ---: | ---: |")
-    for processes in dict.fromkeys((1, cores)):
-        rate = images_per_second(count, processes)
-        print(f"| {processes} | {rate:.0f} | {rate / processes:.0f} |")
+    print_header(
+        "Synthetic faces: throughput",
+        f"{arguments.count} images of 178 x 218 pixels, rendered, labelled and written as JPEG",
+        f"median (least to greatest) of {arguments.repeats} runs, in turn",
+    )
+    candidates = {str(n): partial(images_per_second, arguments.count, n) for n in dict.fromkeys((1, cores))}
+    rates = measure_in_turn(candidates, arguments.repeats)
+    rows = [[n, spread(values), f"{sorted(values)[len(values) // 2] / int(n):.0f}"] for n, values in rates.items()]
+    print_table(["processes", "images/s", "images/s a core"], rows)
 
 
 if __name__ == "__main__":

@@ -118,9 +118,35 @@ def test_a_run_that_is_told_to_stop_keeps_its_steps(faces_root, sent):
     while not metrics.history().get("train/loss_g") and time.monotonic() < until:
         time.sleep(0.2)
     process.send_signal(sent)
-    process.wait(60)
+    status = process.wait(60)
+    assert status == {signal.SIGTERM: 0, signal.SIGINT: 1}[sent]  # asked to end, it ends cleanly
     step = torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert abs(step - metrics.history()["train/loss_g"][-1][0]) <= 1
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_as_if_it_had_never_stopped(faces_root):
+    """SIGKILL, as soon as there is a checkpoint; benchmarks/kill_resume.py does it at twenty random moments."""
+    more = ["--data.count", FACES, "--trainer.max_steps", "40", "--trainer.val_check_interval", "100"]
+    more += ["--last_checkpoint.every_n_steps", "1"]
+    assert fit(faces_root, *more, name="whole") == 0
+    words = ["fit", "--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root, "--name", "run", *more]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gan_lightning", *map(str, words)],
+        env=os.environ | {"PYTHONPATH": str(CONFIGS.parent)},
+    )
+    last, until = Path("runs/run/checkpoints/last.ckpt"), time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+    process.kill()
+    process.wait(60)
+    assert torch.load(last, weights_only=True)["global_step"] < 40
+    assert fit(faces_root, *more, "--ckpt_path", "last") == 0
+    states = [torch.load(f"runs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "run")]
+    for name, tensor in states[0]["state_dict"].items():
+        assert tensor.equal(states[1]["state_dict"][name]), name
+    losses = [MetricsFile(f"runs/{name}").history()["train/loss_g"] for name in ("whole", "run")]
+    assert losses[0] == losses[1]
 
 
 def test_a_resumed_run_takes_its_own_learning_rate(faces_root):
@@ -257,15 +283,61 @@ def test_the_encoders_configuration_runs_and_its_guess_starts_a_restoration(fini
     assert restore(finished, faces_root, "deblur", *encoder) == 0
 
 
-def restore(finished, faces_root, name, *more, run="restored"):
-    """Restore two faces by a shipped configuration, in a few steps."""
+def restoration_words(finished, faces_root, name, *more, run="restored"):
+    """The command that restores two faces by a shipped configuration, in a few steps."""
     arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--data.root", faces_root]
     arguments += ["--data.count", FACES, "--data.image_size", "16", "--data.eval_batch_size", "2"]
     arguments += ["--model.num_steps", "3", "--model.refine_steps", "3", "--trainer.limit_test_batches", "1"]
     arguments += ["--trainer.accelerator", "cpu"]
     if name == "inpaint":
         arguments += ["--model.degradation.init_args.image_size", "16", "--model.degradation.init_args.hole_size", "4"]
-    return command("test", "--config", CONFIGS / "restore" / f"{name}.yaml", *arguments, "--name", run, *more)
+    return ["test", "--config", CONFIGS / "restore" / f"{name}.yaml", *arguments, "--name", run, *more]
+
+
+def restore(*arguments, **more):
+    return command(*restoration_words(*arguments, **more))
+
+
+def test_a_blur_that_is_not_told_is_found_by_the_command_of_the_page(finished, faces_root):
+    assert restore(finished, faces_root, "deblur", "--model.blind_blur", "true") == 0
+    assert Path("runs/restored/blur.png").is_file()
+    assert "blur_sigma" in Path("runs/restored/images.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("invert", ["--model.generator_ckpt", "nowhere.ckpt"], "nowhere.ckpt is not there"),
+        ("inpaint", ["--model.degradation.init_args.hole_size", "20"], "does not lie inside 16 pixels"),
+        ("deblur", ["--model.degradation.init_args.sigma", "-1"], "sigma is -1"),
+        ("deblur", ["--model.degradation.init_args.sigma", "100"], "no more than the image's side"),
+        ("super_resolve", ["--model.degradation.init_args.factor", "3"], "does not divide"),
+        ("invert", ["--model.masks", "nowhere"], "is no folder"),
+        ("invert", ["--data.image_size", "32"], "set data.image_size to 16"),
+        ("invert", ["--data.channels", "1"], "set data.channels to 3"),
+    ],
+)
+def test_mistakes_of_a_restoration_are_one_line_before_any_work(finished, faces_root, capsys, name, more, said):
+    assert restore(finished, faces_root, name, *more) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in error
+    assert not Path("runs/restored/restored").exists()
+
+
+@pytest.mark.slow
+def test_two_devices_restore_what_one_does(finished, faces_root):
+    more = ["--trainer.limit_test_batches", "null", "--data.eval_batch_size", "4"]
+    assert restore(finished, faces_root, "deblur", *more, run="one") == 0
+    words = restoration_words(finished, faces_root, "deblur", *more, run="two")
+    words += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "gan_lightning", *map(str, words)], env=environment, check=True, timeout=200)
+    names = [sorted(path.name for path in Path(f"runs/{run}/restored").iterdir()) for run in ("one", "two")]
+    assert names[0] == names[1]
+    figures = [json.loads(Path(f"runs/{run}/summary.json").read_text())["metrics"] for run in ("one", "two")]
+    assert figures[0]["test/images"] == figures[1]["test/images"]
+    for figure in ("test/psnr", "test/ssim", "test/mse_degraded"):
+        assert figures[1][figure]["last"] == pytest.approx(figures[0][figure]["last"], rel=1e-4)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "restore").glob("*.yaml")), ids=lambda path: path.stem)

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,22 +66,23 @@ def check_whole_log(folder, pattern):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("behaviour", ["closed", "silent"])
-def test_a_server_out_of_reach_at_the_start_costs_seconds_and_no_figure(tmp_path, behaviour):
-    if behaviour == "closed":
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        result, seconds = train_online(tmp_path, port, init_timeout=2)
-    else:
-        with server("silent") as (port, _):
-            result, seconds = train_online(tmp_path, port, init_timeout=2)
-    assert result.returncode == 0, result.stderr
-    said = [line for line in result.stderr.splitlines() if "cannot be reached" in line]
-    assert len(said) == 1
-    assert "logged offline; upload it later by `wandb sync" in said[0]
-    assert seconds["start"] < 2 + 20, "W&B's login takes ten more"
-    assert seconds["finish"] < 5
-    check_whole_log(tmp_path, "offline-run-*/*.wandb")
+def test_a_server_out_of_reach_at_the_start_costs_seconds_and_no_figure(tmp_path):
+    """One that refuses and one that never answers; both at once, for it is a test of waiting."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = free.getsockname()[1]
+    folders = [tmp_path / "closed", tmp_path / "silent"]
+    for folder in folders:
+        folder.mkdir()
+    with server("silent") as (silent, _), ThreadPoolExecutor() as executor:
+        results = list(executor.map(lambda *given: train_online(*given, init_timeout=2), folders, (closed, silent)))
+    for folder, (result, seconds) in zip(folders, results, strict=True):
+        assert result.returncode == 0, result.stderr
+        said = [line for line in result.stderr.splitlines() if "cannot be reached" in line]
+        assert len(said) == 1
+        assert "logged offline; upload it later by `wandb sync" in said[0]
+        assert seconds["start"] < 2 + 20, "W&B's login takes ten more"
+        assert seconds["finish"] < 5
+        check_whole_log(folder, "offline-run-*/*.wandb")
 
 
 @pytest.mark.slow

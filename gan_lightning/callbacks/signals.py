@@ -33,7 +33,8 @@ class StepSignals:
         """
         self._trainer, self._between_steps = trainer, between_steps
         self._process = os.getpid()
-        self._waiting: list[int] = []
+        # What came while the untrained networks were measured went to Lightning's handler.
+        self._waiting: list[int] = [signal.SIGTERM] if trainer.received_sigterm else []
         self.agreed = trainer.world_size == 1  # whether all ranks stand where this one does
         self._ranks: Any = None  # the group in which ranks tell each other: of all, by way of the host
         if not self.agreed:

@@ -89,6 +89,7 @@ class EpochBatches(DistributedSampler[BatchIndex]):
             batches_done: Its batches that need not come again, on each rank.
         """
         self._resumed = (epoch, batches_done)
+        self.set_epoch(epoch)  # worker processes begin to read before Lightning tells of it
 
     def __len__(self) -> int:
         """Number of batches of a whole epoch on this rank."""

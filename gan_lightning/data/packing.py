@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import socket
+import time
 import warnings
 from collections import deque
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ from gan_lightning.errors import InputError
 logger = logging.getLogger(__name__)
 
 CHUNK = 64  # images decoded in one go: enough to hide the cost of a hand-over, little enough to hold many
+LEFT_OVER = 24 * 3600  # seconds after which no other host is taken to be writing a pack still
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # on the disk, in a quota, below a limit on files
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -119,9 +121,10 @@ def _pack(
     with exclusive(folder.with_name(f".{folder.name}.lock")) as alone:
         if (packed := _open_or_none(folder)) is not None:  # another process made it while this one waited
             return packed
-        if alone:  # then whoever began these parts on this host is dead; the lock may not reach to others
-            for part in folder.parent.glob(f".{folder.name}.{socket.gethostname()}-*.part"):
-                shutil.rmtree(part, ignore_errors=True)
+        if alone:  # then whoever began these parts is dead
+            for part in folder.parent.glob(f".{folder.name}.*.part"):
+                if _is_left_over(part, f".{folder.name}.{socket.gethostname()}-"):
+                    shutil.rmtree(part, ignore_errors=True)
         part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
         try:
             part.mkdir()
@@ -136,6 +139,14 @@ def _pack(
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return PackedImages(folder)
+
+
+def _is_left_over(part: Path, of_this_host: str) -> bool:
+    """Whether nobody writes a part any more: of another host, which the lock may not reach, once it is a day old."""
+    if part.name.startswith(of_this_host):
+        return True
+    times = [file.stat().st_mtime for file in (part, *part.iterdir()) if file.exists()]
+    return time.time() - max(times, default=0.0) > LEFT_OVER
 
 
 def _open_or_none(folder: Path) -> PackedImages | None:

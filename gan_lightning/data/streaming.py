@@ -121,6 +121,7 @@ class StreamedBatches:
     def resume(self, epoch: int, batches_done: int) -> None:
         """Leave out the first batches of one epoch, as `EpochBatches.resume`; they are not fetched again."""
         self._resumed = (epoch, batches_done)
+        self.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Number of batches of a whole epoch on this rank."""

@@ -85,6 +85,7 @@ class RankNumbers(DistributedSampler[int]):
     def resume(self, epoch: int, batches_done: int) -> None:
         """Leave out the first batches of one epoch, which a run that is resumed in the middle of it has seen."""
         self._resumed = (epoch, batches_done)
+        self.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
         epoch, done = self._resumed

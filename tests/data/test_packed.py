@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -362,14 +363,20 @@ def test_a_damaged_pack_is_not_used(files: ImageFiles, pack: Write, damage: str)
     assert left_in(packed.folder.parent) == [packed.folder.name]
 
 
-def test_what_a_dead_process_left_is_removed(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("host", "hours", "removed"), [("", 0, True), ("other", 0, False), ("other", 25, True)])
+def test_what_a_dead_process_left_is_removed(
+    files: ImageFiles, pack: Write, tmp_path: Path, host: str, hours: int, removed: bool
+) -> None:
+    """On another host it may be alive: the lock does not reach there on every file system."""
     packed = pack(files)
-    part = packed.folder.with_name(f".{packed.folder.name}.host-1.part")
+    part = packed.folder.with_name(f".{packed.folder.name}.{host or socket.gethostname()}-1.part")
     packed.folder.rename(part)
+    for path in (*part.iterdir(), part):
+        os.utime(path, (time.time() - 3600 * hours,) * 2)
     with pytest.raises(InputError, match="not packed"):
         open_packed(files, **SETTINGS, cache_dir=tmp_path / "cache")
     pack(files)
-    assert left_in(tmp_path / "cache") == [packed.folder.name]
+    assert left_in(tmp_path / "cache") == sorted([packed.folder.name, *([] if removed else [part.name])])
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(

@@ -126,6 +126,48 @@ def test_twenty_steps_equal_a_plain_torch_loop(tmp_path, variant):
             torch.testing.assert_close(mine, its, rtol=0, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
 
 
+class Passes(Callback):
+    """Counts forward passes of both networks and gradients of their weights, a row a step."""
+
+    def __init__(self):
+        self.rows, self.counts = [], {}
+
+    def count(self, what):
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def on_fit_start(self, trainer, module):
+        for name in ("generator", "discriminator"):
+            network = getattr(module, name)
+            network.register_forward_hook(lambda *_, name=name: self.count(f"{name} forward"))
+            last = network.main[-2] if name == "generator" else network.main[-1]  # its gradient comes first
+            last.weight.register_post_accumulate_grad_hook(lambda *_, name=name: self.count(f"{name} gradient"))
+
+    def on_train_batch_end(self, *_):
+        self.rows.append(self.counts)
+        self.counts = {}
+
+
+@pytest.mark.parametrize(("fresh", "of_generator"), [(False, 1), (True, 2)])
+def test_a_step_makes_no_needless_pass(tmp_path, fresh, of_generator):
+    """D's weights get no gradient in G's step, and G's none in D's: a third backward pass would show here."""
+    passes = Passes()
+    train(DCGAN(**TINY, fresh_latents=fresh), 3, tmp_path, callbacks=[passes], log_every_n_steps=100)
+    expected = {"generator forward": of_generator, "discriminator forward": 3}
+    # Both of D's gradients, for reals and fakes, are added up in one backward pass.
+    expected |= {"generator gradient": 1, "discriminator gradient": 1}
+    assert passes.rows[1:] == [expected] * 2  # the first step is logged, for which D looks once more
+
+
+def test_networks_lie_in_channels_last_and_adam_is_fused(tmp_path):
+    module = DCGAN(**TINY)
+    trainer = train(module, 2, tmp_path)
+    for network in (module.generator, module.discriminator, module.generator_ema):
+        weights = [p for p in network.parameters() if p.ndim == 4 and min(p.shape) > 1]
+        assert weights
+        assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
+    assert all(optimizer.defaults["fused"] for optimizer in trainer.optimizers)
+
+
 def test_logging_does_not_change_the_training(tmp_path):
     weights = []
     for interval in (1, 1000):

@@ -47,11 +47,12 @@ class Trouble(Callback):
             self.action()
 
 
-def train(faces_root, folder, ckpt_path=None, *, trouble=None, d_steps=1, every=None, seed=3, **limits):
+def train(faces_root, folder, ckpt_path=None, *, trouble=None, d_steps=1, every=None, seed=3, data=None, **limits):
     """Train on epochs of six batches, with validation after every fourth batch."""
     seed_everything(seed)
     module = DCGAN(image_size=16, base_channels=4, latent_dim=6, d_steps=d_steps)
-    data = SyntheticFaces(str(faces_root), count=FACES, image_size=16, batch_size=16, eval_batch_size=4)
+    sizes = {"image_size": 16, "batch_size": 16, "eval_batch_size": 4}
+    data = SyntheticFaces(str(faces_root), count=FACES, **sizes, **(data or {}))
     callbacks = [
         GenerationMetrics(num_images=8, extractor="random"),
         ModelCheckpoint(folder / "checkpoints", "best", "val/fd_random", enable_version_counter=False),
@@ -159,6 +160,28 @@ def check_case(faces_root, folder, whole, case):
 @pytest.mark.parametrize("case", STOPS, ids=name)
 def test_resumed_after_any_stop_is_as_never_stopped(faces_root, tmp_path, whole, case):
     check_case(faces_root, tmp_path, whole, case)
+
+
+class TerminatedEarly(Callback):
+    """SIGTERM while the untrained networks are measured."""
+
+    def on_train_start(self, *_):
+        terminate()
+
+
+def test_a_signal_before_the_first_step_is_obeyed_after_it(faces_root, tmp_path, whole):
+    with pytest.raises(SystemExit):
+        train(faces_root, tmp_path, trouble=TerminatedEarly())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 1
+    assert_same(whole({}), train(faces_root, tmp_path, last))
+
+
+@pytest.mark.parametrize("data", [{"resident": True}, {"num_workers": 2}], ids=str)
+def test_the_same_of_data_that_come_another_way(faces_root, tmp_path, whole, data):
+    with contextlib.suppress(RuntimeError):
+        train(faces_root, tmp_path, trouble=Trouble(7, fail), data=data)
+    assert_same(whole({}), train(faces_root, tmp_path, tmp_path / "checkpoints" / "last.ckpt", data=data))
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])
