@@ -17,13 +17,13 @@ import torch
 
 from gan_lightning.callbacks.summary import hardware, versions
 
+STARTED = time.monotonic()
 Rates = dict[str, list[float]]
 
 
 def print_header(title: str, *notes: str) -> None:
     """Print the title, the command that makes the figures again, commit, versions and hardware; last, what it took."""
-    started = time.monotonic()
-    atexit.register(lambda: print(f"\nMade in {time.monotonic() - started:,.0f} s."))
+    atexit.register(lambda: print(f"Made in {time.monotonic() - STARTED:,.0f} s."))
     script = Path(sys.argv[0]).resolve()
     root = script.parents[1]
     command = ["python", script.relative_to(root).as_posix(), *sys.argv[1:]]

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import multiprocessing
 import os
 import random
 import shutil
@@ -160,6 +161,21 @@ def check_case(faces_root, folder, whole, case):
 @pytest.mark.parametrize("case", STOPS, ids=name)
 def test_resumed_after_any_stop_is_as_never_stopped(faces_root, tmp_path, whole, case):
     check_case(faces_root, tmp_path, whole, case)
+
+
+def kill_the_readers():
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+@pytest.mark.slow
+def test_when_reading_processes_are_killed_the_last_whole_step_is_kept(faces_root, tmp_path, whole):
+    """What they had read in advance is still trained on, and the epoch's end at the latest asks for more."""
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        train(faces_root, tmp_path, trouble=Trouble(2, kill_the_readers), data={"num_workers": 2})
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert 3 <= torch.load(last, weights_only=True)["global_step"] <= 6
+    assert_same(whole({}), train(faces_root, tmp_path, last, data={"num_workers": 2}))
 
 
 class TerminatedEarly(Callback):
