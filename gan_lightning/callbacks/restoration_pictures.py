@@ -87,6 +87,8 @@ def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]],
         (line,) = axis.plot(sigmas.tolist(), residuals.tolist(), marker=".", linewidth=0.8, label=name)
         axis.axvline(estimate, color=line.get_color(), linewidth=0.8, linestyle=":")
     axis.set(xscale="log", yscale="log", xlabel="sigma of the blur, pixels", ylabel="mean squared residual")
+    axis.set_xticks(sigmas.tolist(), [f"{sigma:g}" for sigma in sigmas.tolist()])
+    axis.minorticks_off()
     axis.grid(alpha=0.3)
     if len(curves) <= LABELLED:
         axis.legend(fontsize="small")
