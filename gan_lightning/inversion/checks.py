@@ -48,13 +48,16 @@ def check_observed(decoder: Decoder, degradation: Callable[[Tensor], Tensor], ob
     )
 
 
-def check_start(start: Tensor, count: int, latent_dim: int) -> None:
-    """Refuse latents to start from that are not one an image.
+def check_start(start: str | Tensor, count: int, latent_dim: int) -> None:
+    """Refuse a start that is not known, and latents that are not one an image.
 
     Raises:
-        InputError: Another shape than (count, latent_dim), or numbers that are not finite.
+        InputError: Another word; another shape than (count, latent_dim), or numbers that are not finite.
     """
-    if start.shape != (count, latent_dim) or not start.isfinite().all():
+    if isinstance(start, str):
+        if start not in ("mean", "random", "best_of_k"):
+            raise InputError(f"start {start!r} is not known: choose mean, random or best_of_k, or give latents")
+    elif start.shape != (count, latent_dim) or not start.isfinite().all():
         raise InputError(f"start has shape {tuple(start.shape)}: give finite latents of shape ({count}, {latent_dim})")
 
 

@@ -129,8 +129,7 @@ def invert(
         check_observed(decoder, degradation, observed, names)
         if refine == "features" and decoder.first is None:
             raise InputError(NO_FIRST_BLOCK)
-        if isinstance(start, Tensor):
-            check_start(start, len(observed), decoder.latent_dim)
+        check_start(start, len(observed), decoder.latent_dim)
         if composite:
             composite = has_adjoint(degradation) and not isinstance(degradation, Identity)
         problem, noise = _pose(decoder, degradation, observed, noise_level)

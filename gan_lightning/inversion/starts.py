@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from gan_lightning.degradations.seeding import image_rng
-from gan_lightning.errors import InputError
-from gan_lightning.inversion.checks import check_start
 from gan_lightning.inversion.decoder import Decoder
 from gan_lightning.inversion.problem import Problem
 
@@ -40,22 +38,15 @@ def starting_latents(
 
     Args:
         start: "mean" (zeros), "random" (a draw of each image's own), "best_of_k" (of 256 draws, the same for all
-            images, the one that explains the image best), or latents (B, latent_dim) of an encoder.
+            images, the one that explains the image best), or latents (B, latent_dim) of an encoder; see `check_start`.
         problem: What is to be solved.
         latent_dim: Length of the latents.
         draws: Where random latents come from.
         indices: Index of each image in its data set.
         attempt: 0, or the number of the restart, which never starts from the same place again.
-
-    Raises:
-        InputError: A start that is not known, or latents of another shape.
     """
     observed = problem.observed
-    if isinstance(start, Tensor):
-        check_start(start, len(observed), latent_dim)
-    elif start not in ("mean", "random", "best_of_k"):
-        raise InputError(f"start {start!r} is not known: choose mean, random or best_of_k, or give latents")
-    elif start == "best_of_k":
+    if isinstance(start, str) and start == "best_of_k":
         return best_of_candidates(problem, latent_dim, draws, attempt)
     if attempt or (isinstance(start, str) and start == "random"):
         own = [draws.latents(1, latent_dim, index, f"start {attempt}") for index in indices]
