@@ -12,6 +12,7 @@ import os
 import tempfile
 import time
 from functools import partial
+from statistics import median
 
 from report import measure_in_turn, print_header, print_table, spread
 
@@ -39,7 +40,7 @@ def main() -> None:
     )
     candidates = {str(n): partial(images_per_second, arguments.count, n) for n in dict.fromkeys((1, cores))}
     rates = measure_in_turn(candidates, arguments.repeats)
-    rows = [[n, spread(values), f"{sorted(values)[len(values) // 2] / int(n):.0f}"] for n, values in rates.items()]
+    rows = [[n, spread(values), f"{median(values) / int(n):.0f}"] for n, values in rates.items()]
     print_table(["processes", "images/s", "images/s a core"], rows)
 
 
