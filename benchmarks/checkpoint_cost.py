@@ -18,7 +18,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from report import measure_in_turn, print_header, print_table, quieten_lightning
 
 from gan_lightning import DCGAN, SyntheticFaces
-from gan_lightning.checkpoint_io import WholeCheckpoints
+from gan_lightning.resume.checkpoint_io import WholeCheckpoints
 
 
 def trained(folder: Path) -> Trainer:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from report import print_header, print_table
 
-from gan_lightning.checkpoints import check_whole
+from gan_lightning.networks.checkpoints import check_whole
 
 STEPS, EVERY, VALIDATION = 400, 7, 25
 OPTIONS = {

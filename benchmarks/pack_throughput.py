@@ -19,12 +19,12 @@ from pathlib import Path
 from report import measure_in_turn, print_header, print_table, spread
 
 from gan_lightning.data.celeba import read_celeba
-from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.listing import ImageListing
 from gan_lightning.data.packing import pack_images
-from gan_lightning.data.synthesis import synthesize
+from gan_lightning.faces.synthesis import synthesize
 
 
-def images_per_second(files: ImageFiles, image_size: int, num_workers: int) -> float:
+def images_per_second(files: ImageListing, image_size: int, num_workers: int) -> float:
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
         pack_images(

@@ -22,7 +22,6 @@ from report import print_header, print_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_lightning.checkpoints import load_generator
 from gan_lightning.data.modules import SyntheticFaces
 from gan_lightning.degradations import (
     Degradation,
@@ -33,11 +32,12 @@ from gan_lightning.degradations import (
     Identity,
     SquareMask,
 )
-from gan_lightning.degradations.seeding import image_rng
 from gan_lightning.images import to_float, to_uint8
 from gan_lightning.inversion import Inversion, estimate_blur, invert
 from gan_lightning.modules.encoder import load_encoder
+from gan_lightning.networks.checkpoints import load_generator
 from gan_lightning.networks.dcgan import Generator
+from gan_lightning.seeding import image_rng
 
 BATCH = 16
 BASELINE_STEPS = 1000

@@ -30,8 +30,8 @@ from report import measure_in_turn, print_header, print_table, quieten_lightning
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
 from gan_lightning.modules.dcgan import DCGAN
+from gan_lightning.resume.last_checkpoint import LastCheckpoint
 
 NEVER = 10**9
 WAIT = 0.05  # seconds between two looks for the other processes

@@ -16,7 +16,7 @@ from statistics import median
 
 from report import measure_in_turn, print_header, print_table, spread
 
-from gan_lightning.data.synthesis import synthesize
+from gan_lightning.faces.synthesis import synthesize
 
 
 def images_per_second(count: int, num_workers: int) -> float:

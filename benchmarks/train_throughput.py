@@ -35,12 +35,12 @@ from torch.utils.data import DataLoader
 from tutorial import TutorialLoop, jpeg_loader
 
 from gan_lightning.callbacks.curves import Curves
-from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
-from gan_lightning.loggers import MetricsFile
+from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.modules.dcgan import DCGAN
+from gan_lightning.resume.last_checkpoint import LastCheckpoint
 
 NEVER = 10**9
 

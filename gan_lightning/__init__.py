@@ -7,13 +7,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gan_lightning.checkpoints import load_generator
     from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
     from gan_lightning.errors import DivergedError, InputError
     from gan_lightning.inversion import Inversion, invert
     from gan_lightning.modules.dcgan import DCGAN
     from gan_lightning.modules.encoder import LatentEncoder
     from gan_lightning.modules.restoration import LatentRestoration
+    from gan_lightning.networks.checkpoints import load_generator
     from gan_lightning.networks.dcgan import Discriminator, Generator
 
 # Public name -> where it lives. Imported on first use, so that `gan-lightning --help` does not wait for torch.
@@ -33,7 +33,7 @@ _HOMES = {
     "StreamedImages": "gan_lightning.data.modules",
     "SyntheticFaces": "gan_lightning.data.modules",
     "invert": "gan_lightning.inversion",
-    "load_generator": "gan_lightning.checkpoints",
+    "load_generator": "gan_lightning.networks.checkpoints",
 }
 
 __all__ = [

@@ -89,7 +89,7 @@ def synthesize(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="seed of the faces")
     parser.add_argument("--num_workers", type=int, default=None, help="processes; None for one a core")
     options = parser.parse_args(arguments)
-    from gan_lightning.data.synthesis import synthesize as write_faces
+    from gan_lightning.faces.synthesis import synthesize as write_faces
 
     print(write_faces(options.root, options.count, options.seed, options.num_workers))
     return 0

@@ -24,23 +24,23 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from gan_lightning.callbacks.curves import Curves
 from gan_lightning.callbacks.evaluation import GenerationMetrics
-from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
-from gan_lightning.checkpoint_io import LAST, PREVIOUS
-from gan_lightning.checkpoints import check_whole, load_tensors
 from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
 from gan_lightning.errors import InputError
-from gan_lightning.jobs import requeued_when_warned, runs_again
-from gan_lightning.loggers import MetricsFile
+from gan_lightning.loggers.metrics_file import MetricsFile
+from gan_lightning.loggers.wandb import SteadyWandbLogger
 from gan_lightning.messages import show_messages
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration
-from gan_lightning.run_folder import RunFolder, run_folder
-from gan_lightning.wandb_logger import SteadyWandbLogger
+from gan_lightning.networks.checkpoints import check_whole, load_tensors
+from gan_lightning.resume.checkpoint_io import LAST, PREVIOUS
+from gan_lightning.resume.jobs import requeued_when_warned, runs_again
+from gan_lightning.resume.last_checkpoint import LastCheckpoint
+from gan_lightning.run import RunFolder, run_folder
 
 _log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ def cache_of_the_tests(tmp_path_factory):
 @pytest.fixture(scope="session")
 def faces_root(tmp_path_factory):
     """A folder with `FACES` synthetic faces in CelebA's layout."""
-    from gan_lightning.data.synthesis import synthesize
+    from gan_lightning.faces.synthesis import synthesize
 
     root = tmp_path_factory.mktemp("faces")
     synthesize(root, count=FACES, seed=0, num_workers=1, progress=False)

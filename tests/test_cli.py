@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from gan_lightning.__main__ import main
-from gan_lightning.loggers import MetricsFile
+from gan_lightning.loggers.metrics_file import MetricsFile
 from tests.conftest import FACES
 
 CONFIGS = Path(__file__).parent.parent / "configs"

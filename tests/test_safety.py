@@ -21,7 +21,7 @@ from PIL import Image, ImageFile
 
 from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
-from gan_lightning.data.decode import Framing, decode_image
+from gan_lightning.data.decode import CropResize, decode_image
 from gan_lightning.data.folder import read_folder
 from gan_lightning.data.modules import StreamedImages
 from gan_lightning.data.packed import open_packed
@@ -215,7 +215,7 @@ def test_bombs_are_never_decoded(side, tmp_path, monkeypatch):
     monkeypatch.setattr(ImageFile.ImageFile, "load", load)
     too_large = "pixels|exceeds limit|none of the|cannot be read"
     for read in (
-        lambda: decode_image(path, Framing(SIZE, None, 3)),
+        lambda: decode_image(path, CropResize(SIZE, None, 3)),
         lambda: read_photo(path, PhotoFormat(3, SIZE, SIZE, "centre_crop")),
         lambda: Photos(path.parent, PhotoFormat(3, SIZE, SIZE, "centre_crop")),
         lambda: FileMask(path, SIZE),

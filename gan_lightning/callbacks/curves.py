@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
-from gan_lightning.loggers import MetricsFile
+from gan_lightning.loggers.metrics_file import MetricsFile
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
 ROWS = {  # title of a row -> how the names of its series begin

@@ -21,7 +21,7 @@ from torch import Tensor
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.restoration_pictures import draw_blur_curves, draw_losses, make_panel
 from gan_lightning.callbacks.summary import write_json
-from gan_lightning.data.sources import read_content
+from gan_lightning.data.fingerprint import read_content
 from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
-from gan_lightning.loggers import MetricsFile
+from gan_lightning.loggers.metrics_file import MetricsFile
 
 PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow")
 HIGHER_IS_BETTER = ("is", "images_per_second", "psnr", "ssim")  # last parts of the names of metrics

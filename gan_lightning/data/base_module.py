@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from gan_lightning.data.batches import EpochBatches, PackedDataset, batches_done
-from gan_lightning.data.decode import RESIZER, Framing
-from gan_lightning.data.files import ImageFiles
+from gan_lightning.data.batches import EpochBatches, ImageDataset, batches_done
+from gan_lightning.data.decode import RESIZER, CropResize
+from gan_lightning.data.listing import ImageListing
 from gan_lightning.data.packed import PackedImages, open_packed
 from gan_lightning.data.packing import pack_images
 from gan_lightning.data.resident import ResidentBatches, ResidentImages
@@ -71,7 +71,7 @@ class ImageDataModule(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.framing = Framing(image_size, crop, channels)
+        self.framing = CropResize(image_size, crop, channels)
         for name, value, least in (
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size or batch_size, 1),
@@ -93,11 +93,11 @@ class ImageDataModule(L.LightningDataModule):
         self.auto_pack = auto_pack
         self.strict = strict
         self.seed = seed
-        self._files: ImageFiles | None = None
+        self._files: ImageListing | None = None
         self._images: PackedImages | None = None
         self._resident: ResidentImages | None = None
 
-    def read_files(self) -> ImageFiles:
+    def read_files(self) -> ImageListing:
         """List the images: what a source of images has to define."""
         raise NotImplementedError
 
@@ -166,7 +166,7 @@ class ImageDataModule(L.LightningDataModule):
             raise InputError("The images are not open yet: call prepare_data() and setup() first.")
         return self._images
 
-    def dataset(self, split: str) -> PackedDataset:
+    def dataset(self, split: str) -> ImageDataset:
         """A split, without the images that could not be read. Needs `setup`.
 
         Args:
@@ -179,9 +179,9 @@ class ImageDataModule(L.LightningDataModule):
         rows = images.rows
         if split != "all":
             rows = np.intersect1d(self._files.splits[split], rows, assume_unique=True)
-        return PackedDataset(images, rows, self._files.attributes)
+        return ImageDataset(images, rows, self._files.attributes)
 
-    def real_images(self, split: str) -> PackedDataset:
+    def real_images(self, split: str) -> ImageDataset:
         """The images that metrics compare with: `len()`, and `read(positions)` as uint8 (B,C,H,W). Needs `setup`.
 
         Args:
@@ -242,7 +242,7 @@ class ImageDataModule(L.LightningDataModule):
         """Flip, and map to [-1, 1], on the device: a quarter of the bytes cross to it, and no core of the host works.
 
         Args:
-            batch: As `PackedDataset` gives it.
+            batch: As `ImageDataset` gives it.
             dataloader_idx: Not used.
         """
         if "flip" not in batch:  # photographs as they are
@@ -277,7 +277,7 @@ class ImageDataModule(L.LightningDataModule):
         dataset = self.dataset(split)
         return self._loader(dataset, EpochBatches(len(dataset), self.eval_batch_size, shuffle=False, drop_last=False))
 
-    def _loader(self, dataset: PackedDataset, batches: EpochBatches) -> DataLoader[dict[str, Tensor]]:
+    def _loader(self, dataset: ImageDataset, batches: EpochBatches) -> DataLoader[dict[str, Tensor]]:
         return DataLoader(
             dataset,
             batch_size=None,

@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
-from gan_lightning.data.decode import Framing
+from gan_lightning import distributed
+from gan_lightning.data.decode import CropResize
 from gan_lightning.errors import InputError
 
 BatchIndex = tuple[NDArray[np.int64], NDArray[np.bool_]]
@@ -23,7 +23,7 @@ BatchIndex = tuple[NDArray[np.int64], NDArray[np.bool_]]
 class ImageRows(Protocol):
     """What a dataset reads from: `PackedImages`, or a stream."""
 
-    framing: Framing
+    framing: CropResize
     digest: str
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
@@ -70,11 +70,8 @@ class EpochBatches(DistributedSampler[BatchIndex]):
     ) -> None:
         if batch_size < 1:
             raise InputError(f"The batch size is {batch_size}: give 1 or more.")
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if num_replicas is None:
-            num_replicas = torch.distributed.get_world_size() if distributed else 1
-        if rank is None:
-            rank = torch.distributed.get_rank() if distributed else 0
+        num_replicas = distributed.world_size() if num_replicas is None else num_replicas
+        rank = distributed.rank() if rank is None else rank
         super().__init__(_Items(num_items), num_replicas, rank, shuffle, seed, drop_last)
         self.num_items = num_items
         self.batch_size = batch_size
@@ -125,7 +122,7 @@ class _Items(Dataset[int]):
         return self.count
 
 
-class PackedDataset(Dataset[dict[str, Tensor]]):
+class ImageDataset(Dataset[dict[str, Tensor]]):
     """A split of packed images, read by whole batches.
 
     Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lightning.data.files import SPLITS, ImageFiles, stays_inside
+from gan_lightning.data.listing import SPLITS, ImageListing, stays_inside
 from gan_lightning.errors import InputError
 
 IMAGE_FOLDER = "img_align_celeba"
@@ -20,7 +20,7 @@ PARTITION_LIST = "list_eval_partition"
 ATTRIBUTE_LIST = "list_attr_celeba"
 
 
-def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) -> ImageFiles:
+def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) -> ImageListing:
     """List the aligned images of a copy of CelebA with the official train, val and test split.
 
     The lists may be the official `.txt` or Kaggle's `.csv`, the image folder nested in one of its own name or not; the
@@ -41,7 +41,7 @@ def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) ->
     names, partition = _read_partition(_find_list(base, PARTITION_LIST))
     splits = {split: np.flatnonzero(partition == number).astype(np.int64) for number, split in enumerate(SPLITS)}
     values = _read_attributes(_find_list(base, ATTRIBUTE_LIST), names, attributes) if attributes else None
-    return ImageFiles("celeba", folder, names, splits, values, tuple(attributes))
+    return ImageListing("celeba", folder, names, splits, values, tuple(attributes))
 
 
 def _find_base(root: Path) -> Path:

@@ -16,7 +16,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own default limit, here whatever else has do
 
 
 @dataclass(frozen=True)
-class Framing:
+class CropResize:
     """How a picture becomes an array: centre crop, then antialiased bicubic resizing.
 
     Args:
@@ -50,7 +50,7 @@ class CropTooLargeError(InputError):
     """The crop does not fit into an image: a wrong setting, not a broken file."""
 
 
-def decode_image(path: Path, framing: Framing) -> NDArray[np.uint8]:
+def decode_image(path: Path, framing: CropResize) -> NDArray[np.uint8]:
     """Decode, turn upright (EXIF), crop and resize one image file.
 
     Args:
@@ -69,7 +69,7 @@ def decode_image(path: Path, framing: Framing) -> NDArray[np.uint8]:
         return frame_opened(opened, framing, path)
 
 
-def frame_opened(opened: Image.Image, framing: Framing, name: object) -> NDArray[np.uint8]:
+def frame_opened(opened: Image.Image, framing: CropResize, name: object) -> NDArray[np.uint8]:
     """Decode, turn upright (EXIF), crop and resize one image that Pillow has opened.
 
     Args:
@@ -89,7 +89,7 @@ def frame_opened(opened: Image.Image, framing: Framing, name: object) -> NDArray
     return frame_image(ImageOps.exif_transpose(opened), framing, name)
 
 
-def frame_image(image: Image.Image, framing: Framing, name: object) -> NDArray[np.uint8]:
+def frame_image(image: Image.Image, framing: CropResize, name: object) -> NDArray[np.uint8]:
     """Crop and resize one image that is decoded already.
 
     Args:

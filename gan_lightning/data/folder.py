@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lightning.data.files import SPLITS, ImageFiles
+from gan_lightning.data.listing import SPLITS, ImageListing
 from gan_lightning.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -19,7 +19,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 def read_folder(
     root: str | os.PathLike[str], split_fractions: Sequence[float] = (0.9, 0.05, 0.05), seed: int = 0
-) -> ImageFiles:
+) -> ImageListing:
     """List every image file below a folder, sorted by name, with a seeded split.
 
     Files are ordered by the SHA-256 of seed and name, and cut into test, val and train in that order, so the split
@@ -47,7 +47,7 @@ def read_folder(
         raise InputError(
             f"No image below {folder}: looked for {', '.join(sorted(SUFFIXES))}; links that leave it are not followed."
         )
-    return ImageFiles(folder.resolve().name, folder.resolve(), names, _split(names, fractions, seed))
+    return ImageListing(folder.resolve().name, folder.resolve(), names, _split(names, fractions, seed))
 
 
 def _walk(root: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lightning.data.files import ImageArrays
+from gan_lightning.data.listing import ImageArrays
 from gan_lightning.errors import InputError
 
 PADDED_SIZE = 32

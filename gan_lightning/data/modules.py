@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.batches import PackedDataset
+from gan_lightning.data.batches import ImageDataset
 from gan_lightning.data.cache import exclusive, make_cache_dir
 from gan_lightning.data.celeba import read_celeba
-from gan_lightning.data.files import SPLITS, ImageFiles
 from gan_lightning.data.folder import read_folder
+from gan_lightning.data.listing import SPLITS, ImageListing
 from gan_lightning.data.mnist import PADDED_SIZE, MnistKind, read_mnist
 from gan_lightning.data.photos import photo_loader
 from gan_lightning.errors import InputError
@@ -57,7 +57,7 @@ class CelebA(ImageDataModule):
         self.attributes = attributes or []
         self.download = download
 
-    def read_files(self) -> ImageFiles:
+    def read_files(self) -> ImageListing:
         """List CelebA below the root."""
         return read_celeba(self.root, self.attributes)
 
@@ -114,7 +114,7 @@ class SyntheticFaces(ImageDataModule):
         self.count = count
         self.faces_seed = faces_seed
 
-    def read_files(self) -> ImageFiles:
+    def read_files(self) -> ImageListing:
         """List the first `count` faces below the root, which may hold more."""
         files = read_celeba(self.root, self.attributes)
         return replace(
@@ -127,7 +127,7 @@ class SyntheticFaces(ImageDataModule):
 
     def prepare_data(self) -> None:
         """Render the faces that are missing; then pack them."""
-        from gan_lightning.data.synthesis import synthesize
+        from gan_lightning.faces.synthesis import synthesize
 
         with _alone_with(self.root, self.cache_dir):
             synthesize(self.root, count=self.count, seed=self.faces_seed)
@@ -156,7 +156,7 @@ class ImageFolder(ImageDataModule):
         self.split_fractions = split_fractions
         self.split_seed = split_seed
 
-    def read_files(self) -> ImageFiles:
+    def read_files(self) -> ImageListing:
         """List the images below the root."""
         return read_folder(self.root, self.split_fractions, self.split_seed)
 
@@ -217,7 +217,7 @@ class MNIST(ImageDataModule):
         self.split_seed = split_seed
         self.download = download
 
-    def read_files(self) -> ImageFiles:
+    def read_files(self) -> ImageListing:
         """Read the images below the root."""
         return read_mnist(self.root, self.kind, val_fraction=self.val_fraction, seed=self.split_seed)
 
@@ -262,7 +262,7 @@ class StreamedImages(ImageDataModule):
     def __init__(self, root: str, *, num_workers: int = 4, **common: Any) -> None:
         super().__init__(root, num_workers=num_workers, **common)
         self.url = root.rstrip("/")
-        self._splits: dict[str, PackedDataset] = {}
+        self._splits: dict[str, ImageDataset] = {}
         self._left_out = 0  # of the batches of training so far
 
     def prepare_data(self) -> None:
@@ -278,7 +278,7 @@ class StreamedImages(ImageDataModule):
         if find_spec("litdata") is None:
             raise InputError("StreamedImages needs litdata: pip install 'gan-lightning[streaming]'.")
 
-    def dataset(self, split: str) -> PackedDataset:
+    def dataset(self, split: str) -> ImageDataset:
         """A split, whose images are fetched one by one when they are read: right for evaluation, slow for an epoch.
 
         Args:
@@ -290,7 +290,7 @@ class StreamedImages(ImageDataModule):
             from gan_lightning.data.streaming import StreamedSplit
 
             images = StreamedSplit(f"{self.url}/{split}", self.framing, self.cache_dir)
-            self._splits[split] = PackedDataset(images, np.arange(images.count))
+            self._splits[split] = ImageDataset(images, np.arange(images.count))
         return self._splits[split]
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:

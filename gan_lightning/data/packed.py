@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lightning.data.cache import make_cache_dir
-from gan_lightning.data.decode import RESIZER, Framing
-from gan_lightning.data.files import ImageFiles
-from gan_lightning.data.sources import content_of
+from gan_lightning.data.decode import RESIZER, CropResize
+from gan_lightning.data.fingerprint import content_of
+from gan_lightning.data.listing import ImageListing
 from gan_lightning.errors import InputError
 
 FORMAT_VERSION = 4
@@ -62,7 +62,7 @@ class PackedImages:
                 raise ValueError(f"it is of version {version}, this program reads {FORMAT_VERSION}")
             if header["fingerprint"] != fingerprint_of(self.folder):
                 raise ValueError("it is of other images or other settings than its name says")
-            self.framing = Framing(**header["framing"])
+            self.framing = CropResize(**header["framing"])
             self.digest: str = header["digest"]
             self.skipped = [Skipped(*entry) for entry in header["skipped"]]
             pixels = np.load(self.folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
@@ -97,7 +97,7 @@ def fingerprint_of(folder: Path) -> str:
 
 
 def open_packed(
-    files: ImageFiles,
+    files: ImageListing,
     *,
     image_size: int,
     crop: int | None,
@@ -109,7 +109,7 @@ def open_packed(
     Raises:
         InputError: If there is none (the images changed since, or were never packed), or it is damaged.
     """
-    folder = pack_folder(files, Framing(image_size, crop, channels), make_cache_dir(cache_dir))
+    folder = pack_folder(files, CropResize(image_size, crop, channels), make_cache_dir(cache_dir))
     try:
         return PackedImages(folder)
     except FileNotFoundError as error:
@@ -119,7 +119,7 @@ def open_packed(
         ) from error
 
 
-def pack_folder(files: ImageFiles, framing: Framing, cache: Path) -> Path:
+def pack_folder(files: ImageListing, framing: CropResize, cache: Path) -> Path:
     """Where the pack of these very files lies, if there is one.
 
     Args:

@@ -27,10 +27,10 @@ from PIL import UnidentifiedImageError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from gan_lightning.data.cache import exclusive, make_cache_dir
-from gan_lightning.data.decode import CropTooLargeError, Framing
-from gan_lightning.data.files import OF_THE_IMAGE, ImageFiles
+from gan_lightning.data.decode import CropResize, CropTooLargeError
+from gan_lightning.data.fingerprint import MAX_THREADS, count_cores, look_at
+from gan_lightning.data.listing import OF_THE_IMAGE, ImageListing
 from gan_lightning.data.packed import FORMAT_VERSION, PackedImages, Skipped, fingerprint_of, pack_folder
-from gan_lightning.data.sources import MAX_THREADS, count_cores, look_at
 from gan_lightning.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def pack_images(
-    files: ImageFiles,
+    files: ImageListing,
     *,
     image_size: int,
     crop: int | None,
@@ -72,7 +72,7 @@ def pack_images(
             is full.
         OSError: If a file cannot be opened for a reason of the machine's (no permission, a file system that is gone).
     """
-    framing = Framing(image_size, crop, channels)
+    framing = CropResize(image_size, crop, channels)
     look = look_at(files)
     folder = pack_folder(files, framing, make_cache_dir(cache_dir))
     packed = _open_or_none(folder)
@@ -96,7 +96,7 @@ def pack_images(
     return packed
 
 
-def describe_size(count: int, framing: Framing) -> str:
+def describe_size(count: int, framing: CropResize) -> str:
     """Say what a pack takes, on disk and in memory: "202,599 images at 64 x 64 x 3 take 2.49 GB".
 
     Args:
@@ -110,13 +110,13 @@ def describe_size(count: int, framing: Framing) -> str:
     )
 
 
-def _pixel_bytes(count: int, framing: Framing) -> int:
+def _pixel_bytes(count: int, framing: CropResize) -> int:
     height, width, channels = framing.shape
     return count * height * width * channels
 
 
 def _pack(
-    files: ImageFiles, framing: Framing, folder: Path, strict: bool, num_workers: int, progress: bool, look: str
+    files: ImageListing, framing: CropResize, folder: Path, strict: bool, num_workers: int, progress: bool, look: str
 ) -> PackedImages:
     with exclusive(folder.with_name(f".{folder.name}.lock")) as alone:
         if (packed := _open_or_none(folder)) is not None:  # another process made it while this one waited
@@ -169,7 +169,7 @@ def _publish(part: Path, folder: Path) -> None:
 
 
 def _write_pixels(
-    files: ImageFiles, framing: Framing, part: Path, strict: bool, num_workers: int, progress: bool
+    files: ImageListing, framing: CropResize, part: Path, strict: bool, num_workers: int, progress: bool
 ) -> dict[str, Any]:
     """Write pixels.npy, and give what pack.json is to say of it."""
     logger.info("Packing %s: %s on disk", files.root, describe_size(len(files), framing))
@@ -206,7 +206,7 @@ def _write_header(header: dict[str, Any], part: Path) -> None:
 
 
 def _decode_all(
-    files: ImageFiles, framing: Framing, num_workers: int
+    files: ImageListing, framing: CropResize, num_workers: int
 ) -> Iterator[tuple[NDArray[np.uint8], list[Skipped]]]:
     """Decode in chunks, in order, with a bounded number of them in memory."""
     # Threads, for Pillow decodes and resizes without the interpreter lock. Processes would gain on many cores with
@@ -224,7 +224,7 @@ def _decode_all(
         executor.shutdown(cancel_futures=True)
 
 
-def _decode_chunk(files: ImageFiles, framing: Framing, start: int) -> tuple[NDArray[np.uint8], list[Skipped]]:
+def _decode_chunk(files: ImageListing, framing: CropResize, start: int) -> tuple[NDArray[np.uint8], list[Skipped]]:
     names = files.names[start : start + CHUNK]
     pixels = np.zeros((len(names), *framing.shape), dtype=np.uint8)
     unreadable = []
@@ -250,7 +250,7 @@ def _reason(error: Exception) -> str:
     return str(error) or repr(error)
 
 
-def _report_skipped(packed: PackedImages, files: ImageFiles, strict: bool) -> None:
+def _report_skipped(packed: PackedImages, files: ImageListing, strict: bool) -> None:
     if strict:
         raise _refusal(packed.skipped[0], files)
     warnings.warn(
@@ -260,7 +260,7 @@ def _report_skipped(packed: PackedImages, files: ImageFiles, strict: bool) -> No
     )
 
 
-def _refusal(entry: Skipped, files: ImageFiles) -> InputError:
+def _refusal(entry: Skipped, files: ImageListing) -> InputError:
     return InputError(
         f"{files.root / entry.name} cannot be read ({entry.reason}): "
         "repair or remove it, or leave out such images with strict: false."
@@ -272,12 +272,12 @@ def _example(skipped: list[Skipped], count: int = 3) -> str:
     return named + (f" and {len(skipped) - count} more" if len(skipped) > count else "")
 
 
-def _check_free_space(count: int, framing: Framing, folder: Path) -> None:
+def _check_free_space(count: int, framing: CropResize, folder: Path) -> None:
     if shutil.disk_usage(folder).free < _pixel_bytes(count, framing):
         raise _disk_full(count, framing, folder)
 
 
-def _disk_full(count: int, framing: Framing, folder: Path) -> InputError:
+def _disk_full(count: int, framing: CropResize, folder: Path) -> InputError:
     needed, free = _pixel_bytes(count, framing), shutil.disk_usage(folder).free
     return InputError(
         f"The disk of {folder} is full: the packed images need {needed:,} bytes, {free:,} are free. "

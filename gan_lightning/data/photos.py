@@ -11,12 +11,12 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.distributed
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from gan_lightning import distributed
 from gan_lightning.data.decode import MAX_PIXELS, to_eight_bits
 from gan_lightning.data.folder import read_folder
 from gan_lightning.errors import InputError
@@ -129,10 +129,7 @@ class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
     def __init__(self, count: int, batch_size: int) -> None:
         if batch_size < 1:
             raise InputError(f"the batch size is {batch_size}: give 1 or more")
-        initialized = torch.distributed.is_available() and torch.distributed.is_initialized()
-        ranks = torch.distributed.get_world_size() if initialized else 1
-        rank = torch.distributed.get_rank() if initialized else 0
-        super().__init__(range(count), ranks, rank, shuffle=False)  # type: ignore[arg-type]
+        super().__init__(range(count), distributed.world_size(), distributed.rank(), shuffle=False)  # type: ignore[arg-type]
         self.count, self.batch_size = count, batch_size
 
     def __len__(self) -> int:

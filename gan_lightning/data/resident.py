@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_lightning.data.batches import EpochBatches, PackedDataset
+from gan_lightning.data.batches import EpochBatches, ImageDataset
 from gan_lightning.data.packing import describe_size
 from gan_lightning.errors import InputError
 
@@ -31,7 +31,7 @@ class ResidentImages:
         InputError: If the device has not so much memory free.
     """
 
-    def __init__(self, dataset: PackedDataset, device: torch.device, announce: bool = True) -> None:
+    def __init__(self, dataset: ImageDataset, device: torch.device, announce: bool = True) -> None:
         shape = dataset.images.framing.shape
         needed, free = len(dataset) * int(np.prod(shape)), free_memory(device)
         size = describe_size(len(dataset), dataset.images.framing)
@@ -77,7 +77,7 @@ class ResidentBatches:
         sampler: The order; Lightning finds it here, and tells it the epoch.
     """
 
-    def __init__(self, images: ResidentImages, dataset: PackedDataset, sampler: EpochBatches) -> None:
+    def __init__(self, images: ResidentImages, dataset: ImageDataset, sampler: EpochBatches) -> None:
         self.images, self.dataset, self.sampler = images, dataset, sampler
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class ResidentBatches:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield batches as a loader of the `PackedDataset` would, on the device."""
+        """Yield batches as a loader of the `ImageDataset` would, on the device."""
         indices = list(self.sampler)
         if not indices:
             return

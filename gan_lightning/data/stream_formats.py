@@ -8,7 +8,7 @@ from litdata.streaming.serializers import (  # type: ignore[import-not-found, im
     BytesSerializer,
 )
 
-from gan_lightning.data.files import stays_inside
+from gan_lightning.data.listing import stays_inside
 from gan_lightning.errors import InputError
 
 # litdata's own others run pickles, or decode what no image is made of.

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_lightning.data.cache import make_cache_dir
-from gan_lightning.data.decode import CropTooLargeError, Framing, frame_opened
+from gan_lightning.data.decode import CropResize, CropTooLargeError, frame_opened
 from gan_lightning.data.stream_formats import SERIALIZERS, check_formats
 from gan_lightning.errors import InputError
 
@@ -45,7 +45,7 @@ class StreamedSplit:
         InputError: If there is no such source, or it cannot be reached.
     """
 
-    def __init__(self, url: str, framing: Framing, cache_dir: str | None = None) -> None:
+    def __init__(self, url: str, framing: CropResize, cache_dir: str | None = None) -> None:
         self.url, self.framing, self.cache_dir = url, framing, cache_dir
         self._process = os.getpid()
         self._stream = FramedStream(self, drop_last=False)
@@ -54,7 +54,7 @@ class StreamedSplit:
         check_formats(index, url)
         self.digest = hashlib.sha256(index + repr((url, framing)).encode()).hexdigest()
 
-    def __reduce__(self) -> tuple[type[StreamedSplit], tuple[str, Framing, str | None]]:
+    def __reduce__(self) -> tuple[type[StreamedSplit], tuple[str, CropResize, str | None]]:
         return StreamedSplit, (self.url, self.framing, self.cache_dir)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
@@ -215,7 +215,7 @@ def to_pillow(item: Any) -> Image.Image:
 
 
 def collate(items: list[Item]) -> dict[str, Any]:
-    """Make a batch as `PackedDataset` gives it; others of the batch take the place of what could not be read.
+    """Make a batch as `ImageDataset` gives it; others of the batch take the place of what could not be read.
 
     Args:
         items: Those of a `FramedStream`.

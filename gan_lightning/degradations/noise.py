@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gan_lightning.degradations.seeding import image_rng
 from gan_lightning.errors import InputError
+from gan_lightning.seeding import image_rng
 
 
 class Noise:

@@ -1,15 +1,15 @@
 """Latent inversion: the image that a generator can make, or nearly make, whose degradation explains a photograph."""
 
 from gan_lightning.inversion.blind import BlurEstimate, estimate_blur
-from gan_lightning.inversion.consistency import agree_with_observed, blend_poisson
+from gan_lightning.inversion.data_consistency import blend_poisson, data_consistency
 from gan_lightning.inversion.invert import Inversion, invert
 from gan_lightning.inversion.noise_level import estimate_noise_level
 
 __all__ = [
     "BlurEstimate",
     "Inversion",
-    "agree_with_observed",
     "blend_poisson",
+    "data_consistency",
     "estimate_blur",
     "estimate_noise_level",
     "invert",

@@ -14,13 +14,13 @@ from gan_lightning.degradations.separable import GaussianBlur, gaussian_taps, ke
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.blur_evidence import evident_blur
 from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed
-from gan_lightning.inversion.consistency import EIGHT_BITS
-from gan_lightning.inversion.decoder import Decoder, decoder_of
-from gan_lightning.inversion.first_order import lbfgs
+from gan_lightning.inversion.data_consistency import EIGHT_BITS
+from gan_lightning.inversion.frozen_generator import FrozenGenerator, freeze_generator
 from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Problem, Stopping
 from gan_lightning.inversion.refinement import FeatureSpace
+from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.starts import Draws, best_of_candidates, draw_images
 
 SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # where the residual curve is drawn, in pixels
@@ -83,17 +83,17 @@ def estimate_blur(
     check_numbers(latent_weight=latent_weight, noise_level=noise_level)
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        decoder = decoder_of(generator)
-        if method == "joint" and decoder.first is None:
+        frozen = freeze_generator(generator)
+        if method == "joint" and frozen.first is None:
             raise InputError("this generator's first block is not known: choose the method evidence")
         observed = observed.detach().to(device, torch.float32, copy=True)
-        check_observed(decoder, nn.Identity(), observed, observed)
-        curve, latents = _residual_curve(decoder, observed, list(sigmas), latent_weight)
+        check_observed(frozen, nn.Identity(), observed, observed)
+        curve, latents = _residual_curve(frozen, observed, list(sigmas), latent_weight)
         if method == "joint":
-            sigma = _joint_search(decoder, observed, list(sigmas), curve, latents)
+            sigma = _joint_search(frozen, observed, list(sigmas), curve, latents)
         else:
             noise = visible_noise(observed) if noise_level is None else torch.full_like(curve[0], noise_level)
-            clean = draw_images(decoder, SAMPLES)
+            clean = draw_images(frozen, SAMPLES)
             sigma = evident_blur(observed, clean, noise.clamp(min=EIGHT_BITS), (sigmas[0], sigmas[-1]))
     tried = observed.new_tensor(sigmas)
     nearest = (tried.log() - sigma.log()[:, None]).abs().argmin(1)
@@ -101,41 +101,45 @@ def estimate_blur(
 
 
 def _residual_curve(
-    decoder: Decoder, observed: Tensor, sigmas: list[float], latent_weight: float
+    frozen: FrozenGenerator, observed: Tensor, sigmas: list[float], latent_weight: float
 ) -> tuple[Tensor, Tensor]:
     """Return, for each sigma taken for true, the mean squared errors (K,B) and the latents (K,B,D)."""
     curve, latents = [], []
     latent: Tensor | None = None
     for sigma in reversed(sigmas):
-        center = observed.new_zeros(len(observed), decoder.latent_dim)
+        center = observed.new_zeros(len(observed), frozen.latent_dim)
         ones = torch.ones_like(center[:, 0])
-        problem = Problem(decoder, GaussianBlur(sigma), observed, mse, ones, center, latent_weight * ones[:, None])
+        problem = Problem(frozen, GaussianBlur(sigma), observed, mse, ones, center, latent_weight * ones[:, None])
         if latent is None:
-            latent = best_of_candidates(problem, decoder.latent_dim, Draws(), attempt=0)
-        latent = decoder.whitening.solve(lbfgs, problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
+            latent = best_of_candidates(problem, frozen.latent_dim, Draws(), attempt=0)
+        latent = frozen.whitening.solve(lbfgs, problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
         with torch.no_grad():
             curve.append(problem.losses(latent)[1])
         latents.append(latent)
     return torch.stack(curve[::-1]), torch.stack(latents[::-1])
 
 
-def _joint_search(decoder: Decoder, observed: Tensor, sigmas: list[float], curve: Tensor, latents: Tensor) -> Tensor:
+def _joint_search(
+    frozen: FrozenGenerator, observed: Tensor, sigmas: list[float], curve: Tensor, latents: Tensor
+) -> Tensor:
     """Return (B,): where log sigma ends as one more unknown, from the lowest point of the curve on."""
     lowest = curve.argmin(0)
     latent = latents[lowest, torch.arange(len(observed), device=observed.device)]
     log_sigma = observed.new_tensor(sigmas).log()[lowest]
-    problem = _joint_problem(decoder, observed, latent, log_sigma, kernel_radius(sigmas[-1]))
+    problem = _joint_problem(frozen, observed, latent, log_sigma, kernel_radius(sigmas[-1]))
     stopping = Stopping(JOINT_STEPS, 1e-4, observed.new_zeros(len(observed)))
     found = lbfgs(problem, problem.center, stopping).variables[:, -1].exp()
     return found.clamp(sigmas[0], sigmas[-1])
 
 
-def _joint_problem(decoder: Decoder, observed: Tensor, latent: Tensor, log_sigma: Tensor, radius: int) -> Problem:
+def _joint_problem(
+    frozen: FrozenGenerator, observed: Tensor, latent: Tensor, log_sigma: Tensor, radius: int
+) -> Problem:
     """Pose the search for features of the first block and log sigma at once: variables are (B, features + 1).
 
     Features, for latents alone leave so much of a photograph unexplained that blur takes the blame for it.
     """
-    features = FeatureSpace(decoder, latent)
+    features = FeatureSpace(frozen, latent)
 
     def render(variables: Tensor) -> Tensor:
         images = features.render(variables[:, :-1])

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.decoder import Decoder
+from gan_lightning.inversion.frozen_generator import FrozenGenerator
 
 
-def check_observed(decoder: Decoder, degradation: Callable[[Tensor], Tensor], observed: Tensor, indices: Sized) -> None:
+def check_observed(
+    generator: FrozenGenerator, degradation: Callable[[Tensor], Tensor], observed: Tensor, indices: Sized
+) -> None:
     """Refuse images that A(G(z)) cannot explain.
 
     Raises:
@@ -27,7 +29,7 @@ def check_observed(decoder: Decoder, degradation: Callable[[Tensor], Tensor], ob
         bad = (~observed.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
         raise InputError(f"observed has pixels that are not finite, in images {bad}: mend or leave out these images")
     with torch.no_grad():
-        image = decoder(observed.new_zeros(1, decoder.latent_dim))
+        image = generator(observed.new_zeros(1, generator.latent_dim))
         if not image.isfinite().all():
             raise InputError("the generator makes images that are not finite: give one whose training has not diverged")
         degraded = degradation(image.expand(len(observed), *image.shape[1:]))

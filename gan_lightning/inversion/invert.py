@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from gan_lightning.degradations.base import Degradation, Identity, has_adjoint
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed, check_start
-from gan_lightning.inversion.consistency import agree_with_observed
-from gan_lightning.inversion.decoder import NO_FIRST_BLOCK, Decoder, decoder_of
-from gan_lightning.inversion.first_order import adam, lbfgs
-from gan_lightning.inversion.levenberg_marquardt import levenberg_marquardt
+from gan_lightning.inversion.data_consistency import data_consistency
+from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
 from gan_lightning.inversion.losses import LossName, make_loss, mse
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
+from gan_lightning.inversion.solvers.adam import adam
+from gan_lightning.inversion.solvers.lbfgs import lbfgs
+from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.starts import Draws, StartName, starting_latents
 from gan_lightning.inversion.whitening import Solver
 
@@ -104,7 +105,7 @@ def invert(
         refine_steps: Steps of the refinement at most.
         refine_weight: Of the penalty that keeps features near the latent's; unless given, by the noise's level, and
             none for plain inversion of an image without noise.
-        composite: Make the image agree with what is known (see agree_with_observed), where A has an adjoint and is not
+        composite: Make the image agree with what is known (see data_consistency), where A has an adjoint and is not
             the identity; false leaves what the generator made.
         rng: Its seed, not its state, is that of all draws, together with each image's index.
         indices: Index of each image in its data set; 0 to B - 1 unless given.
@@ -117,7 +118,7 @@ def invert(
     # Under Lightning's inference mode no gradient could be had, and tensors made in it stay so: hence the copy.
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        decoder = decoder_of(generator)
+        frozen = freeze_generator(generator)
         observed = observed.detach().to(device, torch.float32, copy=True)
         names = list(range(len(observed)) if indices is None else indices)
         chosen = _choose_solver(solver, loss)
@@ -126,13 +127,13 @@ def invert(
             num_steps=num_steps, latent_weight=latent_weight, start_scale=start_scale, restarts=restarts,
             tolerance=tolerance, noise_level=noise_level, refine_steps=refine_steps, refine_weight=refine_weight,
         )  # fmt: skip
-        check_observed(decoder, degradation, observed, names)
-        if refine == "features" and decoder.first is None:
+        check_observed(frozen, degradation, observed, names)
+        if refine == "features" and frozen.first is None:
             raise InputError(NO_FIRST_BLOCK)
-        check_start(start, len(observed), decoder.latent_dim)
+        check_start(start, len(observed), frozen.latent_dim)
         if composite:
             composite = has_adjoint(degradation) and not isinstance(degradation, Identity)
-        problem, noise = _pose(decoder, degradation, observed, noise_level)
+        problem, noise = _pose(frozen, degradation, observed, noise_level)
         problem = replace(
             problem,
             loss=make_loss(loss, discriminator, observed.device),
@@ -142,15 +143,15 @@ def invert(
         floor = noise.square().clamp(min=EXACT) if loss == "mse" else torch.zeros_like(noise)
         stopping = Stopping(NUM_STEPS[chosen] if num_steps is None else num_steps, tolerance, floor, callback=callback)
         draws = Draws(0 if rng is None else rng.initial_seed(), start_scale)
-        search = Search(SOLVERS[chosen], start, draws, names, decoder)
+        search = Search(SOLVERS[chosen], start, draws, names, frozen)
         solution = search.run(problem, stopping, restarts)
         with torch.no_grad():
-            result = Inversion(decoder(solution.variables), solution.variables, noise, **_course(solution))
+            result = Inversion(frozen(solution.variables), solution.variables, noise, **_course(solution))
         stopping = replace(stopping, num_steps=refine_steps, stage=refine)
-        result = _refine(result, problem, decoder, degradation, refine, refine_weight, stopping)
+        result = _refine(result, problem, frozen, degradation, refine, refine_weight, stopping)
         if composite:
             assert isinstance(degradation, Degradation)
-            image = agree_with_observed(result.image, degradation, problem.observed, noise)
+            image = data_consistency(result.image, degradation, problem.observed, noise)
             result = replace(result, image=image)
         return result
 
@@ -163,7 +164,7 @@ class Search:
     start: StartName | Tensor
     draws: Draws
     indices: list[int]
-    decoder: Decoder
+    frozen: FrozenGenerator
 
     def run(self, problem: Problem, stopping: Stopping, restarts: int) -> Solution:
         """Solve, and solve again from elsewhere what did not reach the noise; keep each image's best."""
@@ -187,11 +188,11 @@ class Search:
         part = problem.select(rows.to(problem.observed.device))
         start = self.start[rows] if isinstance(self.start, Tensor) else self.start
         names = [self.indices[row] for row in rows.tolist()]
-        begin = starting_latents(start, part, self.decoder.latent_dim, self.draws, names, number)
+        begin = starting_latents(start, part, self.frozen.latent_dim, self.draws, names, number)
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
         if self.solver is levenberg_marquardt:  # it knows each image's own J'J, and needs no mean of them
             return levenberg_marquardt(part, begin, stopping)
-        return self.decoder.whitening.solve(self.solver, part, begin, stopping)
+        return self.frozen.whitening.solve(self.solver, part, begin, stopping)
 
 
 def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tensor) -> Tensor:
@@ -213,7 +214,7 @@ def _choose_solver(solver: str, loss: str) -> str:
 
 
 def _pose(
-    decoder: Decoder, degradation: Callable[[Tensor], Tensor], observed: Tensor, noise_level: float | None
+    frozen: FrozenGenerator, degradation: Callable[[Tensor], Tensor], observed: Tensor, noise_level: float | None
 ) -> tuple[Problem, Tensor]:
     """Return the problem, and the level of each image's noise (B,)."""
     known = degradation.known(observed) if isinstance(degradation, Degradation) else None
@@ -222,14 +223,14 @@ def _pose(
         known = known.to(observed)
         observed = observed * known  # what lies in a hole is no observation, whatever was left there
         fraction = known.flatten(1).mean(1).expand(len(observed))
-    center = observed.new_zeros(len(observed), decoder.latent_dim)
+    center = observed.new_zeros(len(observed), frozen.latent_dim)
     if noise_level is not None:
         noise = observed.new_full((len(observed),), noise_level)
-    elif observed.shape[-2:] == decoder(center[:1]).shape[-2:]:
+    elif observed.shape[-2:] == frozen(center[:1]).shape[-2:]:
         noise = visible_noise(observed, known)
     else:
         noise = torch.zeros_like(fraction)  # in a small image detail looks like noise
-    return Problem(decoder, degradation, observed, mse, fraction, center, torch.zeros_like(center[:, :1])), noise
+    return Problem(frozen, degradation, observed, mse, fraction, center, torch.zeros_like(center[:, :1])), noise
 
 
 def _course(solution: Solution) -> dict[str, Tensor]:
@@ -239,7 +240,7 @@ def _course(solution: Solution) -> dict[str, Tensor]:
 def _refine(
     result: Inversion,
     problem: Problem,
-    decoder: Decoder,
+    frozen: FrozenGenerator,
     degradation: object,
     refine: RefineName,
     weight: float | None,
@@ -248,11 +249,11 @@ def _refine(
     if refine == "none" or not stopping.num_steps:
         return result
     if refine == "weights":
-        return _continued(result, *refine_weights(problem, decoder, result.latent, stopping))
+        return _continued(result, *refine_weights(problem, frozen, result.latent, stopping))
     noise = result.noise_level
     lossy = not isinstance(degradation, Identity)
     weights = feature_penalty(noise, lossy) if weight is None else torch.full_like(noise, weight)
-    return _continued(result, *refine_features(problem, decoder, result.latent, weights, stopping))
+    return _continued(result, *refine_features(problem, frozen, result.latent, weights, stopping))
 
 
 def _continued(result: Inversion, image: Tensor, solution: Solution) -> Inversion:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from gan_lightning.degradations.seeding import image_rng
-from gan_lightning.inversion.decoder import Decoder
-from gan_lightning.inversion.first_order import adam, lbfgs
+from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
+from gan_lightning.inversion.solvers.adam import adam
+from gan_lightning.inversion.solvers.lbfgs import lbfgs
+from gan_lightning.seeding import image_rng
 
 WEIGHT_RATE = 1e-3
 SAMPLES = 1024  # latents by which the spread of the features is measured
@@ -38,13 +39,13 @@ def feature_penalty(noise_level: Tensor, lossy: bool) -> Tensor:
 
 
 def refine_features(
-    problem: Problem, decoder: Decoder, latents: Tensor, weight: Tensor, stopping: Stopping
+    problem: Problem, generator: FrozenGenerator, latents: Tensor, weight: Tensor, stopping: Stopping
 ) -> tuple[Tensor, Solution]:
     """Continue on the features after the first block: intermediate-layer optimization (Daras et al. 2021).
 
     Args:
         problem: The problem of the latents.
-        decoder: The generator.
+        generator: The generator.
         latents: (B, latent_dim) that were found.
         weight: (B,) of the mean squared distance from the features of the latents, in standard deviations.
         stopping: When an image is done.
@@ -52,7 +53,7 @@ def refine_features(
     Returns:
         Images (B,C,H,W), and the course of the refinement.
     """
-    features = FeatureSpace(decoder, latents)
+    features = FeatureSpace(generator, latents)
     refined = replace(problem, render=features.render, center=features.center, weight=weight[:, None])
     solution = lbfgs(refined, features.center, stopping)
     with torch.no_grad():
@@ -63,49 +64,51 @@ class FeatureSpace:
     """The features after the first block as flat variables, in standard deviations.
 
     Args:
-        decoder: The generator.
+        generator: The generator.
         latents: (B, latent_dim); `center` (B,D) are their features.
     """
 
-    def __init__(self, decoder: Decoder, latents: Tensor) -> None:
-        self.decoder, self.spread = decoder, feature_spread(decoder)
+    def __init__(self, generator: FrozenGenerator, latents: Tensor) -> None:
+        self.generator, self.spread = generator, feature_spread(generator)
         with torch.no_grad():
-            self.center = (decoder.features(latents) / self.spread).flatten(1)
+            self.center = (generator.features(latents) / self.spread).flatten(1)
 
     def render(self, variables: Tensor) -> Tensor:
         """Map features (B,D) to images (B,C,H,W)."""
-        return self.decoder.render(variables.reshape(len(variables), *self.spread.shape[1:]) * self.spread)
+        return self.generator.render(variables.reshape(len(variables), *self.spread.shape[1:]) * self.spread)
 
 
 @torch.no_grad()
-def feature_spread(decoder: Decoder) -> Tensor:
+def feature_spread(generator: FrozenGenerator) -> Tensor:
     """Measure the standard deviation of each feature over random latents, (1,C,H,W)."""
-    parameter = next(decoder.parameters())
-    latents = torch.randn(SAMPLES, decoder.latent_dim, generator=image_rng(0, 0, "features"))
-    spread = decoder.features(latents.to(parameter)).std(0, keepdim=True)
+    parameter = next(generator.parameters())
+    latents = torch.randn(SAMPLES, generator.latent_dim, generator=image_rng(0, 0, "features"))
+    spread = generator.features(latents.to(parameter)).std(0, keepdim=True)
     return spread.clamp(min=0.1 * float(spread.mean()))  # a feature that is always off may stay so, but not weigh most
 
 
-def refine_weights(problem: Problem, decoder: Decoder, latents: Tensor, stopping: Stopping) -> tuple[Tensor, Solution]:
+def refine_weights(
+    problem: Problem, generator: FrozenGenerator, latents: Tensor, stopping: Stopping
+) -> tuple[Tensor, Solution]:
     """Tune a copy of the generator's weights around each latent: pivotal tuning (Roich et al. 2021).
 
     Args:
         problem: The problem of the latents.
-        decoder: The generator; it is not changed.
+        generator: The generator; it is not changed.
         latents: (B, latent_dim), the pivots.
         stopping: When an image is done.
 
     Returns:
         Images (B,C,H,W), and the course of the tuning, without its variables.
     """
-    parameters = {name: parameter.detach() for name, parameter in decoder.named_parameters()}
+    parameters = {name: parameter.detach() for name, parameter in generator.named_parameters()}
     flat = torch.cat([parameter.flatten() for parameter in parameters.values()])
     images, solutions = [], []
     for row in torch.split(
         torch.arange(len(latents), device=latents.device), 1
     ):  # a copy of all weights is enough at once
         one = problem.select(row)
-        render = _renderer(decoder, parameters, latents[row])
+        render = _renderer(generator, parameters, latents[row])
         tuned = replace(one, render=render, center=flat[None], weight=torch.zeros_like(one.weight))
         stop = replace(stopping, floor=stopping.floor[row])
         solution = adam(tuned, flat[None], stop, WEIGHT_RATE)
@@ -115,13 +118,13 @@ def refine_weights(problem: Problem, decoder: Decoder, latents: Tensor, stopping
     return torch.cat(images), _joined(solutions, latents)
 
 
-def _renderer(decoder: nn.Module, parameters: dict[str, Tensor], latents: Tensor) -> Callable[[Tensor], Tensor]:
+def _renderer(generator: nn.Module, parameters: dict[str, Tensor], latents: Tensor) -> Callable[[Tensor], Tensor]:
     """Return a function from flat weights (B,P) to images: each latent's by its own weights."""
 
     def image(flat: Tensor, latent: Tensor) -> Tensor:
         pieces = torch.split(flat, [parameter.numel() for parameter in parameters.values()])
         own = {n: piece.view_as(p) for (n, p), piece in zip(parameters.items(), pieces, strict=True)}
-        result: Tensor = functional_call(decoder, own, (latent[None],))
+        result: Tensor = functional_call(generator, own, (latent[None],))
         return result[0]
 
     return lambda flat: vmap(image)(flat, latents)

@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gan_lightning.degradations.seeding import image_rng
-from gan_lightning.inversion.decoder import Decoder
+from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.problem import Problem
+from gan_lightning.seeding import image_rng
 
 StartName = Literal["mean", "random", "best_of_k"]
 
@@ -71,8 +71,8 @@ def best_of_candidates(problem: Problem, latent_dim: int, draws: Draws, attempt:
 
 
 @torch.no_grad()
-def draw_images(decoder: Decoder, count: int) -> Tensor:
+def draw_images(generator: FrozenGenerator, count: int) -> Tensor:
     """Return (count,C,H,W): images of the generator, always the same."""
-    parameter = next(decoder.parameters())
-    latents = torch.randn(count, decoder.latent_dim, generator=image_rng(0, 0, "images")).to(parameter)
-    return torch.cat([decoder(chunk) for chunk in torch.split(latents, CHUNK)])
+    parameter = next(generator.parameters())
+    latents = torch.randn(count, generator.latent_dim, generator=image_rng(0, 0, "images")).to(parameter)
+    return torch.cat([generator(chunk) for chunk in torch.split(latents, CHUNK)])

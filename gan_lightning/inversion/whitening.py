@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gan_lightning.degradations.seeding import image_rng
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
+from gan_lightning.seeding import image_rng
 
 Solver = Callable[[Problem, Tensor, Stopping], Solution]
 

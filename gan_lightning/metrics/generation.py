@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 import torchmetrics
 from numpy.typing import NDArray
-from torch import Tensor, distributed
+from torch import Tensor
 
+from gan_lightning import distributed
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.cache import StatisticsCache
 from gan_lightning.metrics.distances import frechet_distance, inception_score, kernel_distance
 from gan_lightning.metrics.extractors import FeatureExtractor, InceptionFeatures
-from gan_lightning.metrics.statistics import FeatureStatistics, accumulate, gather, rank_batches
+from gan_lightning.metrics.feature_statistics import FeatureStatistics, accumulate, gather, rank_batches
 
 MetricName: TypeAlias = Literal["fd", "kid", "is"]
 Settings: TypeAlias = dict[str, str | int | float | bool]
@@ -106,7 +107,7 @@ class GenerationEvaluator:
 
         fake = self._statistics(draw, device, keep_features="kid" in self.metrics or "is" in self.metrics).cpu()
         real = self._real[split]
-        values: dict[MetricName, float] = _broadcast(
+        values: dict[MetricName, float] = distributed.broadcast(
             None if real is None else {name: self._value(name, real, fake) for name in self.metrics}
         )
         return values
@@ -142,7 +143,7 @@ class GenerationEvaluator:
 
     def _real_statistics(self, source: RealImageSource, split: str, device: torch.device) -> FeatureStatistics | None:
         """From disk, or else computed by all ranks together; kept on rank 0, where alone they are needed."""
-        rank, _ = _rank_and_world_size()
+        rank = distributed.rank()
         keep_features = "kid" in self.metrics
         description = {
             **source.protocol(split),
@@ -151,7 +152,7 @@ class GenerationEvaluator:
             "with_features": keep_features,
         }
         statistics = self.cache.load(description) if rank == 0 else None
-        if not _broadcast(statistics is not None):
+        if not distributed.broadcast(statistics is not None):
             images = source.real_images(split)
             # Evenly spaced: all of them if N is all, and else not only the first class of a sorted folder.
             positions = np.arange(self.num_images, dtype=np.int64) * len(images) // self.num_images
@@ -164,20 +165,9 @@ class GenerationEvaluator:
 
     def _statistics(self, read: ReadBatch, device: torch.device, keep_features: bool) -> FeatureStatistics:
         """Statistics of N images, of which `read(index, start, stop)` gives a batch; the ranks share the batches."""
-        batches = (read(*batch) for batch in rank_batches(self.num_images, self.batch_size, *_rank_and_world_size()))
+        batches = (
+            read(*batch)
+            for batch in rank_batches(self.num_images, self.batch_size, distributed.rank(), distributed.world_size())
+        )
         share = accumulate(self.extractor, batches, device, keep_features)
         return gather(share, self.num_images, self.batch_size)
-
-
-def _rank_and_world_size() -> tuple[int, int]:
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
-
-
-def _broadcast(value: Any) -> Any:
-    """Rank 0's value, on every rank."""
-    values = [value]
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.broadcast_object_list(values)
-    return values[0]

@@ -21,7 +21,7 @@ LOWER_IS_BETTER = ("l1", "mse", "lpips")
 Compare = Callable[[Tensor, Tensor], Tensor]  # (B,C,H,W) in [-1,1], twice -> (B,)
 
 
-class RestorationFigures:
+class RestorationMetrics:
     """Measures restored images beside the degraded ones that they were made of.
 
     Args:

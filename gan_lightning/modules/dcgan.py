@@ -14,20 +14,16 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
+from gan_lightning import distributed
 from gan_lightning.errors import DivergedError, InputError
 from gan_lightning.modules.loading import SafelyLoaded
 from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, scale_per_network
-from gan_lightning.modules.ranks import mean_over_ranks, prepare_ddp
-from gan_lightning.modules.records import (
-    FiniteWatch,
-    average_buffers_over_ranks,
-    batch_rng,
-    log_metrics,
-    without_side_effects,
-)
+from gan_lightning.modules.ranks import prepare_ddp
+from gan_lightning.modules.records import FiniteWatch, log_metrics, without_side_effects
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE, ObjectiveName, Penalties
+from gan_lightning.seeding import batch_rng
 
 Player = Callable[[Tensor], Tensor]
 
@@ -250,12 +246,12 @@ class DCGAN(SafelyLoaded):
             fake = generator(latents)
         loss_d, logits_real = self._discriminator_step(real, fake.detach(), penalize=count % self.penalty_interval == 0)
         if not turn_of_g:
-            average_buffers_over_ranks(self.generator, self.discriminator)
+            distributed.average_buffers(self.generator, self.discriminator)
             return
         if not reuse:
             latents = self._draw_latents(len(real))
         loss_g, logits_fake = self._generator_step(real, latents, fake if reuse else None)
-        average_buffers_over_ranks(self.generator, self.discriminator)
+        distributed.average_buffers(self.generator, self.discriminator)
         update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
 
         self._watch.add(self.global_step, loss_d, loss_g)
@@ -341,7 +337,7 @@ class DCGAN(SafelyLoaded):
             "train/d_g_z_after": self.objective.score(logits_after),
             **self._gradient_norms,
         }
-        metrics = mean_over_ranks(tensors)  # waits for the device: now the clock is true
+        metrics = distributed.mean(tensors)  # waits for the device: now the clock is true
         if isinstance(plugin := self.trainer.precision_plugin, ScalerPerNetwork):
             metrics |= plugin.scales()
         metrics["train/images_per_second"] = self._images_seen / (time.perf_counter() - self._started)

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
-from gan_lightning.checkpoints import load_generator, load_tensors
+from gan_lightning import distributed
 from gan_lightning.data.batches import batches_done
 from gan_lightning.degradations import (
     Degradation,
@@ -26,9 +26,10 @@ from gan_lightning.degradations import (
 from gan_lightning.errors import InputError
 from gan_lightning.modules.loading import SafelyLoaded
 from gan_lightning.modules.ranks import RankNumbers, prepare_ddp
-from gan_lightning.modules.records import average_buffers_over_ranks, batch_rng
+from gan_lightning.networks.checkpoints import load_generator, load_tensors
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.encoder import Encoder
+from gan_lightning.seeding import batch_rng
 
 KINDS = ("identity", "blur", "square", "pixels", "grayscale", "downsample")
 NOISE = 0.15  # largest standard deviation of the noise, on the [0, 1] scale
@@ -158,7 +159,7 @@ class LatentEncoder(SafelyLoaded):
 
     def on_after_backward(self) -> None:
         """Have the same batch-norm statistics on all ranks."""
-        average_buffers_over_ranks(self.encoder)
+        distributed.average_buffers(self.encoder)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Measure the guesses of fixed latents, and the images that they make."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
-from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from gan_lightning import distributed
 from gan_lightning.errors import InputError
 
 
@@ -51,18 +51,8 @@ def leave_ranks_at_exit() -> None:
 
 
 def _leave_ranks() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if distributed.is_distributed():
         torch.distributed.destroy_process_group()
-
-
-@torch.no_grad()
-def mean_over_ranks(figures: Mapping[str, Tensor]) -> dict[str, float]:
-    """Average scalars over the ranks, which have measured shares of equal size; waits for the device."""
-    values = torch.stack([figure.detach().float() for figure in figures.values()])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(values)
-        values /= torch.distributed.get_world_size()
-    return dict(zip(figures, values.tolist(), strict=True))
 
 
 class RankNumbers(DistributedSampler[int]):
@@ -76,10 +66,7 @@ class RankNumbers(DistributedSampler[int]):
 
     def __init__(self, count: int) -> None:
         """Share out the numbers from 0 to count - 1."""
-        initialized = torch.distributed.is_available() and torch.distributed.is_initialized()
-        ranks = torch.distributed.get_world_size() if initialized else 1
-        rank = torch.distributed.get_rank() if initialized else 0
-        super().__init__(range(count), ranks, rank, shuffle=False)  # type: ignore[arg-type]
+        super().__init__(range(count), distributed.world_size(), distributed.rank(), shuffle=False)  # type: ignore[arg-type]
         self._resumed = (-1, 0)  # epoch, and its batches that were trained on before
 
     def resume(self, epoch: int, batches_done: int) -> None:

@@ -1,4 +1,4 @@
-"""What a training step needs around the algorithm: seeds, figures for the loggers, equal buffers, a watch for NaN."""
+"""What a training step needs around the algorithm: metrics for the loggers, a watch for NaN."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
-import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 
 from gan_lightning.errors import DivergedError
-
-
-def batch_rng(seed: int, rank: int, batch: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Make the random generator of one batch: a function of its arguments alone, so a resumed run draws the same."""
-    state = np.random.SeedSequence([seed, rank, batch]).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], bar: Sequence[str] = ()) -> None:
@@ -44,20 +37,6 @@ def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
         return cast(Tensor, torch.func.functional_call(network, state, (inputs,)))
 
     return call
-
-
-def average_buffers_over_ranks(*networks: nn.Module) -> None:
-    """Make batch-norm statistics equal on all ranks: each has seen only its own share of the batch."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    buffers = [b for network in networks for b in network.buffers() if b.is_floating_point()]
-    if not buffers:
-        return
-    flat = torch.cat([buffer.flatten() for buffer in buffers])
-    torch.distributed.all_reduce(flat)
-    flat /= torch.distributed.get_world_size()
-    for buffer, mean in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
-        buffer.copy_(mean.view_as(buffer))
 
 
 class FiniteWatch:

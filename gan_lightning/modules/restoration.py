@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import torch.distributed
 from lightning import LightningModule
 from torch import Tensor
 
-from gan_lightning.checkpoints import load_generator
+from gan_lightning import distributed
 from gan_lightning.data.photos import PhotoFormat, Resize
 from gan_lightning.degradations import Degradation, GaussianBlur, Identity, Mask
 from gan_lightning.degradations.noise import Noise
@@ -23,12 +22,13 @@ from gan_lightning.inversion.checks import check_choice, check_numbers
 from gan_lightning.inversion.invert import RefineName, SolverName
 from gan_lightning.inversion.losses import LossName, make_loss
 from gan_lightning.inversion.starts import StartName
-from gan_lightning.metrics.restoration import RestorationFigures, summarize
+from gan_lightning.metrics.restoration import RestorationMetrics, summarize
 from gan_lightning.modules.blind import BlurOfEach
 from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.ranks import leave_ranks_at_exit
 from gan_lightning.modules.restored import Restored, describe
+from gan_lightning.networks.checkpoints import load_generator
 
 SEARCH_FIGURES = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # they say nothing of the image
 
@@ -146,7 +146,7 @@ class LatentRestoration(LightningModule):
         self.discriminator = load_discriminator(generator_ckpt) if loss == "perceptual" else None
         self.degradation = Identity() if degradation is None else degradation
         self.encoder = None if encoder_ckpt is None else load_encoder(encoder_ckpt, self.generator)
-        self.measure = RestorationFigures(lpips, identity_network)
+        self.measure = RestorationMetrics(lpips, identity_network)
         with torch.no_grad():
             image = self.generator(torch.zeros(1, self.generator.latent_dim))
             self.image_shape, self.observed_shape = image.shape[1:], self.degradation(image).shape[1:]
@@ -330,10 +330,7 @@ class LatentRestoration(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log mean, median and worst of each figure over the images of all ranks."""
-        parts: list[Any] = [(self._rows, self._seconds, self._restored)]
-        if self.trainer.world_size > 1:
-            parts *= self.trainer.world_size
-            torch.distributed.all_gather_object(parts, (self._rows, self._seconds, self._restored))
+        parts = distributed.gather((self._rows, self._seconds, self._restored))
         rows: dict[str, Mapping[str, float]] = {name: row for part, _, _ in parts for name, row in part.items()}
         ordered = [rows[name] for name in sorted(rows)]  # a sum must not depend on the order
         figures = [{name: row[name] for name in row if name not in SEARCH_FIGURES} for row in ordered]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from gan_lightning.callbacks.curves import Curves, draw_curves
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary, summarize
-from gan_lightning.loggers import MetricsFile
+from gan_lightning.loggers.metrics_file import MetricsFile
 
 
 class Shade(LightningModule):

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from gan_lightning.data.celeba import read_celeba
-from gan_lightning.data.files import ImageFiles, stays_inside
+from gan_lightning.data.listing import ImageListing, stays_inside
 from gan_lightning.errors import InputError
 
 Make = Callable[..., Path]
 
 
-def assert_same(first: ImageFiles, second: ImageFiles) -> None:
+def assert_same(first: ImageListing, second: ImageListing) -> None:
     assert first.name == second.name
     assert first.names == second.names
     assert first.attribute_names == second.attribute_names

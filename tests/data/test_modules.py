@@ -252,9 +252,9 @@ def test_synthetic_faces_are_made_once_and_cut_to_count(
     make_celeba: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    synthesis = ModuleType("gan_lightning.data.synthesis")
+    synthesis = ModuleType("gan_lightning.faces.synthesis")
     synthesis.synthesize = lambda root, count, seed: calls.append((count, seed)) or make_celeba(20, name=root.name)
-    monkeypatch.setitem(sys.modules, "gan_lightning.data.synthesis", synthesis)
+    monkeypatch.setitem(sys.modules, "gan_lightning.faces.synthesis", synthesis)
     data = SyntheticFaces(
         str(tmp_path / "faces"),
         count=15,

@@ -21,12 +21,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gan_lightning.data import decode, packing, sources
-from gan_lightning.data import files as listing
-from gan_lightning.data.batches import PackedDataset
+from gan_lightning.data import decode, fingerprint, listing, packing
+from gan_lightning.data.batches import ImageDataset
 from gan_lightning.data.cache import default_cache_dir
-from gan_lightning.data.files import ImageFiles
 from gan_lightning.data.folder import read_folder
+from gan_lightning.data.listing import ImageListing
 from gan_lightning.data.packed import PackedImages, open_packed
 from gan_lightning.data.packing import describe_size, pack_images
 from gan_lightning.errors import InputError
@@ -36,7 +35,7 @@ SETTINGS = {"image_size": 16, "crop": 148, "channels": 3}
 
 
 @pytest.fixture
-def files(tmp_path: Path, make_image: Write) -> ImageFiles:
+def files(tmp_path: Path, make_image: Write) -> ImageListing:
     for number in range(9):
         make_image(tmp_path / "images" / f"{number}.jpg", number)
     return read_folder(tmp_path / "images")
@@ -44,7 +43,7 @@ def files(tmp_path: Path, make_image: Write) -> ImageFiles:
 
 @pytest.fixture
 def pack(tmp_path: Path) -> Callable[..., PackedImages]:
-    def call(files: ImageFiles, **settings: object) -> PackedImages:
+    def call(files: ImageListing, **settings: object) -> PackedImages:
         return pack_images(files, **{**SETTINGS, "cache_dir": tmp_path / "cache", "progress": False, **settings})
 
     return call
@@ -54,7 +53,7 @@ def left_in(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir() if not path.name.endswith(".lock") and path.name != "sources")
 
 
-def test_pixels_are_those_of_torchvisions_transforms(files: ImageFiles, pack: Callable[..., PackedImages]) -> None:
+def test_pixels_are_those_of_torchvisions_transforms(files: ImageListing, pack: Callable[..., PackedImages]) -> None:
     transforms = pytest.importorskip("torchvision.transforms")
     for image_size, crop, channels in [(16, 148, 3), (64, 178, 3), (24, 107, 1), (200, 108, 3)]:
         reference = transforms.Compose(
@@ -80,7 +79,7 @@ def test_without_a_crop_the_largest_square_is_kept(tmp_path: Path, make_image: W
     np.testing.assert_array_equal(packed.read(np.array([0]))[0].permute(1, 2, 0).numpy(), expected)
 
 
-def test_a_batch_is_channels_last_and_its_own(files: ImageFiles, pack: Write) -> None:
+def test_a_batch_is_channels_last_and_its_own(files: ImageListing, pack: Write) -> None:
     packed = pack(files)
     batch = packed.read(np.array([1, 2]))
     assert batch.dtype == torch.uint8
@@ -91,8 +90,8 @@ def test_a_batch_is_channels_last_and_its_own(files: ImageFiles, pack: Write) ->
     torch.testing.assert_close(packed.read(np.array([1, 2])), before)
 
 
-def test_a_batch_costs_as_many_calls_as_one_image(files: ImageFiles, pack: Write) -> None:
-    dataset = PackedDataset(pack(files), np.arange(9))
+def test_a_batch_costs_as_many_calls_as_one_image(files: ImageListing, pack: Write) -> None:
+    dataset = ImageDataset(pack(files), np.arange(9))
 
     def calls(count: int) -> int:
         events: list[str] = []
@@ -115,7 +114,7 @@ def test_every_mode_becomes_the_channels_asked_for(
     with Image.open(path) as image:
         assert image.mode == mode
         expected = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(16, 16, channels)
-    np.testing.assert_array_equal(decode.decode_image(path, decode.Framing(16, None, channels)), expected)
+    np.testing.assert_array_equal(decode.decode_image(path, decode.CropResize(16, None, channels)), expected)
 
 
 def test_palette_and_16_bit_images_keep_their_colours(tmp_path: Path) -> None:
@@ -123,9 +122,9 @@ def test_palette_and_16_bit_images_keep_their_colours(tmp_path: Path) -> None:
     Image.fromarray(colours).quantize(4).save(tmp_path / "palette.png")
     ramp = np.array([[0, 256], [32768, 65535]], dtype=np.uint16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
-    decoded = decode.decode_image(tmp_path / "palette.png", decode.Framing(2, None, 3))
+    decoded = decode.decode_image(tmp_path / "palette.png", decode.CropResize(2, None, 3))
     np.testing.assert_array_equal(decoded, colours)
-    decoded = decode.decode_image(tmp_path / "deep.png", decode.Framing(2, None, 1))
+    decoded = decode.decode_image(tmp_path / "deep.png", decode.CropResize(2, None, 1))
     np.testing.assert_array_equal(decoded[..., 0], [[0, 1], [128, 255]])
 
 
@@ -136,12 +135,12 @@ def test_exif_orientation_is_applied(tmp_path: Path, make_image: Write) -> None:
         exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
         image.save(tmp_path / "turned.png", exif=exif)
     upright, turned = (
-        decode.decode_image(tmp_path / name, decode.Framing(20, None, 3)) for name in ("x.png", "turned.png")
+        decode.decode_image(tmp_path / name, decode.CropResize(20, None, 3)) for name in ("x.png", "turned.png")
     )
     np.testing.assert_array_equal(turned, np.rot90(upright, k=-1))
 
 
-def test_a_pack_is_reused_until_a_file_changes(files: ImageFiles, pack: Write, make_image: Write) -> None:
+def test_a_pack_is_reused_until_a_file_changes(files: ImageListing, pack: Write, make_image: Write) -> None:
     first = pack(files)
     made = (first.folder / "pixels.npy").stat().st_mtime_ns
     assert (pack(files).folder / "pixels.npy").stat().st_mtime_ns == made
@@ -154,14 +153,14 @@ def test_a_pack_is_reused_until_a_file_changes(files: ImageFiles, pack: Write, m
     assert second.digest != first.digest
 
 
-def test_every_setting_gives_another_pack(files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_gives_another_pack(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = [{}, {"image_size": 8}, {"crop": 108}, {"crop": None}, {"channels": 1}]
     folders = {pack(files, **settings).folder for settings in variants}
     monkeypatch.setattr("PIL.__version__", "999.0")
     assert len(folders | {pack(files).folder}) == 6
 
 
-def test_one_byte_makes_another_pack_even_under_the_old_size_and_time(files: ImageFiles, pack: Write) -> None:
+def test_one_byte_makes_another_pack_even_under_the_old_size_and_time(files: ImageListing, pack: Write) -> None:
     first = pack(files)
     path = files.root / "4.jpg"
     status, content = path.stat(), bytearray(path.read_bytes())
@@ -173,7 +172,7 @@ def test_one_byte_makes_another_pack_even_under_the_old_size_and_time(files: Ima
 
 
 def test_a_file_more_or_less_or_of_another_name_makes_another_pack(
-    files: ImageFiles, pack: Write, make_image: Write
+    files: ImageListing, pack: Write, make_image: Write
 ) -> None:
     folders = [pack(files).folder]
     make_image(files.root / "more.jpg", 50)
@@ -186,23 +185,23 @@ def test_a_file_more_or_less_or_of_another_name_makes_another_pack(
 
 
 def test_a_copy_of_the_images_is_not_packed_again(
-    files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: ImageListing, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = pack(files)
     shutil.copytree(files.root, tmp_path / "copy" / "images", copy_function=shutil.copyfile)  # with new times
-    monkeypatch.setattr("gan_lightning.data.files.decode_image", None)  # calling it would fail
+    monkeypatch.setattr("gan_lightning.data.listing.decode_image", None)  # calling it would fail
     assert pack(read_folder(tmp_path / "copy" / "images")).folder == first.folder
 
 
 def test_files_are_read_once_and_then_looked_at(
-    files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch
+    files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = pack(files)
-    monkeypatch.setattr(sources, "read_content", None)
+    monkeypatch.setattr(fingerprint, "read_content", None)
     assert pack(files).folder == pack(files, image_size=16).folder == first.folder
 
 
-def test_half_a_note_of_the_content_is_read_anew(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+def test_half_a_note_of_the_content_is_read_anew(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     first = pack(files)
     (note,) = (tmp_path / "cache" / "sources").iterdir()
     note.write_text(note.read_text()[:20])
@@ -211,7 +210,7 @@ def test_half_a_note_of_the_content_is_read_anew(files: ImageFiles, pack: Write,
 
 
 def test_images_that_change_while_they_are_packed_are_refused(
-    files: ImageFiles, pack: Write, tmp_path: Path, make_image: Write, monkeypatch: pytest.MonkeyPatch
+    files: ImageListing, pack: Write, tmp_path: Path, make_image: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = packing._write_pixels
 
@@ -227,20 +226,20 @@ def test_images_that_change_while_they_are_packed_are_refused(
     assert len(pack(files).rows) == 9
 
 
-def test_a_cache_that_is_only_read_serves(files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_only_read_serves(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     first = pack(files)
     shutil.rmtree(first.folder.parent / "sources")
-    monkeypatch.setattr(sources, "atomic_path", refuse)
+    monkeypatch.setattr(fingerprint, "atomic_path", refuse)
     monkeypatch.setattr(packing, "exclusive", refuse)
     assert pack(files).folder == first.folder
     with pytest.raises(InputError, match=r"Cannot write to the cache folder .*Read-only file system.*: set cache_dir"):
         pack(files, image_size=8)
 
 
-def test_digest_is_of_the_pixels_alone(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+def test_digest_is_of_the_pixels_alone(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     first = pack(files)
     with (files.root / "0.jpg").open("ab") as file:
         file.write(b"x")  # after the end of the image
@@ -250,7 +249,7 @@ def test_digest_is_of_the_pixels_alone(files: ImageFiles, pack: Write, tmp_path:
 
 
 def test_chunks_and_workers_do_not_change_the_pixels(
-    files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: ImageListing, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = pack(files, num_workers=1)
     monkeypatch.setattr(packing, "CHUNK", 2)
@@ -259,14 +258,14 @@ def test_chunks_and_workers_do_not_change_the_pixels(
     assert one.digest == many.digest
 
 
-def break_some(files: ImageFiles) -> None:
+def break_some(files: ImageListing) -> None:
     content = (files.root / "2.jpg").read_bytes()
     (files.root / "2.jpg").write_bytes(content[: len(content) // 2])
     (files.root / "5.jpg").write_bytes(b"not an image")
     (files.root / "7.jpg").unlink()
 
 
-def test_unreadable_images_are_left_out_and_named(files: ImageFiles, pack: Write) -> None:
+def test_unreadable_images_are_left_out_and_named(files: ImageListing, pack: Write) -> None:
     break_some(files)
     for _ in range(2):  # packed, and found packed
         with pytest.warns(
@@ -278,7 +277,7 @@ def test_unreadable_images_are_left_out_and_named(files: ImageFiles, pack: Write
     assert (packed.read(packed.rows).flatten(1).float().std(1) > 0).all()
 
 
-def test_strict_refuses_the_first_unreadable_image(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+def test_strict_refuses_the_first_unreadable_image(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     break_some(files)
     with pytest.raises(InputError, match=r"2\.jpg cannot be read .*strict: false"):
         pack(files, strict=True)
@@ -289,7 +288,7 @@ def test_strict_refuses_the_first_unreadable_image(files: ImageFiles, pack: Writ
         pack(files, strict=True)
 
 
-def test_a_repaired_image_comes_back(files: ImageFiles, pack: Write, make_image: Write) -> None:
+def test_a_repaired_image_comes_back(files: ImageListing, pack: Write, make_image: Write) -> None:
     (files.root / "7.jpg").unlink()
     with pytest.warns(UserWarning, match="1 of 9"):
         pack(files)
@@ -299,7 +298,7 @@ def test_a_repaired_image_comes_back(files: ImageFiles, pack: Write, make_image:
         assert len(pack(files).rows) == 9
 
 
-def test_nothing_readable_is_an_error(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+def test_nothing_readable_is_an_error(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     for name in files.names:
         (files.root / name).write_bytes(b"")
     with pytest.raises(InputError, match="None of the 9 images"):
@@ -307,26 +306,26 @@ def test_nothing_readable_is_an_error(files: ImageFiles, pack: Write, tmp_path: 
     assert left_in(tmp_path / "cache") == []
 
 
-def test_a_bomb_is_not_decoded(files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_not_decoded(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (4000, 4000)).save(files.root / "1.jpg", format="PNG")
     monkeypatch.setattr(decode, "MAX_PIXELS", 1_000_000)
     with pytest.warns(UserWarning, match=r"1\.jpg \(4000 x 4000 pixels are more than the limit"):
         pack(files)
 
 
-def test_a_crop_that_does_not_fit_is_an_error(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+def test_a_crop_that_does_not_fit_is_an_error(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"0\.jpg is 178 x 218, smaller than the crop of 179"):
         pack(files, crop=179)
     assert left_in(tmp_path / "cache") == []
 
 
 def test_a_fault_of_the_machine_is_not_blamed_on_the_image(
-    files: ImageFiles, pack: Write, monkeypatch: pytest.MonkeyPatch
+    files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(path: Path, framing: object) -> None:
         raise OSError(errno.EIO, "Input/output error", str(path))
 
-    monkeypatch.setattr("gan_lightning.data.files.decode_image", fail)
+    monkeypatch.setattr("gan_lightning.data.listing.decode_image", fail)
     with pytest.raises(OSError, match="Input/output error"):
         pack(files)
 
@@ -335,7 +334,7 @@ def test_a_fault_of_the_machine_is_not_blamed_on_the_image(
     "damage",
     ["no header", "half a header", "half the pixels", "no pixels", "other version", "other size", "other fingerprint"],
 )
-def test_a_damaged_pack_is_not_used(files: ImageFiles, pack: Write, damage: str) -> None:
+def test_a_damaged_pack_is_not_used(files: ImageListing, pack: Write, damage: str) -> None:
     packed = pack(files)
     expected = packed.read(packed.rows)
     header, pixels = packed.folder / "pack.json", packed.folder / "pixels.npy"
@@ -365,7 +364,7 @@ def test_a_damaged_pack_is_not_used(files: ImageFiles, pack: Write, damage: str)
 
 @pytest.mark.parametrize(("host", "hours", "removed"), [("", 0, True), ("other", 0, False), ("other", 25, True)])
 def test_what_a_dead_process_left_is_removed(
-    files: ImageFiles, pack: Write, tmp_path: Path, host: str, hours: int, removed: bool
+    files: ImageListing, pack: Write, tmp_path: Path, host: str, hours: int, removed: bool
 ) -> None:
     """On another host it may be alive: the lock does not reach there on every file system."""
     packed = pack(files)
@@ -380,7 +379,7 @@ def test_what_a_dead_process_left_is_removed(
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(
-    files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: ImageListing, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -396,7 +395,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert left_in(tmp_path / "cache") == []
 
 
-def test_a_limit_on_the_size_of_files_is_said_and_leaves_nothing(files: ImageFiles, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_said_and_leaves_nothing(files: ImageListing, tmp_path: Path) -> None:
     limited = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
         "from gan_lightning.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -416,7 +415,9 @@ def pack_in_child(arguments: tuple[Path, Path]) -> tuple[str, str]:
     return str(packed.folder), packed.digest
 
 
-def test_two_processes_at_once_make_one_pack(files: ImageFiles, pack: Write, tmp_path: Path, make_image: Write) -> None:
+def test_two_processes_at_once_make_one_pack(
+    files: ImageListing, pack: Write, tmp_path: Path, make_image: Write
+) -> None:
     for number in range(100, 300):
         make_image(files.root / f"{number}.jpg", number)
     cache = tmp_path / "shared"
@@ -433,7 +434,7 @@ def pack_slowly(root: Path, cache: Path) -> None:
     pack_in_child((root, cache))
 
 
-def test_a_killed_packing_starts_again_cleanly(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+def test_a_killed_packing_starts_again_cleanly(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     child = multiprocessing.get_context("spawn").Process(target=pack_slowly, args=(files.root, cache))
     child.start()
@@ -449,7 +450,7 @@ def test_a_killed_packing_starts_again_cleanly(files: ImageFiles, pack: Write, t
 
 
 def test_without_locks_the_first_to_finish_wins(
-    files: ImageFiles, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: ImageListing, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write = packing._write_pixels
 
@@ -465,14 +466,14 @@ def test_without_locks_the_first_to_finish_wins(
     assert left_in(tmp_path / "cache") == [packed.folder.name]
 
 
-def test_pickles_as_a_path(files: ImageFiles, pack: Write) -> None:
+def test_pickles_as_a_path(files: ImageListing, pack: Write) -> None:
     packed = pack(files)
     content = pickle.dumps(packed)
     assert len(content) < 1000
     torch.testing.assert_close(pickle.loads(content).read(packed.rows), packed.read(packed.rows))
 
 
-def test_the_source_is_not_touched(files: ImageFiles, pack: Write) -> None:
+def test_the_source_is_not_touched(files: ImageListing, pack: Write) -> None:
     def snapshot() -> dict[str, tuple[int, bytes]]:
         return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files.root.iterdir()}
 
@@ -482,19 +483,19 @@ def test_the_source_is_not_touched(files: ImageFiles, pack: Write) -> None:
 
 
 def test_size_is_stated_for_celeba() -> None:
-    assert describe_size(202_599, decode.Framing(64, 178, 3)) == "202,599 images at 64 x 64 x 3 take 2.49 GB"
+    assert describe_size(202_599, decode.CropResize(64, 178, 3)) == "202,599 images at 64 x 64 x 3 take 2.49 GB"
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"image_size": 0}, "image_size is 0"), ({"crop": 0}, "crop is 0"), ({"channels": 2}, "channels is 2")],
 )
-def test_settings_out_of_range_are_refused(files: ImageFiles, pack: Write, settings: dict, message: str) -> None:
+def test_settings_out_of_range_are_refused(files: ImageListing, pack: Write, settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         pack(files, **settings)
 
 
-def test_a_cache_that_cannot_be_made_is_said(files: ImageFiles, pack: Write, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_made_is_said(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"Cannot make the cache folder .*GAN_LIGHTNING_CACHE"):
         pack(files, cache_dir=tmp_path / "file" / "cache")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from gan_lightning.data import resident
 from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.batches import PackedDataset
+from gan_lightning.data.batches import ImageDataset
 from gan_lightning.data.modules import CelebA
 from gan_lightning.data.resident import ResidentImages, free_memory
 from gan_lightning.errors import InputError
@@ -87,7 +87,7 @@ def test_an_epoch_touches_no_loader_and_no_packed_image(
     data.prepare_data()
     data.setup("fit")
     assert not isinstance(data.train_dataloader(), DataLoader)
-    data.setup = lambda stage: monkeypatch.setattr(PackedDataset, "read", None)  # calling it would fail
+    data.setup = lambda stage: monkeypatch.setattr(ImageDataset, "read", None)  # calling it would fail
     monkeypatch.setattr(DataLoader, "__init__", None)
     fit(data, model, tmp_path, limit_val_batches=0)
     assert len(model.batches) == 2 * (27 // 4)

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gan_lightning.data import modules
-from gan_lightning.data.decode import Framing, frame_image
+from gan_lightning.data.decode import CropResize, frame_image
 from gan_lightning.data.modules import StreamedImages
 from gan_lightning.data.pack_command import main
 from gan_lightning.errors import InputError
@@ -77,7 +77,7 @@ def opened(root: Path, tmp_path: Path) -> Open:
     return call
 
 
-def pixels(number: int, framing: Framing) -> Tensor:
+def pixels(number: int, framing: CropResize) -> Tensor:
     return torch.from_numpy(frame_image(picture(number), framing, "").copy()).permute(2, 0, 1)
 
 
@@ -339,7 +339,7 @@ def test_photographs_are_upright_and_bombs_are_not_decoded(
     picture(0).save(file, format="PNG", exif=exif)
     write_split(tmp_path / "turned" / "val", [file.getvalue(), as_bytes(Image.new("1", (4000, 4000)))])
     real = opened(str(tmp_path / "turned"), stage="validate").real_images("val")
-    expected = frame_image(picture(0).rotate(-90, expand=True), Framing(16, None, 3), "")
+    expected = frame_image(picture(0).rotate(-90, expand=True), CropResize(16, None, 3), "")
     np.testing.assert_array_equal(real.read(np.array([0]))[0].permute(1, 2, 0).numpy(), expected)
     monkeypatch.setattr("gan_lightning.data.decode.MAX_PIXELS", 1_000_000)
     with pytest.raises(InputError, match="4000 x 4000 pixels are more than the limit"):
@@ -352,7 +352,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from gan_lightning.__main__ import dead_worker
-from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
+from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.data.modules import StreamedImages
 from gan_lightning.modules.dcgan import DCGAN
 

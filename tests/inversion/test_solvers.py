@@ -9,19 +9,20 @@ from scipy.optimize import least_squares  # type: ignore[import-untyped,unused-i
 from torch import Tensor
 
 from gan_lightning.degradations import Downsample, GaussianBlur, Mask
-from gan_lightning.inversion.decoder import Decoder
-from gan_lightning.inversion.first_order import adam, lbfgs
-from gan_lightning.inversion.levenberg_marquardt import jacobian, levenberg_marquardt, normal_equations
+from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
+from gan_lightning.inversion.solvers.adam import adam
+from gan_lightning.inversion.solvers.lbfgs import lbfgs
+from gan_lightning.inversion.solvers.levenberg_marquardt import jacobian, levenberg_marquardt, normal_equations
 from gan_lightning.networks.dcgan import Generator
 
 
 def problem_of(generator: Generator, observed: Tensor, degradation: torch.nn.Module, weight: float = 0.0) -> Problem:
     ones = torch.ones(len(observed), dtype=observed.dtype)
-    decoder = Decoder(generator).to(observed.dtype)
+    frozen = FrozenGenerator(generator).to(observed.dtype)
     center = torch.zeros(len(observed), 8, dtype=observed.dtype)
-    return Problem(decoder, degradation, observed, mse, ones, center, weight * ones[:, None])
+    return Problem(frozen, degradation, observed, mse, ones, center, weight * ones[:, None])
 
 
 def stopping(observed: Tensor, num_steps: int, tolerance: float = 0.0) -> Stopping:
@@ -31,7 +32,7 @@ def stopping(observed: Tensor, num_steps: int, tolerance: float = 0.0) -> Stoppi
 def test_decoder_is_the_generator(generator: Generator) -> None:
     latents = torch.randn(4, 8)
     with torch.no_grad():
-        torch.testing.assert_close(Decoder(generator)(latents), generator(latents), atol=1e-5, rtol=0)
+        torch.testing.assert_close(FrozenGenerator(generator)(latents), generator(latents), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("degradation", [torch.nn.Identity(), GaussianBlur(1.0), Downsample(2, "bicubic")])

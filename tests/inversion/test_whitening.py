@@ -1,4 +1,4 @@
-"""The coordinates of the search against closed forms, and the decoder that is kept with them."""
+"""The coordinates of the search against closed forms, and the frozen that is kept with them."""
 
 import gc
 import weakref
@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.inversion import decoder as decoder_module
-from gan_lightning.inversion.decoder import Decoder, decoder_of
-from gan_lightning.inversion.first_order import lbfgs
-from gan_lightning.inversion.levenberg_marquardt import jacobian
+from gan_lightning.inversion import frozen_generator
+from gan_lightning.inversion.frozen_generator import FrozenGenerator, freeze_generator
 from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.problem import Problem, Stopping
+from gan_lightning.inversion.solvers.lbfgs import lbfgs
+from gan_lightning.inversion.solvers.levenberg_marquardt import jacobian
 from gan_lightning.inversion.whitening import PROBES, Whitening, measure_metric, multiply_rows
 from gan_lightning.networks.dcgan import Generator
 
@@ -42,12 +42,12 @@ def problem_of(generator: nn.Module, observed: Tensor, latent_dim: int, weight: 
 
 
 def test_the_metric_is_the_mean_of_the_jacobians_products(generator: Generator) -> None:
-    decoder = Decoder(generator)
+    frozen = FrozenGenerator(generator)
     latents = torch.randn(512, 8, generator=torch.Generator().manual_seed(5))
-    problem = problem_of(decoder, decoder(latents), 8)
+    problem = problem_of(frozen, frozen(latents), 8)
     _, columns = jacobian(problem, latents)
     expected = (columns @ columns.mT).mean(0) / columns.shape[2]
-    measured = measure_metric(decoder, 8, latents)
+    measured = measure_metric(frozen, 8, latents)
     # Both are estimates over a few hundred latents; a diagonal entry of a Wishart matrix has an error of sqrt(2 / N).
     torch.testing.assert_close(measured.diagonal(), expected.diagonal(), rtol=4 * (2 / PROBES) ** 0.5, atol=0)
     assert (measured - expected).norm() < 0.2 * expected.norm()
@@ -84,15 +84,15 @@ def test_a_generator_that_nothing_moves_keeps_its_latents() -> None:
 
 def test_the_problem_stays_the_same_with_its_penalty(generator: Generator, other_images: Tensor) -> None:
     """The minimum of a penalised problem is that of the latents, wherever the search goes."""
-    decoder = Decoder(generator)
-    problem = problem_of(decoder, other_images, 8, weight=0.1)
+    frozen = FrozenGenerator(generator)
+    problem = problem_of(frozen, other_images, 8, weight=0.1)
     start = torch.randn(6, 8, generator=torch.Generator().manual_seed(3))
     stopping = Stopping(0, 0.0, torch.zeros(6))
-    here = decoder.whitening.solve(lbfgs, problem, start, stopping)
+    here = frozen.whitening.solve(lbfgs, problem, start, stopping)
     torch.testing.assert_close(here.variables, start, atol=1e-5, rtol=0)
     with torch.no_grad():
         torch.testing.assert_close(here.loss, problem.losses(start)[0], atol=1e-6, rtol=1e-4)
-    found = decoder.whitening.solve(lbfgs, problem, start, Stopping(200, 0.0, torch.zeros(6)))
+    found = frozen.whitening.solve(lbfgs, problem, start, Stopping(200, 0.0, torch.zeros(6)))
     with torch.no_grad():
         torch.testing.assert_close(problem.losses(found.variables)[0], found.loss, atol=1e-6, rtol=1e-4)
     assert problem.gradient(found.variables)[2].abs().max() < 1e-3
@@ -105,7 +105,7 @@ def test_the_search_takes_fewer_steps() -> None:
         problem = problem_of(generator, generator(truth), DIM)
     zeros, stopping = torch.zeros(4, DIM), Stopping(8, 0.0, torch.zeros(4))
     plain = lbfgs(problem, zeros, stopping)
-    white = Decoder(generator).whitening.solve(lbfgs, problem, zeros, stopping)
+    white = FrozenGenerator(generator).whitening.solve(lbfgs, problem, zeros, stopping)
     assert (white.loss < 0.1 * plain.loss).all()
 
 
@@ -151,13 +151,13 @@ def forgotten(generator: Generator) -> None:
 
 
 @pytest.mark.parametrize("change", [fused_step, written, loaded, replaced, forgotten])
-def test_a_decoder_is_kept_until_its_generator_changes(change: Callable[[Generator], None]) -> None:
+def test_a_frozen_generator_is_kept_until_its_generator_changes(change: Callable[[Generator], None]) -> None:
     generator = Generator(16, latent_dim=6, base_channels=4)
-    first = decoder_of(generator)
-    assert decoder_of(generator) is first
-    assert first.whitening is decoder_of(generator).whitening
+    first = freeze_generator(generator)
+    assert freeze_generator(generator) is first
+    assert first.whitening is freeze_generator(generator).whitening
     change(generator)
-    now = decoder_of(generator)
+    now = freeze_generator(generator)
     assert now is not first
     latents = torch.randn(2, 6)
     with torch.no_grad():
@@ -166,9 +166,9 @@ def test_a_decoder_is_kept_until_its_generator_changes(change: Callable[[Generat
 
 def test_a_generator_is_not_kept_alive() -> None:
     generator = Generator(16, latent_dim=6, base_channels=4)
-    decoder_of(generator)
+    freeze_generator(generator)
     held = weakref.ref(generator)
-    assert generator in decoder_module._decoders
+    assert generator in frozen_generator._frozen
     del generator
     gc.collect()
     assert held() is None

@@ -10,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from gan_lightning.errors import InputError
 from gan_lightning.metrics.restoration import (
     SSIM_BORDER,
-    RestorationFigures,
+    RestorationMetrics,
     enlarge,
     image_errors,
     make_identity,
@@ -78,7 +78,7 @@ def test_values_beyond_the_range_count_as_a_file_would_hold_them(pair):
 def test_degraded_images_are_measured_at_the_size_of_the_true_ones():
     target = torch.zeros(2, 3, SIZE, SIZE)
     assert enlarge(torch.full((2, 1, 8, 8), 0.5), target.shape).shape == target.shape
-    figures = RestorationFigures()(target, torch.full((2, 1, 8, 8), 0.5), target, known=None)
+    figures = RestorationMetrics()(target, torch.full((2, 1, 8, 8), 0.5), target, known=None)
     assert torch.allclose(figures["l1_degraded"], torch.tensor(0.25))
     assert figures["psnr"].isinf().all()
 

@@ -12,9 +12,10 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader, Dataset
 
 from gan_lightning import DCGAN, DivergedError, InputError
-from gan_lightning.callbacks.last_checkpoint import LastCheckpoint
-from gan_lightning.loggers import MetricsFile
-from gan_lightning.modules.records import FiniteWatch, batch_rng
+from gan_lightning.loggers.metrics_file import MetricsFile
+from gan_lightning.modules.records import FiniteWatch
+from gan_lightning.resume.last_checkpoint import LastCheckpoint
+from gan_lightning.seeding import batch_rng
 
 SIZE, LATENT, BATCH = 16, 6, 8
 TINY = {"image_size": SIZE, "latent_dim": LATENT, "base_channels": 4}

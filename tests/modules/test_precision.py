@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from gan_lightning import DCGAN, DivergedError
-from gan_lightning.loggers import MetricsFile
+from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.modules.precision import ScalerPerNetwork
 from gan_lightning.modules.records import FiniteWatch
 from gan_lightning.objectives import Penalties

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from gan_lightning import DCGAN
 from gan_lightning.modules.encoder import LatentEncoder
-from gan_lightning.modules.records import batch_rng
+from gan_lightning.seeding import batch_rng
 
 BATCH, STEPS, SIZE = 8, 5, 16
 OVERFLOW = 2  # at this step of float16, on the second rank alone

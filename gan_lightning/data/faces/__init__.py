@@ -1,8 +1,0 @@
-"""Synthetic faces: drawn from (seed, index), rendered with NumPy, labelled as CelebA labels its pictures."""
-
-from gan_lightning.data.faces.attributes import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks
-from gan_lightning.data.faces.parameters import Face
-from gan_lightning.data.faces.render import render_face
-from gan_lightning.data.faces.sampling import sample_face
-
-__all__ = ["ATTRIBUTES", "LANDMARKS", "Face", "face_attributes", "face_landmarks", "render_face", "sample_face"]

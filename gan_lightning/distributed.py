@@ -1,0 +1,77 @@
+"""What the ranks of a job tell each other: plain torch.distributed, which does nothing where there is one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+
+T = TypeVar("T")
+
+
+def is_distributed() -> bool:
+    """Whether this process belongs to a process group."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def rank() -> int:
+    """Rank of this process; 0 outside of a process group."""
+    return distributed.get_rank() if is_distributed() else 0
+
+
+def world_size() -> int:
+    """Number of processes in the group; 1 outside of one."""
+    return distributed.get_world_size() if is_distributed() else 1
+
+
+def broadcast(value: Any) -> Any:
+    """Return rank 0's value on every rank; what other ranks give does not count."""
+    values = [value]
+    if is_distributed():
+        distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def gather(value: T) -> list[T]:
+    """Return the values of all ranks, in the order of the ranks, on every rank."""
+    values: list[Any] = [value] * world_size()
+    if is_distributed():
+        distributed.all_gather_object(values, value)
+    return values
+
+
+@torch.no_grad()
+def mean(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Average scalars over the ranks, each of which measured an equal share; waits for the device.
+
+    Args:
+        metrics: Scalar tensors by name; the names are the same on every rank.
+
+    Returns:
+        Their means as Python numbers, the same on every rank.
+    """
+    values = torch.stack([value.detach().float() for value in metrics.values()])
+    if is_distributed():
+        distributed.all_reduce(values)
+        values /= world_size()
+    return dict(zip(metrics, values.tolist(), strict=True))
+
+
+@torch.no_grad()
+def average_buffers(*networks: nn.Module) -> None:
+    """Average the floating-point buffers of networks over the ranks, in place.
+
+    Batch-norm statistics differ between ranks, for each has seen only its own share of the batch.
+    """
+    if not is_distributed():
+        return
+    buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    flat = torch.cat([buffer.flatten() for buffer in buffers])
+    distributed.all_reduce(flat)
+    flat /= world_size()
+    for buffer, average in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
+        buffer.copy_(average.view_as(buffer))

@@ -1,0 +1,1 @@
+"""Stopping and going on: checkpoints, signals, random states, the scheduler's jobs."""

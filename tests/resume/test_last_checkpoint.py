@@ -1,0 +1,70 @@
+"""Several ranks stop together, or not at all; what one rank of two saves is enough for both to go on exactly."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_lightning import InputError
+from gan_lightning.loggers.metrics_file import MetricsFile
+from gan_lightning.resume.last_checkpoint import LastCheckpoint
+
+SCRIPT = Path(__file__).parent / "stop_on_ranks.py"
+
+
+def train(faces_root, folder, trouble="none", rank=0):
+    folder.mkdir(exist_ok=True)
+    arguments = [sys.executable, SCRIPT, faces_root, folder, trouble, rank]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
+    started = time.monotonic()
+    result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=120, env=environment)
+    return result, time.monotonic() - started
+
+
+def rows(folder):
+    log = MetricsFile(folder)
+    return [{name: value for name, value in row.items() if "per_second" not in name} for row in log._rows()]
+
+
+def assert_ended_equally(folder, other):
+    assert rows(folder) == rows(other)
+    for name in ("rank-0.pt", "rank-1.pt"):
+        one, two = (torch.load(run / name, weights_only=True) for run in (folder, other))
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def whole(faces_root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    result, seconds = train(faces_root, folder)
+    assert result.returncode == 0, result.stderr
+    return folder, seconds
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("trouble", "rank"), [("SIGTERM", 1), ("SIGINT", 0)])
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(faces_root, tmp_path, whole, trouble, rank):
+    train(faces_root, tmp_path, trouble, rank)
+    assert not (tmp_path / "rank-0.pt").exists()
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 5
+    result, _ = train(faces_root, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert_ended_equally(whole[0], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_one_rank_ends_all_and_keeps_the_last_checkpoint(faces_root, tmp_path, whole, rank):
+    result, seconds = train(faces_root, tmp_path, "error", rank)
+    assert result.returncode != 0
+    assert seconds < whole[1] + 30
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_an_interval_below_one_is_refused():
+    with pytest.raises(InputError, match=r"every_n_steps must be at least 1.*not 0"):
+        LastCheckpoint(every_n_steps=0)

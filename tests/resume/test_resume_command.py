@@ -1,0 +1,191 @@
+"""Going on by the command line: with whole checkpoints, with damaged ones, and with none yet."""
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gan_lightning.__main__ import main
+from gan_lightning.callbacks import curves, samples, summary
+from gan_lightning.loggers.metrics_file import MetricsFile
+from tests.conftest import FACES
+from tests.resume.test_checkpoint_io import no_file_larger_than
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "config": ROOT / "configs" / "quickstart.yaml",
+    "name": "run",
+    "data.count": FACES,
+    "data.image_size": 16,
+    "data.batch_size": 16,
+    "model.image_size": 16,
+    "model.base_channels": 4,
+    "evaluation.num_images": 10,
+    "sample_grid.num_images": 4,
+    "trainer.max_steps": 6,
+    "trainer.val_check_interval": 3,
+    "trainer.log_every_n_steps": 1,
+    "trainer.enable_progress_bar": "false",
+}
+
+
+def words(faces_root, **more):
+    more = {key.replace("__", "."): value for key, value in more.items()}
+    options = SMALL | {"data.root": faces_root} | more
+    return ["fit", *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
+
+
+def fit(faces_root, **more):
+    try:
+        return main(words(faces_root, **more))
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Runs go to runs/ below the working folder; and pytest's own arguments are not ours."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
+
+
+@pytest.fixture(scope="module")
+def finished(faces_root, tmp_path_factory):
+    """A working folder with a run that has taken six steps."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["gan-lightning"])
+        assert fit(faces_root) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of that run, to do harm to."""
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    return tmp_path / "runs" / "run"
+
+
+def one_line(capsys, status, expected=2):
+    """The line that refuses."""
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == expected, error
+    assert error.startswith("gan-lightning: error: ")
+    return error
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def change_bytes(path):
+    """More of them than lie between two parts of the file, where nothing is."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(byte ^ 1 for byte in content[middle : middle + 64])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [truncate, change_bytes, Path.unlink])
+def test_the_checkpoint_before_a_damaged_one_serves(run, faces_root, capsys, harm):
+    """A missing last.ckpt is left by file systems without links, for a moment."""
+    last, previous = run / "checkpoints" / "last.ckpt", Path("runs/run/checkpoints/previous.ckpt")
+    before = torch.load(last, weights_only=True)["state_dict"]
+    harm(last)
+    if harm is Path.unlink:
+        assert fit(faces_root, ckpt_path="last") == 0
+    else:
+        refused = one_line(capsys, fit(faces_root, ckpt_path="last"))
+        assert "runs/run/checkpoints/last.ckpt is" in refused
+        assert refused.endswith(f"--ckpt_path {previous}")
+        assert fit(faces_root, ckpt_path=previous) == 0
+    after = torch.load(last, weights_only=True)["state_dict"]
+    for name, tensor in before.items():
+        assert tensor.equal(after[name]), name
+    assert torch.load(previous, weights_only=True)["global_step"] == 3
+
+
+def test_two_damaged_checkpoints_promise_nothing(run, faces_root, capsys):
+    for name in ("last.ckpt", "previous.ckpt"):
+        truncate(run / "checkpoints" / name)
+    refused = one_line(capsys, fit(faces_root, ckpt_path="last"))
+    assert "previous.ckpt is not a whole checkpoint" in refused
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(run, faces_root, caplog):
+    rows = MetricsFile(run)._rows()
+    shutil.rmtree(run / "checkpoints")
+    assert fit(faces_root, ckpt_path="last") == 0
+    assert "runs/run holds no checkpoint yet: training begins at its first step" in caplog.text
+    for row in (again := MetricsFile(run)._rows()) + rows:
+        row.pop("train/images_per_second")
+    assert again == rows
+    assert (run / "metrics-before-resume-1.csv").exists()
+
+
+def test_last_checkpoint_can_come_every_few_steps(faces_root):
+    assert fit(faces_root, trainer__max_steps=5, last_checkpoint__every_n_steps=2) == 0
+    steps = [
+        torch.load(f"runs/run/checkpoints/{n}.ckpt", weights_only=True)["global_step"] for n in ("previous", "last")
+    ]
+    assert steps == [3, 5]
+    assert fit(faces_root, name="other", last_checkpoint__every_n_steps=0) == 2
+
+
+def test_a_disk_that_fills_up_is_one_line_and_the_former_checkpoints_stay(run, faces_root, capsys):
+    before = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    smallest = min(len(content) for content in before.values())
+    with no_file_larger_than(smallest - 1):
+        status = fit(faces_root, ckpt_path="last", trainer__max_steps=9)
+    refused = one_line(capsys, status, expected=1)
+    assert "could not be written (File too large), the one before it is as it was: make room" in refused
+    assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
+    assert fit(faces_root, ckpt_path="last", trainer__max_steps=9) == 0
+    assert [step for step, _ in MetricsFile(run).history()["val/fd_random"]] == [0, 3, 6, 9]
+
+
+def test_a_disk_too_full_for_pictures_ends_no_run(faces_root, monkeypatch, caplog):
+    def full(path, *_):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(samples, "write_png", full)
+    monkeypatch.setattr(summary, "write_json", full)
+    monkeypatch.setattr(curves, "draw_curves", full)
+    assert fit(faces_root) == 0
+    assert torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    for name in ("samples/step-0000003.png", "summary.json", "curves.png"):
+        assert f"{name} could not be written (No space left on device): the run goes on without it" in caplog.text
+
+
+@pytest.mark.slow
+def test_of_two_jobs_in_one_folder_one_is_refused_and_the_other_ends_well(faces_root):
+    """They start at once; then one that would resume comes while the first is at work."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "gan_lightning", *words(faces_root, trainer__max_steps=3000)]
+
+    def start(*more):
+        return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True, env=environment)
+
+    jobs = [start(), start()]
+    until = time.monotonic() + 120
+    while all(job.poll() is None for job in jobs) and time.monotonic() < until:
+        time.sleep(0.1)
+    refused, first = sorted(jobs, key=lambda job: job.poll() is None)
+    assert refused.returncode == 2
+    assert "another job is at work in runs/run" in refused.stderr.read()
+    resuming = start("--ckpt_path", "last")
+    _, said = resuming.communicate(timeout=120)
+    assert resuming.returncode == 2, said
+    assert "another job is at work in runs/run" in said
+    assert first.poll() is None, "the first must still run for this test to mean anything"
+    first.terminate()
+    first.communicate(timeout=60)
+    assert fit(faces_root, ckpt_path="last", trainer__max_steps=1) == 0
