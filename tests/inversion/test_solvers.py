@@ -79,7 +79,7 @@ def test_levenberg_marquardt_finds_scipys_minimum(generator: Generator, other_im
 def test_a_rejected_damping_costs_no_jacobian(
     generator: Generator, other_images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gan_lightning.inversion import levenberg_marquardt as module
+    from gan_lightning.inversion.solvers import levenberg_marquardt as module
 
     calls = []
     original = module.jacobian
