@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
 _forkserver = multiprocessing.get_context("forkserver")
 _forkserver.set_forkserver_preload(["gan_lightning.cli", "torchmetrics.image.fid", "tests.conftest"])
 
@@ -126,8 +126,6 @@ def run_ranks(
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -151,6 +149,6 @@ def _main(words: Sequence[str], environment: Mapping[str, str], folder: str, fil
     if words[0] == "gan_lightning":
         from gan_lightning.__main__ import main
 
-        sys.argv[0] = str(ROOT / "gan_lightning" / "__main__.py")
+        sys.argv[0] = str(Path(sys.executable).with_name("gan-lightning"))  # the command of the ranks that it starts
         sys.exit(main())
     runpy.run_path(words[0], run_name="__main__")
