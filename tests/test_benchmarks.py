@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-SHARED = ("report", "tutorial")  # what the scripts import
+# What the scripts import.
+SHARED = (
+    "report",
+    "tutorial",
+    "cuda_trace",
+    "gpu_environment",
+    "gpu_setup",
+    "gpu_training",
+    "gpu_runs",
+    "gpu_restoration",
+)
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in SHARED)
 TABLES = sorted((BENCHMARKS / "results").glob("*.md"))
 
