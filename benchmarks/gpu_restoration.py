@@ -230,10 +230,13 @@ def blind(setup: Setup) -> None:
         "what", "images/s", "gradients", "ms a gradient", "sigma", "PSNR", "peak memory",
     )  # fmt: skip
     estimated: list[Any] = []
+    sigmas = {} if sizes.sigmas is None else {"sigmas": sizes.sigmas}
 
     def estimate(method: Any) -> list[str]:
         setup.start_memory()
-        seconds, gradients = counted(setup, lambda: estimated.append(estimate_blur(generator, observed, method=method)))
+        seconds, gradients = counted(
+            setup, lambda: estimated.append(estimate_blur(generator, observed, method=method, **sigmas))
+        )
         sigma = estimated[-1].sigma
         figures = f"{len(faces) / seconds:,.1f}", str(gradients), f"{1000 * seconds / gradients:.2f}"
         return [*figures, f"{sigma.mean():.2f} +- {sigma.std():.2f}", "", setup.peak_memory()]

@@ -18,6 +18,7 @@ from report import synchronize
 from torch import Tensor
 
 from gan_lightning import SyntheticFaces
+from gan_lightning.errors import InputError
 from gan_lightning.images import to_float
 
 
@@ -28,7 +29,8 @@ class Sizes:
     image_size: int = 64
     base_channels: int = 64
     latent_dim: int = 100
-    batch_sizes: tuple[int, int] = (128, 1024)
+    batch_sizes: tuple[int, ...] = (128, 1024)
+    precisions: tuple[str, ...] = ("bf16-mixed", "32-true")
     faces: int = 10_000
     repeats: int = 20  # times that an epoch goes through the training images: as long as an epoch of CelebA
     warm_up: int = 25
@@ -44,13 +46,16 @@ class Sizes:
     large_batch: int = 256
     adam_steps: int = 1000
     invert_steps: int | None = None  # None: those of `invert` itself
+    sigmas: tuple[float, ...] | None = None  # None: those of `estimate_blur` itself
+    rendering_processes: int | None = None  # None: one a core
 
 
 QUICK = Sizes(
     image_size=16,
     base_channels=8,
     latent_dim=16,
-    batch_sizes=(8, 16),
+    batch_sizes=(8,),
+    precisions=("bf16-mixed",),
     faces=200,
     repeats=2,
     warm_up=2,
@@ -58,7 +63,7 @@ QUICK = Sizes(
     seconds=0.02,
     workers=1,
     fit_steps=12,
-    resume_steps=60,
+    resume_steps=30,
     evaluation_images=24,
     restored=4,
     restored_alone=2,
@@ -66,6 +71,8 @@ QUICK = Sizes(
     large_batch=6,
     adam_steps=5,
     invert_steps=5,
+    sigmas=(1.0, 2.0),
+    rendering_processes=1,
 )
 
 
@@ -237,6 +244,8 @@ class Table:
 def failure(error: BaseException) -> str:
     """Say in one line what failed."""
     lines = str(error).strip().splitlines()
+    if isinstance(error, InputError):
+        return f"refused: {lines[0][:160]}"
     return f"FAILED {type(error).__name__}: {lines[0][:160] if lines else ''}"
 
 

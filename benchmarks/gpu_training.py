@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 import lightning as L
@@ -156,8 +157,8 @@ def faces(setup: Setup) -> None:
     from gan_lightning.faces.synthesis import synthesize
 
     table = Table("Synthetic faces", "what", "seconds", "images/s")
-    count = setup.sizes.faces
-    seconds, _ = setup.seconds(lambda: synthesize(setup.folder / "faces", count, progress=False))
+    count, workers = setup.sizes.faces, setup.sizes.rendering_processes
+    seconds, _ = setup.seconds(lambda: synthesize(setup.folder / "faces", count, num_workers=workers, progress=False))
     table.row("rendered", f"{seconds:.1f}", f"{count / seconds:,.0f}")
     seconds, _ = setup.seconds(lambda: setup.faces().prepare_data())
     table.row("packed", f"{seconds:.1f}", f"{count / seconds:,.0f}")
@@ -322,55 +323,62 @@ def ceiling(setup: Setup) -> None:
         "The step alone, and its ceiling",
         "step", "precision", "batch", "images/s", "ms", "of the ceiling", "times the tutorial's",
         notes="One batch on the device, again and again. The ceiling: the same networks' step in plain torch (fused "
-        "Adam, channels_last, the average of G), captured as one CUDA graph and replayed.",
+        "Adam, channels_last, the average of G), captured as one CUDA graph and replayed, with cudnn.benchmark or "
+        "without, whichever is faster. 32-true convolves in TF32, as torch does by default.",
     )  # fmt: skip
-    for precision in (MIXED, FULL):
-        for batch_size in setup.sizes.batch_sizes:
-            rates: dict[str, float] = {}
-
-            def record(
-                name: str,
-                measure: Callable[[], float],
-                precision: str = precision,
-                batch_size: int = batch_size,
-                rates: dict[str, float] = rates,
-            ) -> None:
-                def cells() -> list[str]:
-                    rate = rates[name] = measure()
-                    compared = [rate / rates[other] if other in rates else None for other in ("ceiling", "tutorial")]
-                    texts = [
-                        "" if compared[0] is None else f"{100 * compared[0]:.0f}%",
-                        "" if compared[1] is None else f"{compared[1]:.2f}",
-                    ]
-                    milliseconds = 1000 * batch_size / rate
-                    return [precision, str(batch_size), f"{rate:,.0f}", f"{milliseconds:.2f}", *texts]
-
-                table.try_row(name, cells)
-
-            loop, images = tutorial_loop(setup, precision), setup.random_batch(batch_size).contiguous()
-            record("tutorial", lambda loop=loop, images=images: setup.rate(lambda: loop.step(images), len(images)))
-            plain = PlainStep(setup, batch_size, precision)
-            if setup.cuda:
-                record("ceiling", lambda plain=plain: setup.rate(plain.captured(), len(plain.real)))
-                torch.backends.cudnn.benchmark = True
-                again = PlainStep(setup, batch_size, precision)
-                record(
-                    "ceiling, cudnn.benchmark",
-                    lambda plain=again: setup.rate(plain.captured(), len(plain.real)),
-                )
-                torch.backends.cudnn.benchmark = False
-            plain = PlainStep(setup, batch_size, precision)
-            record("plain torch, not captured", lambda plain=plain: setup.rate(plain, len(plain.real)))
-            for name, (options, settings) in variants(setup).items():
-                record(name, partial(fit_rate, setup, precision, batch_size, options, settings))
+    for precision, batch_size in product(setup.sizes.precisions, setup.sizes.batch_sizes):
+        compare_steps(setup, table, precision, batch_size)
     table.end()
+
+
+def compare_steps(setup: Setup, table: Table, precision: str, batch_size: int) -> None:
+    """Measure the steps of one precision and batch size, each beside the ceiling and the tutorial's."""
+    rates: dict[str, float] = {}
+
+    def record(name: str, measure: Callable[[], float]) -> None:
+        def cells() -> list[str]:
+            rate = rates[name] = measure()
+            best = max(rates.get(kind, 0.0) for kind in ("ceiling", "ceiling, cudnn.benchmark"))
+            share = f"{100 * rate / best:.0f}%" if best else ""
+            times = f"{rate / rates['tutorial']:.2f}" if "tutorial" in rates else ""
+            return [precision, str(batch_size), f"{rate:,.0f}", f"{1000 * batch_size / rate:.2f}", share, times]
+
+        table.try_row(name, cells)
+
+    record("tutorial", lambda: one_batch_rate(setup, precision, batch_size))
+    if setup.cuda:
+        record("ceiling", partial(captured_rate, setup, precision, batch_size, False))
+        record("ceiling, cudnn.benchmark", partial(captured_rate, setup, precision, batch_size, True))
+    record("plain torch, not captured", lambda: setup.rate(PlainStep(setup, batch_size, precision), batch_size))
+    for name, (options, settings) in variants(setup).items():
+        record(name, partial(fit_rate, setup, precision, batch_size, options, settings))
+
+
+def one_batch_rate(setup: Setup, precision: str, batch_size: int) -> float:
+    """Return the images a second of the tutorial's loop on a batch that is on the device."""
+    loop, images = tutorial_loop(setup, precision), setup.random_batch(batch_size).contiguous()
+    return setup.rate(lambda: loop.step(images), batch_size)
+
+
+def captured_rate(setup: Setup, precision: str, batch_size: int, benchmark: bool) -> float:
+    """Return the images a second of the plain step, captured and replayed."""
+    torch.backends.cudnn.benchmark = benchmark
+    try:
+        step = PlainStep(setup, batch_size, precision)
+        return setup.rate(step.captured(), batch_size)
+    finally:
+        torch.backends.cudnn.benchmark = False
 
 
 def fit_rate(setup: Setup, precision: str, batch_size: int, options: dict[str, Any], settings: dict[str, Any]) -> float:
     """Return the images a second of a fit on one batch."""
     watch = Stopwatch(setup.sizes.warm_up, setup.sizes.seconds)
-    trainer = setup.trainer(precision, callbacks=[watch], log_every_n_steps=NEVER, **settings)
-    trainer.fit(make_model(setup, **options), SameBatch(setup.random_batch(batch_size)))
+    before = torch.backends.cudnn.benchmark  # a Trainer changes it for good
+    try:
+        trainer = setup.trainer(precision, callbacks=[watch], log_every_n_steps=NEVER, **settings)
+        trainer.fit(make_model(setup, **options), SameBatch(setup.random_batch(batch_size)))
+    finally:
+        torch.backends.cudnn.benchmark = before
     return watch.rate
 
 
@@ -387,30 +395,34 @@ def end_to_end(setup: Setup) -> None:
         f"every 50 steps; an epoch goes {sizes.repeats} times through the faces. The tutorial's: its loop (in bf16 on "
         f"logits, as autocast refuses BCELoss) on its DataLoader over the JPEG files, {sizes.workers} workers.",
     )  # fmt: skip
-    for precision in (MIXED, FULL):
-        for batch_size in sizes.batch_sizes:
-            reference: list[float] = []
-
-            def cells(
-                measure: Callable[[], float], precision: str, batch_size: int, reference: list[float]
-            ) -> list[str]:
-                setup.start_memory()
-                rate = measure()
-                reference.append(rate)
-                numbers = [f"{rate:,.0f}", f"{1000 * batch_size / rate:.2f}", f"{rate / reference[0]:.2f}"]
-                return [precision, str(batch_size), *numbers, setup.peak_memory()]
-
-            trainings: dict[str, Callable[[], float]] = {
-                "the tutorial's": partial(tutorial_rate, setup, precision, batch_size)
-            }
-            for resident in (False, True):
-                for kind, (options, settings) in variants(setup).items():
-                    if not settings:
-                        name = f"{kind}, {'resident' if resident else 'packed'}"
-                        trainings[name] = partial(training_rate, setup, precision, batch_size, options, resident)
-            for name, measure in trainings.items():
-                table.try_row(name, partial(cells, measure, precision, batch_size, reference))
+    for precision, batch_size in product(sizes.precisions, sizes.batch_sizes):
+        compare_trainings(setup, table, precision, batch_size)
     table.end()
+
+
+def compare_trainings(setup: Setup, table: Table, precision: str, batch_size: int) -> None:
+    """Measure the trainings of one precision and batch size, each beside the tutorial's."""
+    reference: list[float] = []
+
+    def record(name: str, measure: Callable[[], float]) -> None:
+        def cells() -> list[str]:
+            setup.start_memory()
+            rate = measure()
+            times = f"{rate / reference[0]:.2f}" if reference else ""
+            numbers = [f"{rate:,.0f}", f"{1000 * batch_size / rate:.2f}", times]
+            return [precision, str(batch_size), *numbers, setup.peak_memory()]
+
+        table.try_row(name, cells)
+
+    def measure_reference() -> float:
+        reference.append(tutorial_rate(setup, precision, batch_size))
+        return reference[0]
+
+    record("the tutorial's", measure_reference)
+    for resident, (kind, (options, settings)) in product((False, True), variants(setup).items()):
+        if not settings:
+            name = f"{kind}, {'resident' if resident else 'packed'}"
+            record(name, partial(training_rate, setup, precision, batch_size, options, resident))
 
 
 def training_rate(setup: Setup, precision: str, batch_size: int, options: dict[str, Any], resident: bool) -> float:
@@ -539,9 +551,16 @@ def encoder_steps(setup: Setup) -> tuple[str, str]:
 def compiled(setup: Setup) -> None:
     """Train with torch.compile."""
     table = Table("torch.compile", "training", "result", "seconds to the end")
+    batch_size = setup.sizes.batch_sizes[0]
+
+    def rate() -> list[str]:
+        images = fit_rate(setup, MIXED, batch_size, {"compile": True}, {})
+        return [f"{images:,.0f} images/s, {1000 * batch_size / images:.2f} ms a step"]
+
     if not setup.cuda:
         table.row("compile", "needs CUDA")
     else:
         table.try_row("compile, bf16-mixed, 5 steps", partial(steps_of, setup, {"compile": True}, MIXED))
+        table.try_row(f"compile, bf16-mixed, batch {batch_size}", rate)
         table.try_row("compile, bf16-mixed, r1", partial(steps_of, setup, {"compile": True, "r1": 1.0}, MIXED))
     table.end()
