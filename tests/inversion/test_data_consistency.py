@@ -27,11 +27,12 @@ def test_agreement_brings_the_truth_nearer(degradation: Degradation) -> None:
     assert (degradation(better) - degradation(truth)).abs().max() < 0.05
 
 
-def test_agreement_is_scipys_solution() -> None:
+@pytest.mark.parametrize("level", [0.02, 0.05, 0.2])
+def test_agreement_is_scipys_solution(level: float) -> None:
     rng = torch.Generator().manual_seed(0)
     blur, observed = GaussianBlur(1.5), 0.3 * torch.randn(1, 1, 12, 12, generator=rng)
-    image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([0.05])
-    ratio = (0.05 / MODEL_ERROR) ** 2
+    image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([level])
+    ratio = (level / MODEL_ERROR) ** 2
 
     def apply(flat: object) -> object:
         x = torch.as_tensor(flat).reshape(1, 1, 12, 12).float()
