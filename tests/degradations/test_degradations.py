@@ -106,7 +106,9 @@ def test_downsampling_is_torchvisions(factor: int) -> None:
 def test_grayscale_is_pillows_luma() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     ours = Grayscale()(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())[0, 0]
-    assert np.abs(ours.numpy() - np.asarray(Image.fromarray(pixels).convert("L"), dtype=float)).max() <= 0.51  # it rounds
+    assert (
+        np.abs(ours.numpy() - np.asarray(Image.fromarray(pixels).convert("L"), dtype=float)).max() <= 0.51
+    )  # it rounds
     single = images(channels=1)
     torch.testing.assert_close(Grayscale(1).double()(single), single)
 

@@ -1,6 +1,7 @@
 """The solvers against finite differences, SciPy, and images whose latents exist."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,11 +19,13 @@ from gan_lightning.inversion.solvers.levenberg_marquardt import jacobian, levenb
 from gan_lightning.networks.dcgan import Generator
 
 
-def problem_of(generator: Generator, observed: Tensor, degradation: torch.nn.Module, weight: float = 0.0) -> Problem:
+def problem_of(
+    generator: Generator, observed: Tensor, degradation: torch.nn.Module, weight: float = 0.0, known: float = 1.0
+) -> Problem:
     ones = torch.ones(len(observed), dtype=observed.dtype)
     frozen = FrozenGenerator(generator).to(observed.dtype)
     center = torch.zeros(len(observed), 8, dtype=observed.dtype)
-    return Problem(frozen, degradation, observed, mse, ones, center, weight * ones[:, None])
+    return Problem(frozen, degradation, observed, mse, known * ones, center, weight * ones[:, None])
 
 
 def stopping(observed: Tensor, num_steps: int, tolerance: float = 0.0) -> Stopping:
@@ -51,7 +54,8 @@ def test_jacobian_is_that_of_finite_differences(generator: Generator, degradatio
 
 def test_normal_equations_are_the_gradient(generator: Generator, other_images: Tensor) -> None:
     mask = Mask(torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(3)) > 0.5)
-    problem = problem_of(generator, mask(other_images), mask, weight=0.1)
+    problem = problem_of(generator, mask(other_images), mask, weight=0.1, known=float(mask.mask.mean()))
+    problem = replace(problem, center=torch.randn(6, 8, generator=torch.Generator().manual_seed(5)))
     latents = torch.randn(6, 8)
     _, half = normal_equations(problem, latents)
     torch.testing.assert_close(2 * half, problem.gradient(latents)[2], atol=1e-5, rtol=1e-3)
@@ -95,18 +99,78 @@ def test_a_rejected_damping_costs_no_jacobian(
     assert (found.history.diff(dim=0) <= 0).all()
 
 
-@pytest.mark.parametrize("solver", [levenberg_marquardt, adam, lbfgs])
+@pytest.mark.parametrize(("solver", "latents_found"), [(levenberg_marquardt, 1e-3), (adam, 1e-2), (lbfgs, 1e-2)])
 def test_solvers_fall_into_the_minimum(
-    solver: Callable[..., Solution], generator: Generator, own_images: Tensor
+    solver: Callable[..., Solution], latents_found: float, generator: Generator, own_images: Tensor
 ) -> None:
     problem = problem_of(generator, own_images, torch.nn.Identity())
+    truth = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+    start = truth + 0.2
     with torch.no_grad():
-        start = torch.randn(6, 8, generator=torch.Generator().manual_seed(1)) + 0.2  # near the truth
+        assert (problem.losses(start)[0] > 1e-3).all()  # a hundred times what is asked for, and more
     found = solver(problem, start, stopping(own_images, 150))
     assert (found.loss < 1e-5).all()
-    torch.testing.assert_close(problem.losses(found.variables)[0], found.loss, atol=1e-7, rtol=1e-3)
+    torch.testing.assert_close(found.variables, truth, rtol=0, atol=latents_found)
+    with torch.no_grad():
+        torch.testing.assert_close(problem.losses(found.variables)[0], found.loss, atol=1e-7, rtol=1e-3)
     assert found.history.shape == (len(found.history), 6)
+    torch.testing.assert_close(found.history[0], problem.losses(start)[0].detach())
     torch.testing.assert_close(found.history.amin(0), found.loss)
+
+
+@pytest.mark.parametrize("solver", [levenberg_marquardt, lbfgs])
+def test_no_step_goes_uphill(solver: Callable[..., Solution], generator: Generator, other_images: Tensor) -> None:
+    """From far outside of the prior the first step of L-BFGS and undamped Gauss-Newton steps overshoot."""
+    problem = problem_of(generator, other_images, torch.nn.Identity(), weight=0.01)
+    start = 4 * torch.randn(6, 8, generator=torch.Generator().manual_seed(7))
+    found = solver(problem, start, stopping(other_images, 40))
+    assert (found.history.diff(dim=0) <= 0).all()
+    assert (found.history[-1] < 0.5 * found.history[0]).all()
+
+
+def test_lbfgs_halves_a_step_that_overshoots() -> None:
+    """On v^4 from 0.3 a step of length one ends at -0.7, which is higher; half of it, at -0.2, is accepted."""
+    ones, zeros = torch.ones(1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    quartic = Problem(
+        lambda v: 2 * v.square()[:, :, None, None],
+        torch.nn.Identity(),
+        zeros[:, :, None, None],
+        mse,
+        ones,
+        zeros,
+        zeros,
+    )
+    found = lbfgs(quartic, torch.full_like(zeros, 0.3), Stopping(1, 0.0, zeros[0]))
+    torch.testing.assert_close(found.variables, torch.full_like(zeros, -0.2))
+    assert found.history[:, 0].tolist() == pytest.approx([0.3**4, 0.2**4])
+
+
+def test_lbfgs_wants_more_than_any_fall() -> None:
+    """Armijo's condition: a step that turns round, to the same height but for a millionth, is too long."""
+    ones, zeros = torch.ones(1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    bowl = Problem(
+        lambda v: 2 * v[:, :, None, None], torch.nn.Identity(), zeros[:, :, None, None], mse, ones, zeros, zeros
+    )
+    found = lbfgs(bowl, torch.full_like(zeros, 0.5 + 1e-6), Stopping(1, 0.0, zeros[0]))
+    torch.testing.assert_close(found.variables, torch.full_like(zeros, 1e-6))
+
+
+def test_adam_is_torchs_on_a_cosine(generator: Generator, other_images: Tensor) -> None:
+    problem = problem_of(generator, other_images, torch.nn.Identity(), weight=0.1)
+    start = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+    found = adam(problem, start, stopping(other_images, 20), learning_rate=0.1)
+    variables = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([variables], lr=0.1, betas=(0.9, 0.99), eps=1e-12)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    courses = []
+    for _ in range(21):
+        losses = problem.losses(variables)[0]
+        courses.append(losses.detach())
+        optimizer.zero_grad()
+        losses.sum().backward()
+        optimizer.step()
+        schedule.step()
+    torch.testing.assert_close(found.history, torch.stack(courses), rtol=1e-3, atol=1e-6)
 
 
 def test_lbfgs_on_a_quadratic_bowl() -> None:

@@ -349,3 +349,23 @@ def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint_as_it_was(tmp_path
 def test_settings_that_cannot_work_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         DCGAN(**(TINY | arguments))
+
+
+def test_the_score_of_held_out_images_is_the_mean_over_images(tmp_path):
+    """Over batches of 8, 8 and 3 images, of which the last are unlike the others; D is sure of itself."""
+    torch.manual_seed(0)
+    module = DCGAN(**TINY)
+    with torch.no_grad():
+        for layer in (module.discriminator.main[0], module.discriminator.main[-1]):
+            layer.weight.mul_(20)
+    held_out = Noise(2 * BATCH + 3)
+    held_out.images[2 * BATCH :] = held_out.images[2 * BATCH :].sign()
+    trainer = train(module, 1, tmp_path)
+    trainer.validate(module, DataLoader(held_out, batch_size=BATCH), verbose=False)
+    logged = float(trainer.callback_metrics["val/d_x"])
+    with torch.no_grad():
+        scores = module.discriminator.eval()(held_out.images).sigmoid()
+    assert scores.std() > 0.1
+    assert logged == pytest.approx(float(scores.mean()), rel=1e-4)
+    by_batch = torch.stack([part.mean() for part in scores.split(BATCH)]).mean()
+    assert logged != pytest.approx(float(by_batch), rel=1e-2)

@@ -152,7 +152,13 @@ def distance(ours, theirs):
     return max(float((one.double() - other.double()).abs().max()) for one, other in pairs)
 
 
-PENALISED = {"r1": 2.0, "r2": 3.0, "gradient_penalty": 5.0, "penalty_interval": 2, "discriminator_normalization": "none"}
+PENALISED = {
+    "r1": 2.0,
+    "r2": 3.0,
+    "gradient_penalty": 5.0,
+    "penalty_interval": 2,
+    "discriminator_normalization": "none",
+}
 VARIANTS = [
     {},
     {"fresh_latents": True},
