@@ -10,6 +10,7 @@ status 1 if a bug goes unseen, or no longer applies: then the source has changed
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import shutil
 import signal
@@ -17,9 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from report import print_header, print_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -296,9 +299,13 @@ def status_of(tests: list[str], tree: Path, timeout: float, log: Path) -> int | 
             sys.path[:] = [str(tree), *(path for path in sys.path if Path(path or ROOT).resolve() not in ours)]
             for name in [name for name in sys.modules if name.split(".")[0] == "gan_lightning"]:
                 del sys.modules[name]
+            sys.modules["__main__"] = types.ModuleType(
+                "__main__"
+            )  # or processes that tests spawn would run this script
             os.environ["PYTHONPATH"] = str(tree)
-            import gan_lightning
             import pytest
+
+            import gan_lightning
 
             assert Path(gan_lightning.__file__).is_relative_to(tree)
             status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
@@ -341,9 +348,8 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     sys.dont_write_bytecode = True
     print_header("Planted bugs", "seen: a test fails; each bug is planted by itself, in a copy of the sources")
-    import lightning.pytorch.cli
-    import torch
-    import torchmetrics.image  # noqa: F401
+    for name in ("lightning.pytorch.cli", "torchmetrics.image"):
+        importlib.import_module(name)
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:

@@ -107,3 +107,49 @@ def test_blur_methods_are_named(generator: Generator, own_images: Tensor) -> Non
 def test_blur_wants_rising_sigmas(generator: Generator, own_images: Tensor) -> None:
     with pytest.raises(InputError, match="rising"):
         estimate_blur(generator, own_images, sigmas=(1.0, 0.5))
+
+
+@pytest.mark.parametrize("top", [0, 3])
+def test_poisson_blending_is_the_solution_of_its_equations(top: int) -> None:
+    """In a hole the differences to the neighbours add up to those of the restored image (Perez et al. 2003, eq. 7)."""
+    rng = torch.Generator().manual_seed(0)
+    restored, photograph = 0.2 * torch.randn(2, 1, 1, 8, 8, generator=rng, dtype=torch.float64)
+    mask = SquareMask(8, 3, top=top, left=2).mask.double()
+    unknown = [(row, column) for row in range(8) for column in range(8) if not mask[0, 0, row, column]]
+    matrix, right = torch.zeros(9, 9, dtype=torch.float64), torch.zeros(9, dtype=torch.float64)
+    for number, (row, column) in enumerate(unknown):
+        for place in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            if min(place) < 0 or max(place) > 7:
+                continue
+            matrix[number, number] += 1
+            right[number] += restored[0, 0, row, column] - restored[0, 0, place[0], place[1]]
+            if place in unknown:
+                matrix[number, unknown.index(place)] -= 1
+            else:
+                right[number] += photograph[0, 0, place[0], place[1]]
+    expected = photograph.clone()
+    for (row, column), value in zip(unknown, torch.linalg.solve(matrix, right), strict=True):
+        expected[0, 0, row, column] = value
+    # What was left in the hole does not matter.
+    blended = blend_poisson(restored, photograph * mask + 0.3 * (1 - mask), mask)
+    torch.testing.assert_close(blended, expected, atol=1e-6, rtol=0)
+
+
+def test_agreement_is_each_images_own_and_in_range() -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 1, 8, 8, generator=rng) * 4 - 2
+    blur, noise = GaussianBlur(1.0), torch.tensor([0.01, 0.1, 0.3])
+    together = data_consistency(images, blur, blur(images), noise)
+    for row in range(3):
+        alone = data_consistency(images[row : row + 1], blur, blur(images[row : row + 1]), noise[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    assert together.abs().max() == 1
+
+
+def test_the_rounding_to_8_bits_is_the_least_noise() -> None:
+    rng = torch.Generator().manual_seed(0)
+    image, observed = 0.3 * torch.randn(2, 1, 1, 8, 8, generator=rng)
+    ours = [data_consistency(image, Grayscale(1), observed, torch.tensor([n])) for n in (0.0, 12**-0.5 / 255)]
+    assert torch.equal(*ours)
+    ratio = (12**-0.5 / 255 / MODEL_ERROR) ** 2
+    torch.testing.assert_close(ours[0], image + (observed - image) / (1 + ratio))
