@@ -281,3 +281,23 @@ def test_grayscale_averages_other_channels_and_names_mistakes() -> None:
     luma = Grayscale()(torch.eye(3).reshape(3, 3, 1, 1).double())
     assert luma.flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
     assert luma.dtype == torch.float64
+
+
+@pytest.mark.parametrize("degradation", [GaussianBlur(1.3), Downsample(4), Downsample(2, "bicubic")], ids=type)
+def test_sides_may_differ(degradation: Degradation) -> None:
+    x = torch.randn(1, 2, 12, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    forward = degradation.double()(x)
+    v = torch.randn(forward.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    torch.testing.assert_close((forward * v).sum(), (x * degradation.adjoint(v)).sum())
+
+
+def test_masks_of_numbers_are_known_from_a_half_on_and_in_no_checkpoint() -> None:
+    mask = Mask(torch.tensor([[0.0, 0.49], [0.5, 1.0]]))
+    assert mask.mask.tolist() == [[[[0, 0], [1, 1]]]]
+    assert not mask.state_dict()
+    assert Mask(torch.ones(1, 2, 2) > 0).mask.shape == (1, 1, 2, 2)
+    with pytest.raises(InputError, match=r"a mask of shape \(1, 1, 1, 2, 2\) is not supported"):
+        Mask(torch.ones(1, 1, 1, 2, 2))
+    with pytest.raises(InputError, match=r"1 mask\(s\) of 2x2 pixels met 3 image\(s\) of 2x4: give one mask"):
+        mask(torch.zeros(3, 3, 2, 4))
+    assert mask(torch.zeros(3, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64

@@ -12,6 +12,7 @@ from gan_lightning.inversion import blend_poisson, data_consistency, estimate_bl
 from gan_lightning.inversion.blind import BlurMethod
 from gan_lightning.inversion.blur_evidence import evident_blur
 from gan_lightning.inversion.data_consistency import MODEL_ERROR
+from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.networks.dcgan import Generator
 
 
@@ -153,3 +154,40 @@ def test_the_rounding_to_8_bits_is_the_least_noise() -> None:
     assert torch.equal(*ours)
     ratio = (12**-0.5 / 255 / MODEL_ERROR) ** 2
     torch.testing.assert_close(ours[0], image + (observed - image) / (1 + ratio))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1e-3])
+def test_two_iterations_are_enough_where_the_operator_has_two_eigenvalues(scale: float) -> None:
+    """Conjugate gradients end after as many; a descent along the gradient would not."""
+    rng = torch.Generator().manual_seed(0)
+    image, mask = 0.1 * torch.randn(2, 3, 8, 8, generator=rng), SquareMask(8, 4).mask
+    observed = (image + scale * torch.randn(image.shape, generator=rng)) * mask
+    ratio = 0.5**2
+    expected = torch.where(mask > 0, (observed + ratio * image) / (1 + ratio), image)
+    ours = data_consistency(image, Mask(mask), observed, torch.full((2,), 0.5 * MODEL_ERROR), iterations=2)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+
+
+def test_visible_noise_is_none_where_texture_may_be_all_and_looks_at_known_pixels() -> None:
+    rng = torch.Generator().manual_seed(0)
+    levels = torch.tensor([0.01, 0.1])
+    noisy = 2 * levels[:, None, None, None] * torch.randn(2, 3, 64, 64, generator=rng)
+    silent, loud = visible_noise(noisy).tolist()
+    assert silent == 0
+    assert loud == pytest.approx(0.1, rel=0.1)
+    left = torch.ones(1, 1, 64, 64)
+    left[..., 32:] = 0
+    half_noisy = torch.where(left > 0, torch.zeros(()), noisy[1:])
+    assert visible_noise(half_noisy, 1 - left).item() == pytest.approx(0.1, rel=0.1)
+    assert visible_noise(half_noisy, left).item() == 0
+
+
+def test_an_image_with_too_few_known_pixels_has_no_estimate_and_spoils_no_other() -> None:
+    noisy = 0.2 * torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    known = torch.zeros(3, 1, 32, 32)
+    known[0, :, :9, :9] = 1  # 8 x 8 diagonal details: just enough
+    known[1, :, :9, :8] = 1
+    known[2] = 1
+    estimates = estimate_noise_level(noisy, known)
+    assert (estimates > 0).tolist() == [True, False, True]
+    assert estimates[2].item() == pytest.approx(0.1, rel=0.1)
