@@ -11,7 +11,7 @@ from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.seeding import batch_rng
 from tests.modules.test_dcgan import BATCH, LATENT, SEED, TINY, loader, train
 
-STEPS = 12
+STEPS = 8
 COUNT = BATCH * 10  # images in an epoch
 OPTIONS = {
     "objective": "non_saturating", "lr_g": 2e-4, "lr_d": 2e-4, "betas": (0.5, 0.999), "d_steps": 1,
