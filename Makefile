@@ -43,3 +43,31 @@ lint: install ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Files that start other processes, or whole runs: what is left is for the minute after a change.
+LONG := tests/data tests/faces tests/loggers tests/resume tests/test_cli.py tests/test_cluster.py tests/test_readme.py \
+  tests/test_exact_metrics.py tests/test_run.py tests/modules/test_compile.py tests/modules/test_distributed.py \
+  tests/modules/test_precision.py tests/callbacks/test_restoration_output.py
+
+.PHONY: test-fast test-lowest mutants planted-bugs
+
+test-fast: install ## the tests to run after each change; a minute or so
+	$(BIN)/python -m pytest -q -m "not slow" $(addprefix --ignore=,$(LONG))
+
+test-lowest: ## every test with the lowest versions that pyproject.toml allows; not in CI
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade uv
+	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest
+
+# For some files: make mutants FILES='objectives networks.ema'. Two threads would make mutmut's forks hang.
+FILES ?=
+MUTMUT := 3.8.1
+
+mutants: install ## change the pure files in small ways: do the tests see it? Hours for all of them; not in CI
+	$(BIN)/python -m pip install --quiet 'mutmut==$(MUTMUT)'
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1 $(foreach file,$(FILES),'gan_lightning.$(file).*')
+	$(BIN)/mutmut results
+
+planted-bugs: install ## plant the bugs of benchmarks/planted_bugs.py one at a time: do the tests see them?
+	$(BIN)/python benchmarks/planted_bugs.py

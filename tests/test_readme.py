@@ -67,7 +67,9 @@ def test_pages_show_pictures_and_link_pages_that_are_there(page):
 
 
 def test_the_python_snippet_runs(folder_with_data):
-    for snippet in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert snippets, "the README has lost its example in Python"
+    for snippet in snippets:
         smaller = snippet.replace("count=2000", f"count={FACES}").replace(
             "max_steps=20", "max_steps=2, accelerator='cpu'"
         )

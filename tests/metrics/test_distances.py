@@ -157,3 +157,23 @@ def test_autocast_is_off_in_the_extractor() -> None:
         cast = accumulate(Linear(6), [features], CPU)
         assert frechet_distance(plain, cast) == pytest.approx(0, abs=1e-9)
     assert torch.equal(plain.features_cov_sum, cast.features_cov_sum)
+
+
+def test_subsets_of_the_kernel_distance_are_as_large_as_asked_and_as_there_are_images() -> None:
+    rng = torch.Generator().manual_seed(7)
+    real, fake = torch.randn(60, 4, generator=rng), torch.randn(40, 4, generator=rng) + 1
+    assert kernel_distance(real, fake, subsets=2) == kernel_distance(real, fake, subsets=2, subset_size=40)
+    assert kernel_distance(fake, real, subsets=2) == kernel_distance(fake, real, subsets=2, subset_size=40)
+    assert kernel_distance(real, fake, subsets=2, subset_size=10) != kernel_distance(real, fake, subsets=2)
+    means = [kernel_distance(real, fake, subsets=n, subset_size=10) for n in (1, 2, 400)]
+    assert means[0] != means[1]
+    assert means[2] == pytest.approx(kernel_distance(real, fake, subsets=50), rel=0.1)  # unbiased
+    assert kernel_distance(real, fake, subsets=2, subset_size=10) == kernel_distance(
+        real, fake, subsets=2, subset_size=10, seed=0
+    )
+
+
+def test_distances_are_not_rounded_to_float32() -> None:
+    features = torch.randn(200, 4, generator=torch.Generator().manual_seed(8))
+    distance = frechet_distance(statistics(features), statistics(features + 1))
+    assert distance != float(torch.tensor(distance))
