@@ -23,8 +23,8 @@ from report import measure_in_turn, print_header, print_table, quieten_lightning
 from torch import Tensor
 from tutorial import jpeg_loader
 
-from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.modules import SyntheticFaces
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 
 Batches = Callable[[], Iterator[Tensor]]
 

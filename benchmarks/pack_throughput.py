@@ -9,7 +9,6 @@ Prints a Markdown table for one thread and for one a core. Without --root it ren
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from dataclasses import replace
@@ -22,6 +21,7 @@ from gan_lightning.data.celeba import read_celeba
 from gan_lightning.data.listing import ImageListing
 from gan_lightning.data.packing import pack_images
 from gan_lightning.faces.synthesis import synthesize
+from gan_lightning.hardware import count_cores
 
 
 def images_per_second(files: ImageListing, image_size: int, num_workers: int) -> float:
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     with tempfile.TemporaryDirectory() as temporary:
         if arguments.root is None:
             synthesize(Path(temporary), arguments.count, progress=False)

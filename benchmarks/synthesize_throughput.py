@@ -8,7 +8,6 @@ Prints a Markdown table for one process and for one a core.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from functools import partial
@@ -17,6 +16,7 @@ from statistics import median
 from report import measure_in_turn, print_header, print_table, spread
 
 from gan_lightning.faces.synthesis import synthesize
+from gan_lightning.hardware import count_cores
 
 
 def images_per_second(count: int, num_workers: int) -> float:
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000, help="faces")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     print_header(
         "Synthetic faces: throughput",
         f"{arguments.count} images of 178 x 218 pixels, rendered, labelled and written as JPEG",

@@ -18,6 +18,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
 from gan_lightning.faces import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks, render_face, sample_face
+from gan_lightning.hardware import count_cores
 
 FORMAT = 1  # of the faces and the files: another number, other pictures
 JPEG_QUALITY = 92
@@ -73,7 +74,7 @@ def synthesize(
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     tasks = [(folder / IMAGES, seed, chunk, [index in whole for index in chunk]) for chunk in chunks]
-    workers = min(_available_cores() if num_workers is None else num_workers, len(tasks))
+    workers = min(count_cores() if num_workers is None else num_workers, len(tasks))
     rows: dict[int, list[_Row]] = {}
     with tqdm(total=count, desc="faces", unit="img", disable=not progress) as bar:
         for chunk, result in _in_processes(tasks, workers) if workers > 1 else map(_render_chunk, tasks):
@@ -144,11 +145,6 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def file_name(index: int) -> str:

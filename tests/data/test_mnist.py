@@ -9,9 +9,8 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.mnist import read_mnist
-from gan_lightning.data.modules import MNIST, FashionMNIST
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.mnist import MNIST, FashionMNIST, read_mnist
 from gan_lightning.errors import InputError
 
 pytest.importorskip("torchvision")
@@ -102,7 +101,7 @@ def test_new_files_are_packed_anew(write_idx: Write, opened: Write) -> None:
 
 
 def test_absent_and_damaged_files_are_said(root: Path, write_idx: Write, opened: Write) -> None:
-    with pytest.raises(InputError, match=r"^MNIST is not in .*: set download: true, or put its four files"):
+    with pytest.raises(InputError, match=r"^MNIST was not found in .*: set download: true, or put its four files"):
         opened()
     write_idx()
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
@@ -110,7 +109,7 @@ def test_absent_and_damaged_files_are_said(root: Path, write_idx: Write, opened:
     with pytest.raises(InputError, match=r"^MNIST in .* is damaged.*: remove .*raw"):
         opened()
     path.write_bytes(struct.pack(">4i", 0x803, 1, 40, 40) + bytes(1600))
-    with pytest.raises(InputError, match=r"holds uint8 \(1, 40, 40\), not MNIST"):
+    with pytest.raises(InputError, match=r"expected MNIST in .*raw but got uint8 \(1, 40, 40\)"):
         opened()
     with pytest.raises(InputError, match="val_fraction is 1"):
         read_mnist(root, "MNIST", val_fraction=1)

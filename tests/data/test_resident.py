@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gan_lightning.data import resident
-from gan_lightning.data.base_module import ImageDataModule
 from gan_lightning.data.batches import ImageDataset
-from gan_lightning.data.modules import CelebA
+from gan_lightning.data.celeba import CelebA
+from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.data.resident import ResidentImages, free_memory
 from gan_lightning.errors import InputError
 from gan_lightning.modules.ranks import leave_ranks_at_exit

@@ -84,7 +84,7 @@ def test_another_seed_or_index_is_another_picture(seed: int, index: int) -> None
     assert changed(sample_face(5, 17), sample_face(seed, index)).mean() > 5
 
 
-def test_a_person_keeps_bones_and_colours() -> None:
+def test_a_person_keeps_bones_and_colors() -> None:
     first, second = sample_face(1, 7), sample_face(1, 7 + PEOPLE_IN_BLOCK)
     other = sample_face(1, 8)
     kept = [field.name for field in fields(Face)][: [field.name for field in fields(Face)].index("yaw")]
@@ -114,7 +114,7 @@ def test_landmarks_are_in_the_picture_and_in_order() -> None:
 
 
 def test_eyes_are_where_the_landmarks_say() -> None:
-    """Another eye colour changes pixels around the two eye landmarks, under roll, yaw and scale, and nowhere else."""
+    """Another eye color changes pixels around the two eye landmarks, under roll, yaw and scale, and nowhere else."""
     posed = replace(PLAIN, roll=0.1, yaw=0.2, scale=1.04, gaze_x=0.0, gaze_y=0.0)
     difference = changed(replace(posed, eye_color=(0.1, 0.1, 0.1)), replace(posed, eye_color=(0.6, 0.9, 0.9)))
     points = np.array(face_landmarks(posed)).reshape(5, 2)
@@ -164,7 +164,7 @@ def _hair_brightness(face: Face) -> float:
     return float(render(face)[hair].mean())
 
 
-def test_hair_colours_are_as_bright_as_their_names() -> None:
+def test_hair_colors_are_as_bright_as_their_names() -> None:
     faces = [sample_face(0, index) for index in range(200)]
     seen = {color: [f for f in faces if f.hair_color_name == color] for color in HairColor}
 
@@ -201,7 +201,7 @@ def test_attributes_are_celebas_and_vary() -> None:
 
 HIDDEN: dict[str, Callable[[Face], Face]] = {
     "a hat hides the forehead": lambda face: replace(face, hat=Hat.BEANIE),
-    "a bald head has no hair colour": lambda face: replace(face, hair_style=HairStyle.BALD),
+    "a bald head has no hair color": lambda face: replace(face, hair_style=HairStyle.BALD),
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_lightning.data.folder import read_folder
+from gan_lightning.data.listing import read_folder
 from gan_lightning.errors import InputError
 
 

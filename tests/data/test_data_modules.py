@@ -15,8 +15,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
+from gan_lightning.data.celeba import CelebA
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.image_folder import ImageFolder
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 from gan_lightning.errors import InputError
 from gan_lightning.modules.ranks import leave_ranks_at_exit
 
@@ -229,7 +231,7 @@ def test_arguments_out_of_range_are_refused(settings: dict[str, int], message: s
 
 
 def test_unknown_splits_are_refused(open_celeba: Open) -> None:
-    with pytest.raises(InputError, match="no split 'valid': give train, val, test or all"):
+    with pytest.raises(InputError, match="no split 'valid': choose train, val, test or all"):
         open_celeba().dataset("valid")
 
 
