@@ -1,15 +1,13 @@
-"""What is known of the machine."""
+"""Properties of the machine."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from gan_lightning.hardware import count_cores, hardware, peak_memory
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system binds no process to cores")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind processes to cores")
 def test_only_cores_that_this_process_may_use_are_counted():
     before = os.sched_getaffinity(0)
     try:
@@ -24,8 +22,3 @@ def test_memory_is_in_bytes_and_only_grows():
     before = peak_memory()["host"]
     block = bytearray(b"x") * (before + 50_000_000)
     assert peak_memory()["host"] >= len(block)
-
-
-def test_the_processes_that_render_faces_do_not_load_torch():
-    code = "import sys, gan_lightning.faces.synthesis; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -43,13 +43,13 @@ class SyntheticFaces(PackedDataModule):
 
     def read_files(self) -> ImageListing:
         """List the first `count` faces below the root, which may hold more."""
-        files = read_celeba(self.root, self.attributes)
+        listing = read_celeba(self.root, self.attributes)
         return replace(
-            files,
+            listing,
             name="synthetic_faces",
-            names=files.names[: self.count],
-            splits={split: rows[rows < self.count] for split, rows in files.splits.items()},
-            attributes=None if files.attributes is None else files.attributes[: self.count],
+            names=listing.names[: self.count],
+            splits={split: rows[rows < self.count] for split, rows in listing.splits.items()},
+            attributes=None if listing.attributes is None else listing.attributes[: self.count],
         )
 
     def prepare_data(self) -> None:

@@ -21,7 +21,7 @@ def hold(path: Path, seconds: float) -> None:
 
 
 def holder(path: Path, seconds: float) -> multiprocessing.process.BaseProcess:
-    """A process that holds the lock by the time this returns."""
+    """Start a process that holds the lock when this returns."""
     process = multiprocessing.get_context("spawn").Process(target=hold, args=(path, seconds), daemon=True)
     process.start()
     deadline = time.monotonic() + 60

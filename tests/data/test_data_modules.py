@@ -28,7 +28,7 @@ Open = Callable[..., ImageDataModule]
 
 @pytest.fixture
 def open_celeba(make_celeba: Make, tmp_path: Path) -> Open:
-    """A CelebA of `count` images, packed; `stage` is set up."""
+    """Return a packed CelebA of `count` images, set up for `stage`."""
 
     def call(count: int = 20, stage: str | None = None, **settings: object) -> CelebA:
         root = tmp_path / "celeba_root"
@@ -44,7 +44,7 @@ def open_celeba(make_celeba: Make, tmp_path: Path) -> Open:
 
 
 class Recorder(L.LightningModule):
-    """Trains a batch-normalised weight, and writes down which images it saw in which epoch."""
+    """Trains a batch-normalized weight, and records which images it saw in which epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,7 +297,7 @@ def test_pickles_small(open_celeba: Open) -> None:
 
 
 class GatheringRecorder(Recorder):
-    """Checks, on all ranks, that the ranks together see each image once."""
+    """Checks on all ranks that the ranks together see each image once."""
 
     def on_fit_end(self) -> None:
         leave_ranks_at_exit()

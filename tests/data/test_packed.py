@@ -199,7 +199,7 @@ def test_files_are_read_once_and_then_looked_at(
     assert pack(files).folder == pack(files, image_size=16).folder == first.folder
 
 
-def test_half_a_note_of_the_content_is_read_anew(files: ImageListing, pack: Write, tmp_path: Path) -> None:
+def test_a_truncated_note_of_the_content_is_computed_again(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     first = pack(files)
     (note,) = (tmp_path / "cache" / "sources").iterdir()
     note.write_text(note.read_text()[:20])
@@ -224,7 +224,7 @@ def test_images_that_change_while_they_are_packed_are_refused(
     assert len(pack(files).rows) == 9
 
 
-def test_a_cache_that_is_only_read_serves(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_serves(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
@@ -286,7 +286,7 @@ def test_strict_refuses_the_first_unreadable_image(files: ImageListing, pack: Wr
         pack(files, strict=True)
 
 
-def test_a_repaired_image_comes_back(files: ImageListing, pack: Write, make_image: Write) -> None:
+def test_a_repaired_image_is_packed_again(files: ImageListing, pack: Write, make_image: Write) -> None:
     (files.root / "7.jpg").unlink()
     with pytest.warns(UserWarning, match="1 of 9"):
         pack(files)
@@ -364,7 +364,7 @@ def test_a_damaged_pack_is_not_used(files: ImageListing, pack: Write, damage: st
 def test_what_a_dead_process_left_is_removed(
     files: ImageListing, pack: Write, tmp_path: Path, host: str, hours: int, removed: bool
 ) -> None:
-    """On another host it may be alive: the lock does not reach there on every file system."""
+    """A process of another host may be alive: the lock does not reach it on every file system."""
     packed = pack(files)
     part = packed.folder.with_name(f".{packed.folder.name}.{host or socket.gethostname()}-1.part")
     packed.folder.rename(part)
@@ -376,7 +376,7 @@ def test_what_a_dead_process_left_is_removed(
     assert left_in(tmp_path / "cache") == sorted([packed.folder.name, *([] if removed else [part.name])])
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_nothing(
     files: ImageListing, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -393,7 +393,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert left_in(tmp_path / "cache") == []
 
 
-def test_a_limit_on_the_size_of_files_is_said_and_leaves_nothing(files: ImageListing, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_reported_and_leaves_nothing(files: ImageListing, tmp_path: Path) -> None:
     limited = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
         "from gan_lightning.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -497,7 +497,7 @@ def test_settings_out_of_range_are_refused(files: ImageListing, pack: Write, set
         pack(files, **settings)
 
 
-def test_a_cache_that_cannot_be_made_is_said(files: ImageListing, pack: Write, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_created_is_reported(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"Cannot create the cache folder .*GAN_LIGHTNING_CACHE"):
         pack(files, cache_dir=tmp_path / "file" / "cache")

@@ -1,4 +1,4 @@
-"""Photographs as they are: what is read, what is refused, and which rank gets which."""
+"""Photographs: which are read, which are refused, and which rank reads which."""
 
 import lightning as L
 import numpy as np
@@ -132,7 +132,7 @@ def test_an_unsupported_resize_is_refused(tmp_path):
 
 
 class Collector(L.LightningModule):
-    """Collects the batches of `predict`; says nothing of photographs unless it is given their format."""
+    """Collects the batches of `predict`; takes photographs if it is given their format."""
 
     def __init__(self, photo_format=None):
         super().__init__()
@@ -154,7 +154,7 @@ def predict(model, data, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Five photographs, the last of them in a folder of its own."""
+    """A folder of five photographs, the last of them in a folder below."""
     for number in range(5):
         path = tmp_path / "photos" / ("below" if number == 4 else "") / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,7 +199,7 @@ def test_photographs_are_only_for_predict_with_a_model_that_takes_them(folder, t
 
 
 def test_the_content_of_a_folder_can_be_told_apart(folder):
-    """A restoration that resumes in its folder asks for it."""
+    """A restoration that is resumed compares it."""
     from gan_lightning.data.fingerprint import read_content
 
     before = read_content(Photos(str(folder)).read_files())

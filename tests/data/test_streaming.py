@@ -173,7 +173,7 @@ def test_without_litdata_it_says_what_to_install(opened: Open, monkeypatch: pyte
         opened()
 
 
-def test_what_cannot_be_streamed_is_said(tmp_path: Path, opened: Open) -> None:
+def test_what_cannot_be_streamed_is_reported(tmp_path: Path, opened: Open) -> None:
     with pytest.raises(InputError, match=r"nowhere/train cannot be streamed .*: give the folder or address"):
         opened(str(tmp_path / "nowhere"))
     write_split(tmp_path / "broken" / "val", [{"image": "a text"}, {"image": "another"}])
@@ -204,7 +204,7 @@ def test_pickles_small(opened: Open) -> None:
 
 
 class Keeper(L.LightningModule):
-    """Writes down what each training batch held; saves a checkpoint after some steps, and stops."""
+    """Records the content of each training batch; saves a checkpoint after some steps, and stops."""
 
     def __init__(self, stop: int = -1) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ def test_ranks_share_an_epoch_and_none_has_more_batches(
 
 @pytest.fixture
 def broken(tmp_path: Path) -> str:
-    """A source of 12 images, of which the fifth is cut off, and the eighth is none."""
+    """A source of 12 images, of which the fifth is truncated, and the eighth is not an image."""
     items: list[object] = [as_bytes(picture(number)) for number in range(12)]
     items[4], items[7] = items[4][:200], b"no image"
     write_split(tmp_path / "broken" / "train", items)
@@ -386,7 +386,7 @@ def test_when_a_data_worker_is_killed_the_last_whole_step_is_saved(root: Path, t
 
 
 class GatheringCounter(L.LightningModule):
-    """Checks, on all ranks, that they share the images."""
+    """Checks on all ranks that they share the images."""
 
     def __init__(self) -> None:
         super().__init__()

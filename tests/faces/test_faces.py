@@ -1,4 +1,4 @@
-"""Properties of the synthetic faces: they are reproducible, and what is said of them is true of their pixels."""
+"""Properties of the synthetic faces: they are reproducible, and their labels are true of their pixels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Pixels = npt.NDArray[np.int64]
 
 
 def replace(face: Face, **numbers: Any) -> Face:
-    """A face with other numbers, given by name."""
+    """Return a face with other parameters, given by name."""
     return replace_fields(face, **numbers)
 
 
@@ -60,12 +60,12 @@ def render(face: Face) -> Pixels:
 
 
 def changed(first: Face, second: Face) -> Pixels:
-    """Largest difference over the channels of two faces' pictures, (218,178)."""
+    """Return the largest difference over the channels of the images of two faces, (218,178)."""
     difference: Pixels = np.abs(render(first) - render(second)).max(axis=2)
     return difference
 
 
-def test_pictures_have_celeba_format() -> None:
+def test_images_have_celeba_format() -> None:
     picture = render_face(sample_face(0, 3))
     assert picture.shape == (218, 178, 3)
     assert picture.dtype == np.uint8
@@ -80,7 +80,7 @@ def test_a_face_depends_on_seed_and_index_alone() -> None:
 
 
 @pytest.mark.parametrize(("seed", "index"), [(5, 18), (6, 17)])
-def test_another_seed_or_index_is_another_picture(seed: int, index: int) -> None:
+def test_another_seed_or_index_is_another_image(seed: int, index: int) -> None:
     assert changed(sample_face(5, 17), sample_face(seed, index)).mean() > 5
 
 
@@ -101,7 +101,7 @@ def test_splits_share_no_person() -> None:
     assert set.union(*people) == set(range(1, 3 * PEOPLE_IN_BLOCK + 1))
 
 
-def test_landmarks_are_in_the_picture_and_in_order() -> None:
+def test_landmarks_are_in_the_image_and_in_order() -> None:
     for index in range(300):
         points = dict(zip(LANDMARKS, face_landmarks(sample_face(0, index)), strict=True))
         assert all(0 <= points[name] < (178 if name.endswith("x") else 218) for name in LANDMARKS)
@@ -158,7 +158,7 @@ def test_an_attribute_is_seen_where_it_belongs(attribute: str) -> None:
 
 
 def _hair_brightness(face: Face) -> float:
-    """Mean over the pixels that are hair: those that change when the head is bald."""
+    """Return the mean over the pixels of the hair, which are those that change when the head is bald."""
     hair = changed(face, replace(face, hair_style=HairStyle.BALD)) > 6
     hair[80:] = False  # the hair's shadow lies on the face below
     return float(render(face)[hair].mean())
