@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gan_lightning import images
-from gan_lightning.data.modules import CelebA
+from gan_lightning.data.celeba import CelebA
 from gan_lightning.metrics import FeatureStatistics, RandomFeatures, accumulate, frechet_distance
 from gan_lightning.networks.dcgan import Generator
 

@@ -22,7 +22,7 @@ from report import print_header, print_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_lightning.data.modules import SyntheticFaces
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 from gan_lightning.degradations import (
     Degradation,
     Downsample,

@@ -7,7 +7,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
+    from gan_lightning.data.celeba import CelebA
+    from gan_lightning.data.image_folder import ImageFolder
+    from gan_lightning.data.mnist import MNIST, FashionMNIST
+    from gan_lightning.data.photos import Photos
+    from gan_lightning.data.streamed_images import StreamedImages
+    from gan_lightning.data.synthetic_faces import SyntheticFaces
     from gan_lightning.errors import DivergedError, InputError
     from gan_lightning.inversion import Inversion, invert
     from gan_lightning.modules.dcgan import DCGAN
@@ -19,19 +24,20 @@ if TYPE_CHECKING:
 # Public name -> where it lives. Imported on first use, so that `gan-lightning --help` does not wait for torch.
 _HOMES = {
     "DCGAN": "gan_lightning.modules.dcgan",
-    "CelebA": "gan_lightning.data.modules",
+    "CelebA": "gan_lightning.data.celeba",
     "DivergedError": "gan_lightning.errors",
     "Discriminator": "gan_lightning.networks.dcgan",
-    "FashionMNIST": "gan_lightning.data.modules",
+    "FashionMNIST": "gan_lightning.data.mnist",
     "Generator": "gan_lightning.networks.dcgan",
-    "ImageFolder": "gan_lightning.data.modules",
+    "ImageFolder": "gan_lightning.data.image_folder",
     "InputError": "gan_lightning.errors",
     "Inversion": "gan_lightning.inversion",
     "LatentEncoder": "gan_lightning.modules.encoder",
     "LatentRestoration": "gan_lightning.modules.restoration",
-    "MNIST": "gan_lightning.data.modules",
-    "StreamedImages": "gan_lightning.data.modules",
-    "SyntheticFaces": "gan_lightning.data.modules",
+    "MNIST": "gan_lightning.data.mnist",
+    "Photos": "gan_lightning.data.photos",
+    "StreamedImages": "gan_lightning.data.streamed_images",
+    "SyntheticFaces": "gan_lightning.data.synthetic_faces",
     "invert": "gan_lightning.inversion",
     "load_generator": "gan_lightning.networks.checkpoints",
 }
@@ -49,6 +55,7 @@ __all__ = [
     "Inversion",
     "LatentEncoder",
     "LatentRestoration",
+    "Photos",
     "StreamedImages",
     "SyntheticFaces",
     "invert",

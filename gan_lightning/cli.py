@@ -27,7 +27,12 @@ from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
-from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
+from gan_lightning.data.celeba import CelebA
+from gan_lightning.data.image_folder import ImageFolder
+from gan_lightning.data.mnist import MNIST, FashionMNIST
+from gan_lightning.data.photos import Photos
+from gan_lightning.data.streamed_images import StreamedImages
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 from gan_lightning.errors import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.loggers.wandb import SteadyWandbLogger
@@ -46,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 COMMANDS = tuple(LightningCLI.subcommands())
 MODELS = (DCGAN, LatentEncoder, LatentRestoration)
-DATA = (SyntheticFaces, CelebA, ImageFolder, MNIST, FashionMNIST, StreamedImages)
+DATA = (SyntheticFaces, CelebA, ImageFolder, MNIST, FashionMNIST, StreamedImages, Photos)
 
 
 class OptionsParser(LightningArgumentParser):

@@ -205,7 +205,7 @@ def test_the_batch_file_trains_from_packed_data_on_the_nodes_disk(faces_root, sl
     assert (summary["devices"], summary["g_steps"], summary["images_seen"]) == (2, 4, 4 * 2 * 8)
     (pack,) = (tmp_path / "shared").glob("celeba-*")
     assert f"in {copies / pack.name}" in said, "packed again"
-    assert "Packed before" in said
+    assert "Already packed" in said
     assert not copies.exists(), "the copy outlives the job"
     assert list((tmp_path / "shared" / "statistics").iterdir()), "statistics of real images outlive the job"
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
+from gan_lightning.hardware import hardware, peak_memory
 from gan_lightning.loggers.metrics_file import MetricsFile
 
 PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow")
@@ -99,15 +96,6 @@ def summarize(name: str, points: Sequence[tuple[int, float]]) -> dict[str, float
     return {"first": points[0][1], "best": best, "best_step": best_step, "last": points[-1][1]}
 
 
-def peak_memory() -> dict[str, int]:
-    """Peak bytes of this process in main memory, and of its tensors on the GPU if there is one."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if torch.cuda.is_available():
-        peak["cuda"] = torch.cuda.max_memory_allocated()
-    return peak
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that figures depend on."""
     found = {"python": platform.python_version()}
@@ -117,23 +105,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores that this process may use, and GPUs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"processor": processor_name(), "cores": cores, "gpus": gpus}
-
-
-def processor_name() -> str:
-    """Name of the processor, as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def write_json(path: Path, content: Any) -> None:

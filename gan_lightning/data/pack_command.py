@@ -10,8 +10,9 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentParser
 
-from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.modules import StreamedImages  # and with it all others: short names are of imported classes
+from gan_lightning import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces  # noqa: F401
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError
 
 DESCRIPTION = (
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         InputError: What was asked for cannot be done; the message says what to do.
     """
     data = read_options(arguments)
-    if isinstance(data, StreamedImages):
+    if not isinstance(data, PackedDataModule):
         raise InputError("StreamedImages are fetched as they are needed: there is nothing to pack.")
     data.auto_pack = True
     started = time.perf_counter()

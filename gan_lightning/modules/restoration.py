@@ -159,7 +159,7 @@ class LatentRestoration(LightningModule):
     def photo_format(self) -> PhotoFormat:
         """What `predict` takes: photographs of the shape that the degradation makes of the generator's images."""
         channels, height, width = self.observed_shape
-        return PhotoFormat(channels, height, width, self.resize)
+        return PhotoFormat(channels, height, width)
 
     def settings(self) -> dict[str, Any]:
         """Plain values that are equal for two runs if, and only if, they would restore an image in the same way."""

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from gan_lightning.__main__ import mistake_behind
-from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
+from gan_lightning.data.celeba import CelebA
+from gan_lightning.data.image_folder import ImageFolder
 from gan_lightning.data.pack_command import main, read_options
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 from gan_lightning.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -95,7 +97,7 @@ def test_settings_out_of_range_are_said_and_unknown_ones_refused(capsys: pytest.
 
 
 def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, words in ((["--help"], "ahead of a job"), (["--data.help", "CelebA"], "centred square")):
+    for arguments, words in ((["--help"], "ahead of a job"), (["--data.help", "CelebA"], "centered square")):
         with pytest.raises(SystemExit):
             main(arguments)
         assert words in capsys.readouterr().out
