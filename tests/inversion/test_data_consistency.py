@@ -10,7 +10,7 @@ from gan_lightning.degradations.base import Degradation
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import blend_poisson, data_consistency, estimate_blur, estimate_noise_level
 from gan_lightning.inversion.blind import BlurMethod
-from gan_lightning.inversion.blur_evidence import evident_blur
+from gan_lightning.inversion.blur_likelihood import maximum_likelihood_sigma
 from gan_lightning.inversion.data_consistency import MODEL_ERROR
 from gan_lightning.networks.dcgan import Generator
 
@@ -85,7 +85,7 @@ def test_evidence_finds_the_blur_of_images_with_a_known_spectrum(sigma: float, n
     white = torch.randn(64, 3, 64, 64, generator=rng)
     textures = 0.3 * white + GaussianBlur(1.2)(white)
     observed = GaussianBlur(sigma)(0.7 * textures[:8]) + 2 * noise * torch.randn(8, 3, 64, 64, generator=rng)
-    found = evident_blur(observed, textures[8:], torch.full((8,), max(noise, 1e-3)), (0.4, 5.0))
+    found = maximum_likelihood_sigma(observed, textures[8:], torch.full((8,), max(noise, 1e-3)), (0.4, 5.0))
     torch.testing.assert_close(found, torch.full((8,), sigma), rtol=0.1, atol=0)
 
 
@@ -93,8 +93,8 @@ def test_evidence_is_each_images_own() -> None:
     rng = torch.Generator().manual_seed(0)
     textures, noise = torch.randn(20, 1, 32, 32, generator=rng), torch.full((4,), 1e-3)
     observed = torch.cat([GaussianBlur(1.0)(textures[:2]), GaussianBlur(2.0)(textures[2:4])])
-    together = evident_blur(observed, textures[4:], noise, (0.5, 4.0))
-    apart = [evident_blur(image[None], textures[4:], noise[:1], (0.5, 4.0)) for image in observed]
+    together = maximum_likelihood_sigma(observed, textures[4:], noise, (0.5, 4.0))
+    apart = [maximum_likelihood_sigma(image[None], textures[4:], noise[:1], (0.5, 4.0)) for image in observed]
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-6, atol=0)
 
 

@@ -29,7 +29,7 @@ def stopping(observed: Tensor, num_steps: int, tolerance: float = 0.0) -> Stoppi
     return Stopping(num_steps, tolerance, torch.zeros(len(observed), dtype=observed.dtype))
 
 
-def test_decoder_is_the_generator(generator: Generator) -> None:
+def test_frozen_generator_makes_the_same_images(generator: Generator) -> None:
     latents = torch.randn(4, 8)
     with torch.no_grad():
         torch.testing.assert_close(FrozenGenerator(generator)(latents), generator(latents), atol=1e-5, rtol=0)

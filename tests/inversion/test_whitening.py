@@ -14,7 +14,7 @@ from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.problem import Problem, Stopping
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import jacobian
-from gan_lightning.inversion.whitening import PROBES, Whitening, measure_metric, multiply_rows
+from gan_lightning.inversion.whitening import PROBES, Whitening, estimate_gauss_newton_matrix, multiply_rows
 from gan_lightning.networks.dcgan import Generator
 
 DIM = 12
@@ -47,7 +47,7 @@ def test_the_metric_is_the_mean_of_the_jacobians_products(generator: Generator) 
     problem = problem_of(frozen, frozen(latents), 8)
     _, columns = jacobian(problem, latents)
     expected = (columns @ columns.mT).mean(0) / columns.shape[2]
-    measured = measure_metric(frozen, 8, latents)
+    measured = estimate_gauss_newton_matrix(frozen, 8, latents)
     # Both are estimates over a few hundred latents; a diagonal entry of a Wishart matrix has an error of sqrt(2 / N).
     torch.testing.assert_close(measured.diagonal(), expected.diagonal(), rtol=4 * (2 / PROBES) ** 0.5, atol=0)
     assert (measured - expected).norm() < 0.2 * expected.norm()
