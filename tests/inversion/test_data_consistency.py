@@ -1,4 +1,4 @@
-"""Agreement with the observed image, blending, the noise's level, and unknown blur."""
+"""Data consistency, Poisson blending, noise level and blind blur estimation."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from gan_lightning.networks.dcgan import Generator
 @pytest.mark.parametrize(
     "degradation", [SquareMask(16, 6), Grayscale(), Downsample(4), Compose([GaussianBlur(1.0), Downsample(2)])]
 )
-def test_agreement_brings_the_truth_nearer(degradation: Degradation) -> None:
+def test_data_consistency_reduces_the_error(degradation: Degradation) -> None:
     rng = torch.Generator().manual_seed(0)
     truth = 0.5 * torch.rand(2, 3, 16, 16, generator=rng)
     wrong = truth + 0.2 * torch.randn(truth.shape, generator=rng)
@@ -27,7 +27,7 @@ def test_agreement_brings_the_truth_nearer(degradation: Degradation) -> None:
     assert (degradation(better) - degradation(truth)).abs().max() < 0.05
 
 
-def test_agreement_is_scipys_solution() -> None:
+def test_data_consistency_matches_scipy() -> None:
     rng = torch.Generator().manual_seed(0)
     blur, observed = GaussianBlur(1.5), 0.3 * torch.randn(1, 1, 12, 12, generator=rng)
     image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([0.05])
@@ -43,8 +43,8 @@ def test_agreement_is_scipys_solution() -> None:
     torch.testing.assert_close(ours.flatten(), torch.as_tensor(expected).float(), atol=1e-4, rtol=0)
 
 
-def test_poisson_blending_hides_a_shift_of_brightness() -> None:
-    """A restored image that is right but for a constant is blended without a trace."""
+def test_poisson_blending_removes_an_offset() -> None:
+    """A restored image with a constant offset is blended without error."""
     ramp = torch.linspace(-0.5, 0.5, 16).expand(1, 3, 16, 16)
     photograph = ramp + 0.1 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     mask = SquareMask(16, 6, top=0).mask  # at the border, where nothing is known on one side
@@ -63,7 +63,7 @@ def test_noise_level_of_smooth_images(sigma: float) -> None:
     assert estimate_noise_level(smooth).max() < 0.01
 
 
-def test_noise_level_needs_pixels() -> None:
+def test_noise_level_is_zero_for_too_few_pixels() -> None:
     assert estimate_noise_level(torch.randn(2, 1, 4, 4)).tolist() == [0, 0]
 
 
@@ -89,7 +89,7 @@ def test_evidence_finds_the_blur_of_images_with_a_known_spectrum(sigma: float, n
     torch.testing.assert_close(found, torch.full((8,), sigma), rtol=0.1, atol=0)
 
 
-def test_evidence_is_each_images_own() -> None:
+def test_evidence_is_independent_for_each_image() -> None:
     rng = torch.Generator().manual_seed(0)
     textures, noise = torch.randn(20, 1, 32, 32, generator=rng), torch.full((4,), 1e-3)
     observed = torch.cat([GaussianBlur(1.0)(textures[:2]), GaussianBlur(2.0)(textures[2:4])])
@@ -98,11 +98,11 @@ def test_evidence_is_each_images_own() -> None:
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-6, atol=0)
 
 
-def test_blur_methods_are_named(generator: Generator, own_images: Tensor) -> None:
+def test_unknown_blur_methods_raise(generator: Generator, own_images: Tensor) -> None:
     with pytest.raises(InputError, match="evidence, joint"):
         estimate_blur(generator, own_images, method="guess")  # type: ignore[arg-type]
 
 
-def test_blur_wants_rising_sigmas(generator: Generator, own_images: Tensor) -> None:
+def test_decreasing_sigmas_raise(generator: Generator, own_images: Tensor) -> None:
     with pytest.raises(InputError, match="rising"):
         estimate_blur(generator, own_images, sigmas=(1.0, 0.5))

@@ -1,4 +1,4 @@
-"""The solvers against finite differences, SciPy, and images whose latents exist."""
+"""Solvers against finite differences, SciPy, and images of known latents."""
 
 from collections.abc import Callable
 
@@ -110,7 +110,7 @@ def test_solvers_fall_into_the_minimum(
 
 
 def test_lbfgs_on_a_quadratic_bowl() -> None:
-    """An ill-conditioned quadratic, whose minimum is known; images of different scales do not meet."""
+    """Ill-conditioned quadratic with a known minimum; images of different scales are independent."""
     scales = torch.logspace(0, 2, 12, dtype=torch.float64)
     target = torch.randn(2, 12, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ones = torch.ones(2, dtype=torch.float64)
