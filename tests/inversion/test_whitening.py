@@ -48,7 +48,7 @@ def test_gauss_newton_estimate_matches_jacobians(generator: Generator) -> None:
     _, columns = jacobian(problem, latents)
     expected = (columns @ columns.mT).mean(0) / columns.shape[2]
     measured = estimate_gauss_newton_matrix(frozen, 8, latents)
-    # Both are estimates over a few hundred latents; a diagonal entry of a Wishart matrix has a relative error of sqrt(2 / N).
+    # Both average a few hundred latents; a diagonal entry of a Wishart matrix has a relative error of sqrt(2 / N).
     torch.testing.assert_close(measured.diagonal(), expected.diagonal(), rtol=4 * (2 / PROBES) ** 0.5, atol=0)
     assert (measured - expected).norm() < 0.2 * expected.norm()
 
