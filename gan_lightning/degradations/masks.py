@@ -167,10 +167,8 @@ def _read_mask(path: Path, image_size: int) -> Tensor:
     """Read an image file as a boolean mask (H,W), from its alpha channel if it has one, else from its brightness."""
     try:
         with Image.open(path) as image:
-            if image.size != (
-                image_size,
-                image_size,
-            ):  # read from the header: no pixel is decoded yet
+            # The size is in the header: an image of the wrong size is not decoded.
+            if image.size != (image_size, image_size):
                 raise InputError(
                     f"mask {path} is {image.width}x{image.height} pixels: "
                     f"it must have the size of the images, {image_size}x{image_size}"

@@ -46,7 +46,7 @@ def maximum_likelihood_sigma(
 
 
 def _squared_frequencies(images: Tensor) -> Tensor:
-    """Return the squared angular frequency of each coefficient, (H,W), in radians per pixel."""
+    """Return the squared angular frequency of each coefficient, (H,W), with frequencies in radians per pixel."""
     rows, columns = (torch.linspace(0, math.pi, size, dtype=torch.float64).square() for size in images.shape[-2:])
     return (rows[:, None] + columns).to(images.device)
 

@@ -1,4 +1,4 @@
-"""Data consistency: projection of restored images onto those that agree with the observed ones.
+"""Data consistency: correction of restored images so that they agree with the observed ones.
 
 The generator fills in what the degradation lost. What was observed is taken from the photograph itself.
 """
@@ -31,8 +31,8 @@ def data_consistency(
         image: Restored images (B,C,H,W) in [-1, 1].
         degradation: Linear forward operator A with an adjoint.
         observed: Observed images y.
-        noise_level: (B,) standard deviation of the noise on the [0, 1] scale. Values
-            below the rounding error of 8 bits are raised to it.
+        noise_level: (B,) standard deviation of the noise on the [0, 1] scale. Values below the rounding error of 8 bits
+            are raised to it.
         iterations: Number of conjugate gradient iterations.
 
     Returns:

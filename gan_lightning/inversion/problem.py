@@ -111,7 +111,7 @@ class Solution:
 
 
 class ConvergenceTracker:
-    """Record of the best variables of each image, which decides when an image has converged.
+    """Tracker of the best variables of each image, which decides when an image has converged.
 
     Solvers continue with the images `rows` of the batch, those that have not converged yet.
 

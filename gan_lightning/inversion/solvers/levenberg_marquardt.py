@@ -22,7 +22,7 @@ JACOBIAN_IMAGES = 16  # images at once; larger chunks exceed the cache
 
 
 def levenberg_marquardt(problem: Problem, start: Tensor, stopping: Stopping, damping: float = 1e-1) -> Solution:
-    """Minimize a squared loss by Levenberg-Marquardt.
+    """Minimize a squared loss by the Levenberg-Marquardt algorithm.
 
     Args:
         problem: Problem whose loss is the mean squared error.
@@ -80,7 +80,7 @@ def jacobian(problem: Problem, variables: Tensor) -> tuple[Tensor, Tensor]:
 def damped_step(
     problem: Problem, variables: Tensor, losses: Tensor, normal: Tensor, gradient: Tensor, damping: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Increase the damping of each image until its objective decreases or the rounds are used up.
+    """Try dampings for each image until its objective decreases or the rounds are used up.
 
     Returns:
         New variables, objectives, data terms and dampings, and whether each image moved.
