@@ -53,7 +53,7 @@ class PerceptualLoss:
     def __init__(self, discriminator: nn.Module, device: torch.device) -> None:
         layers = getattr(discriminator, "main", None)
         if not isinstance(layers, nn.Sequential):
-            raise InputError("the perceptual loss uses the features of a gan_lightning.Discriminator: pass one")
+            raise InputError("the perceptual loss reads the features of gan_lightning.Discriminator: pass one")
         self.layers = copy.deepcopy(layers[:-1]).eval().requires_grad_(False).to(device)
         self.channels = int(next(self.layers.parameters()).shape[1])
 
@@ -70,10 +70,10 @@ class PerceptualLoss:
 
 
 class LpipsLoss:
-    """LPIPS (Zhang et al. 2018) with AlexNet, from torchmetrics. Its weights are downloaded on first use.
+    """LPIPS (Zhang et al. 2018) on AlexNet, by torchmetrics; its weights are downloaded at the first use.
 
     Raises:
-        InputError: If the weights cannot be loaded.
+        InputError: The weights cannot be had.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -83,18 +83,18 @@ class LpipsLoss:
             self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net.to(device).requires_grad_(False)
         except Exception as error:  # no network, no torchvision weights, a full disk
             raise InputError(
-                f"LPIPS needs AlexNet's weights, which cannot be loaded ({error}): choose the loss perceptual or mse"
+                f"LPIPS needs AlexNet's weights, which cannot be had ({error}): choose the loss perceptual, or mse"
             ) from error
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        """Compute the loss (B,) between images (B,3,H,W) in [-1, 1]."""
+        """Compare (B,3,H,W) in [-1, 1] with (B,3,H,W): (B,)."""
         distance: Tensor = self.network(predicted, observed)
         return distance.flatten()
 
 
 @cache
 def lpips_loss(device: torch.device) -> LpipsLoss:
-    """Return LPIPS on a device, loaded once."""
+    """Load LPIPS once for a device."""
     return LpipsLoss(device)
 
 

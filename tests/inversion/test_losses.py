@@ -85,6 +85,6 @@ def test_lpips_is_loaded_once_and_says_what_it_lacks(monkeypatch: pytest.MonkeyP
 
     lpips_loss.cache_clear()
     monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", unreachable)
-    with pytest.raises(InputError, match=r"AlexNet's weights, which cannot be loaded \(no network\)"):
+    with pytest.raises(InputError, match=r"AlexNet's weights, which cannot be had \(no network\)"):
         make_loss("lpips", None, CPU)
     lpips_loss.cache_clear()
