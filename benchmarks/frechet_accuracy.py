@@ -1,10 +1,10 @@
-"""What fd_random says of images that people would rank without hesitation, and how fast it says so.
+"""Check that fd_random ranks images of obviously different quality as expected, and measure its speed.
 
     python benchmarks/frechet_accuracy.py --root data/synthetic
 
-Prints a Markdown table of Frechet distances between the training split of a CelebA-like folder and damaged copies of
-its validation and test splits, samples of a linear model of the faces (principal components with Gaussian weights: a
-blurred generator), and samples of an untrained DCGAN.
+Prints a Markdown table of Frechet distances between one half of the images of a CelebA-like folder and degraded copies
+of the other half, samples of a linear model of the faces (principal components with Gaussian weights, like a blurry
+generator), and samples of an untrained DCGAN.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def candidates(train: Tensor, held_out: Tensor, rng: torch.Generator) -> Iterato
     count, noise = len(held_out), torch.randn(held_out.shape, generator=rng)
     yield "held-out faces", held_out
     for level in (5, 20, 60):
-        yield f"held-out, noise of {level} grey levels", (held_out + level * noise).clamp(0, 255).to(torch.uint8)
+        yield f"held-out, noise of {level} gray levels", (held_out + level * noise).clamp(0, 255).to(torch.uint8)
     for sigma in (0.5, 1.0, 2.0, 4.0):
         yield f"held-out, blur of {sigma} px", blurred(held_out, sigma)
     yield "held-out, upside down", held_out.flip(2)
@@ -67,9 +67,11 @@ def statistics(pixels: Tensor) -> FeatureStatistics:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", required=True, help="a CelebA-like folder, as `gan-lightning synthesize` makes")
-    parser.add_argument("--count", type=int, default=2000, help="images on each side")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--root", required=True, help="CelebA-like folder, such as one made by gan-lightning synthesize"
+    )
+    parser.add_argument("--count", type=int, default=2000, help="number of images in each half")
+    parser.add_argument("--threads", type=int, default=1, help="number of torch threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -87,7 +89,7 @@ def main() -> None:
     started = time.perf_counter()
     frechet_distance(reference, reference)
     seconds = time.perf_counter() - started
-    print(f"{count} images a side, 64 px, {RandomFeatures.name}, {platform.machine()}, torch {torch.__version__}")
+    print(f"{count} images in each half, 64 px, {RandomFeatures.name}, {platform.machine()}, torch {torch.__version__}")
     print(f"{rate:.0f} images/s on {arguments.threads} thread(s), then {seconds:.2f} s for the distance\n")
     print("| images | fd_random |\n| --- | ---: |")
     for name, pixels in candidates(train, held_out, torch.Generator().manual_seed(0)):

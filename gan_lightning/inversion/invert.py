@@ -14,6 +14,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed, check_start
 from gan_lightning.inversion.data_consistency import data_consistency
 from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
+from gan_lightning.inversion.initialization import LatentSampler, StartName, initial_latents
 from gan_lightning.inversion.losses import LossName, make_loss, mse
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
@@ -21,7 +22,6 @@ from gan_lightning.inversion.refinement import feature_penalty, refine_features,
 from gan_lightning.inversion.solvers.adam import adam
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
-from gan_lightning.inversion.starts import Draws, StartName, starting_latents
 from gan_lightning.inversion.whitening import Solver
 
 SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
@@ -142,8 +142,8 @@ def invert(
         # Only a squared error can be compared with the noise's variance.
         floor = noise.square().clamp(min=EXACT) if loss == "mse" else torch.zeros_like(noise)
         stopping = Stopping(NUM_STEPS[chosen] if num_steps is None else num_steps, tolerance, floor, callback=callback)
-        draws = Draws(0 if rng is None else rng.initial_seed(), start_scale)
-        search = Search(SOLVERS[chosen], start, draws, names, frozen)
+        sampler = LatentSampler(0 if rng is None else rng.initial_seed(), start_scale)
+        search = Search(SOLVERS[chosen], start, sampler, names, frozen)
         solution = search.run(problem, stopping, restarts)
         with torch.no_grad():
             result = Inversion(frozen(solution.variables), solution.variables, noise, **_course(solution))
@@ -162,7 +162,7 @@ class Search:
 
     solver: Solver
     start: StartName | Tensor
-    draws: Draws
+    sampler: LatentSampler
     indices: list[int]
     frozen: FrozenGenerator
 
@@ -188,7 +188,7 @@ class Search:
         part = problem.select(rows.to(problem.observed.device))
         start = self.start[rows] if isinstance(self.start, Tensor) else self.start
         names = [self.indices[row] for row in rows.tolist()]
-        begin = starting_latents(start, part, self.frozen.latent_dim, self.draws, names, number)
+        begin = initial_latents(start, part, self.frozen.latent_dim, self.sampler, names, number)
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
         if self.solver is levenberg_marquardt:  # it knows each image's own J'J, and needs no mean of them
             return levenberg_marquardt(part, begin, stopping)

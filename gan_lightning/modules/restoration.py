@@ -19,9 +19,9 @@ from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import BlurEstimate, Inversion, blend_poisson, estimate_blur, invert
 from gan_lightning.inversion.checks import check_choice, check_numbers
+from gan_lightning.inversion.initialization import StartName
 from gan_lightning.inversion.invert import RefineName, SolverName
 from gan_lightning.inversion.losses import LossName, make_loss
-from gan_lightning.inversion.starts import StartName
 from gan_lightning.metrics.restoration import RestorationMetrics, summarize
 from gan_lightning.modules.blind import BlurOfEach
 from gan_lightning.modules.encoder import load_encoder

@@ -1,4 +1,4 @@
-"""Agreement with the observed image, blending, the noise's level, and unknown blur."""
+"""Data consistency, Poisson blending, noise level and blind blur estimation."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from gan_lightning.degradations.base import Degradation
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import blend_poisson, data_consistency, estimate_blur, estimate_noise_level
 from gan_lightning.inversion.blind import BlurMethod
-from gan_lightning.inversion.blur_evidence import evident_blur
+from gan_lightning.inversion.blur_likelihood import maximum_likelihood_sigma
 from gan_lightning.inversion.data_consistency import MODEL_ERROR
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.networks.dcgan import Generator
@@ -19,7 +19,7 @@ from gan_lightning.networks.dcgan import Generator
 @pytest.mark.parametrize(
     "degradation", [SquareMask(16, 6), Grayscale(), Downsample(4), Compose([GaussianBlur(1.0), Downsample(2)])]
 )
-def test_agreement_brings_the_truth_nearer(degradation: Degradation) -> None:
+def test_data_consistency_reduces_the_error(degradation: Degradation) -> None:
     rng = torch.Generator().manual_seed(0)
     truth = 0.5 * torch.rand(2, 3, 16, 16, generator=rng)
     wrong = truth + 0.2 * torch.randn(truth.shape, generator=rng)
@@ -29,7 +29,7 @@ def test_agreement_brings_the_truth_nearer(degradation: Degradation) -> None:
 
 
 @pytest.mark.parametrize("level", [0.02, 0.05, 0.2])
-def test_agreement_is_scipys_solution(level: float) -> None:
+def test_data_consistency_matches_scipy(level: float) -> None:
     rng = torch.Generator().manual_seed(0)
     blur, observed = GaussianBlur(1.5), 0.3 * torch.randn(1, 1, 12, 12, generator=rng)
     image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([level])
@@ -45,8 +45,8 @@ def test_agreement_is_scipys_solution(level: float) -> None:
     torch.testing.assert_close(ours.flatten(), torch.as_tensor(expected).float(), atol=1e-4, rtol=0)
 
 
-def test_poisson_blending_hides_a_shift_of_brightness() -> None:
-    """A restored image that is right but for a constant is blended without a trace."""
+def test_poisson_blending_removes_an_offset() -> None:
+    """A restored image with a constant offset is blended without error."""
     ramp = torch.linspace(-0.5, 0.5, 16).expand(1, 3, 16, 16)
     photograph = ramp + 0.1 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     mask = SquareMask(16, 6, top=0).mask  # at the border, where nothing is known on one side
@@ -65,7 +65,7 @@ def test_noise_level_of_smooth_images(sigma: float) -> None:
     assert estimate_noise_level(smooth).max() < 0.01
 
 
-def test_noise_level_needs_pixels() -> None:
+def test_noise_level_is_zero_for_too_few_pixels() -> None:
     assert estimate_noise_level(torch.randn(2, 1, 4, 4)).tolist() == [0, 0]
 
 
@@ -87,25 +87,25 @@ def test_evidence_finds_the_blur_of_images_with_a_known_spectrum(sigma: float, n
     white = torch.randn(64, 3, 64, 64, generator=rng)
     textures = 0.3 * white + GaussianBlur(1.2)(white)
     observed = GaussianBlur(sigma)(0.7 * textures[:8]) + 2 * noise * torch.randn(8, 3, 64, 64, generator=rng)
-    found = evident_blur(observed, textures[8:], torch.full((8,), max(noise, 1e-3)), (0.4, 5.0))
+    found = maximum_likelihood_sigma(observed, textures[8:], torch.full((8,), max(noise, 1e-3)), (0.4, 5.0))
     torch.testing.assert_close(found, torch.full((8,), sigma), rtol=0.1, atol=0)
 
 
-def test_evidence_is_each_images_own() -> None:
+def test_evidence_is_independent_for_each_image() -> None:
     rng = torch.Generator().manual_seed(0)
     textures, noise = torch.randn(20, 1, 32, 32, generator=rng), torch.full((4,), 1e-3)
     observed = torch.cat([GaussianBlur(1.0)(textures[:2]), GaussianBlur(2.0)(textures[2:4])])
-    together = evident_blur(observed, textures[4:], noise, (0.5, 4.0))
-    apart = [evident_blur(image[None], textures[4:], noise[:1], (0.5, 4.0)) for image in observed]
+    together = maximum_likelihood_sigma(observed, textures[4:], noise, (0.5, 4.0))
+    apart = [maximum_likelihood_sigma(image[None], textures[4:], noise[:1], (0.5, 4.0)) for image in observed]
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-6, atol=0)
 
 
-def test_blur_methods_are_named(generator: Generator, own_images: Tensor) -> None:
+def test_unknown_blur_methods_raise(generator: Generator, own_images: Tensor) -> None:
     with pytest.raises(InputError, match="evidence, joint"):
         estimate_blur(generator, own_images, method="guess")  # type: ignore[arg-type]
 
 
-def test_blur_wants_rising_sigmas(generator: Generator, own_images: Tensor) -> None:
+def test_decreasing_sigmas_raise(generator: Generator, own_images: Tensor) -> None:
     with pytest.raises(InputError, match="rising"):
         estimate_blur(generator, own_images, sigmas=(1.0, 0.5))
 

@@ -1,4 +1,4 @@
-"""Losses against SciPy and scikit-image, and what they need."""
+"""Losses against SciPy and scikit-image, and their requirements."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The solvers against finite differences, SciPy, and images whose latents exist."""
+"""Solvers against finite differences, SciPy, and images of known latents."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +32,7 @@ def stopping(observed: Tensor, num_steps: int, tolerance: float = 0.0) -> Stoppi
     return Stopping(num_steps, tolerance, torch.zeros(len(observed), dtype=observed.dtype))
 
 
-def test_decoder_is_the_generator(generator: Generator) -> None:
+def test_frozen_generator_makes_the_same_images(generator: Generator) -> None:
     latents = torch.randn(4, 8)
     with torch.no_grad():
         torch.testing.assert_close(FrozenGenerator(generator)(latents), generator(latents), atol=1e-5, rtol=0)
@@ -174,7 +174,7 @@ def test_adam_is_torchs_on_a_cosine(generator: Generator, other_images: Tensor) 
 
 
 def test_lbfgs_on_a_quadratic_bowl() -> None:
-    """An ill-conditioned quadratic, whose minimum is known; images of different scales do not meet."""
+    """Ill-conditioned quadratic with a known minimum; images of different scales are independent."""
     scales = torch.logspace(0, 2, 12, dtype=torch.float64)
     target = torch.randn(2, 12, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ones = torch.ones(2, dtype=torch.float64)
