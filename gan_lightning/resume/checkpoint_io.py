@@ -71,7 +71,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def keep_previous(last: Path) -> None:
-    """Keep what last.ckpt is now as previous.ckpt; at every moment both exist and are complete."""
+    """Keep what last.ckpt is now as previous.ckpt, so that a complete checkpoint exists at every moment."""
     beside = last.with_name(f".{PREVIOUS}.{os.getpid()}.part")
     beside.unlink(missing_ok=True)
     try:

@@ -59,7 +59,7 @@ def requeued_when_warned() -> Iterator[None]:
 
     def warn(number: int, frame: FrameType | None) -> None:
         nonlocal warned
-        if os.getpid() != process:  # Slurm signals data workers too, which must outlive the training
+        if os.getpid() != process:  # Slurm signals data workers too, which must not end before the training
             return
         warned = True
         if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
