@@ -57,16 +57,18 @@ class ScalerPerNetwork(MixedPrecision):
     ) -> Any:
         """Unscale the gradients, let the module clip them, and step unless they overflowed.
 
-        Unlike Lightning's, this serves fused optimizers too, which skip a step without making the host wait to hear of
-        the overflow.
+        Lightning leaves the unscaling to fused optimizers, which do it in their step, after the clipping. Unscaled
+        before, they still skip a step without making the host wait to hear of the overflow.
         """
-        assert self.scaler is not None
-        closure()
-        self.scaler.unscale_(optimizer)  # type: ignore[arg-type]
-        self._after_closure(model, optimizer)
-        result = self.scaler.step(optimizer, **kwargs)  # type: ignore[arg-type]
-        self.scaler.update()
-        return result
+
+        def unscaled() -> Any:
+            result = closure()
+            if optimizer.defaults.get("fused"):
+                assert self.scaler is not None
+                self.scaler.unscale_(optimizer)  # type: ignore[arg-type]
+            return result
+
+        return super().optimizer_step(optimizer, model, unscaled, **kwargs)
 
     def state_dict(self) -> dict[str, Any]:
         """Give the state of both scalers, for the checkpoint."""

@@ -12,6 +12,7 @@ from torch.utils.data import DistributedSampler
 
 from gan_lightning import distributed
 from gan_lightning.errors import InputError
+from gan_lightning.resume.lightning_internals import set_ddp_defaults, uses_sync_batchnorm
 
 
 def prepare_ddp(module: LightningModule, second_derivative: bool) -> None:
@@ -27,11 +28,10 @@ def prepare_ddp(module: LightningModule, second_derivative: bool) -> None:
     strategy = module.trainer.strategy
     if isinstance(strategy, DDPStrategy):
         leave_ranks_at_exit()
-        # A backward pass reaches one of the two networks; plain `ddp` would stop at the other.
-        strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
-        # They are equal after each step already: see average_buffers_over_ranks.
-        strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
-    if getattr(strategy, "_layer_sync", None) is None:
+        # A backward pass reaches one of the two networks; plain `ddp` would stop at the other. Buffers are equal after
+        # each step already: see distributed.average_buffers.
+        set_ddp_defaults(strategy, find_unused_parameters=True, broadcast_buffers=False)
+    if not uses_sync_batchnorm(strategy):
         return
     if second_derivative:
         raise InputError(

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -40,4 +41,5 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
             sources.append(source)
         else:
             target.copy_(source)
-    torch._foreach_lerp_(targets, sources, 1 - decay)
+    move_together = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    move_together(targets, sources, None)

@@ -80,7 +80,7 @@ def test_no_photon_comes_from_below_black() -> None:
 
 
 def test_levels_at_the_ends_of_their_range() -> None:
-    assert (SaltAndPepperNoise(1.0)(GREY).abs() == 1).all()
+    assert (SaltAndPepperNoise(1.0)(GRAY).abs() == 1).all()
     for make in (lambda: GaussianNoise(0.0), lambda: SaltAndPepperNoise(0.0)):
         with pytest.raises(InputError, match="above 0"):
             make()
@@ -88,4 +88,4 @@ def test_levels_at_the_ends_of_their_range() -> None:
 
 def test_every_image_needs_its_index() -> None:
     with pytest.raises(ValueError, match="zip"):
-        GaussianNoise(0.1)(GREY, [1, 2])
+        GaussianNoise(0.1)(GRAY, [1, 2])
