@@ -3,7 +3,7 @@
 from gan_lightning.metrics.cache import StatisticsCache
 from gan_lightning.metrics.distances import frechet_distance, inception_score, kernel_distance
 from gan_lightning.metrics.extractors import FeatureExtractor, InceptionFeatures, RandomFeatures
-from gan_lightning.metrics.feature_statistics import FeatureStatistics, accumulate, gather, rank_batches
+from gan_lightning.metrics.frechet import FeatureStatistics, accumulate, gather, rank_batches
 
 __all__ = [
     "FeatureExtractor",

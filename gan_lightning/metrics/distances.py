@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from gan_lightning.metrics.feature_statistics import FeatureStatistics, frechet_metric
+from gan_lightning.metrics.frechet import FeatureStatistics, frechet_metric
 
 
 def frechet_distance(real: FeatureStatistics, fake: FeatureStatistics) -> float:

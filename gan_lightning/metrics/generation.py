@@ -16,7 +16,7 @@ from gan_lightning.images import to_uint8
 from gan_lightning.metrics.cache import StatisticsCache
 from gan_lightning.metrics.distances import frechet_distance, inception_score, kernel_distance
 from gan_lightning.metrics.extractors import FeatureExtractor, InceptionFeatures
-from gan_lightning.metrics.feature_statistics import FeatureStatistics, accumulate, gather, rank_batches
+from gan_lightning.metrics.frechet import FeatureStatistics, accumulate, gather, rank_batches
 
 MetricName: TypeAlias = Literal["fd", "kid", "is"]
 Settings: TypeAlias = dict[str, str | int | float | bool]

@@ -16,10 +16,10 @@ from torchmetrics import MeanMetric
 
 from gan_lightning import distributed
 from gan_lightning.errors import DivergedError, InputError
-from gan_lightning.modules.loading import SafelyLoaded
+from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, scale_per_network
-from gan_lightning.modules.ranks import prepare_ddp
-from gan_lightning.modules.records import FiniteWatch, log_metrics, without_side_effects
+from gan_lightning.modules.safe_loading import SafelyLoaded
+from gan_lightning.modules.step_metrics import FiniteWatch, log_metrics, without_side_effects
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE, ObjectiveName, Penalties

@@ -24,8 +24,8 @@ from gan_lightning.degradations import (
     SquareMask,
 )
 from gan_lightning.errors import InputError
-from gan_lightning.modules.loading import SafelyLoaded
-from gan_lightning.modules.ranks import RankNumbers, prepare_ddp
+from gan_lightning.modules.ddp import RankNumbers, prepare_ddp
+from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import load_generator, load_tensors
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.encoder import Encoder

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gan_lightning.data.base_module import ImageDataModule
 from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
 from gan_lightning.errors import InputError
-from gan_lightning.modules.ranks import leave_ranks_at_exit
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 
 Make = Callable[..., Path]
 Open = Callable[..., ImageDataModule]

@@ -21,7 +21,7 @@ from gan_lightning.data.batches import ImageDataset
 from gan_lightning.data.modules import CelebA
 from gan_lightning.data.resident import ResidentImages, free_memory
 from gan_lightning.errors import InputError
-from gan_lightning.modules.ranks import leave_ranks_at_exit
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 
 Open = Callable[..., ImageDataModule]
 

@@ -14,7 +14,7 @@ from gan_lightning.metrics import (
     kernel_distance,
     rank_batches,
 )
-from gan_lightning.metrics.feature_statistics import image_order
+from gan_lightning.metrics.frechet import image_order
 
 CPU = torch.device("cpu")
 

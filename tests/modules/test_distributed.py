@@ -10,8 +10,8 @@ import torch
 from lightning import Trainer
 
 from gan_lightning import DCGAN, InputError
+from gan_lightning.modules.ddp import RankNumbers
 from gan_lightning.modules.encoder import LatentEncoder
-from gan_lightning.modules.ranks import RankNumbers
 from gan_lightning.networks.dcgan import Generator
 from tests.modules.train_on_ranks import OVERFLOW, STEPS
 
