@@ -1,16 +1,19 @@
-"""Modules that come back from their checkpoints without any code in these being run."""
+"""Modules that are loaded from checkpoints without running code from them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from lightning import LightningModule
 from typing_extensions import Self
 
+from gan_lightning.errors import InputError
+
 
 class SafelyLoaded(LightningModule):
-    """Reads checkpoints with weights_only, those on a server too, of which Lightning would run the pickles."""
+    """Reads checkpoints with `weights_only`, also those from a URL, which Lightning would unpickle without it."""
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -21,6 +24,20 @@ class SafelyLoaded(LightningModule):
         weights_only: bool = True,
         **kwargs: Any,
     ) -> Self:
-        """Bring a module back; the arguments are those of LightningModule.load_from_checkpoint."""
+        """Load a module; the arguments are those of `LightningModule.load_from_checkpoint`."""
         loaded: Self = super().load_from_checkpoint(checkpoint_path, map_location, weights_only=weights_only, **kwargs)
         return loaded
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load weights.
+
+        Raises:
+            InputError: They belong to networks of another shape.
+        """
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        except RuntimeError as error:
+            raise InputError(
+                "the checkpoint's networks are not those of the configuration: keep the model's image_size, channels, "
+                "latent_dim, base_channels and normalizations as they were when it was written"
+            ) from error

@@ -1,23 +1,25 @@
-"""What a training step needs around the algorithm: metrics for the loggers, a watch for NaN."""
+"""Metrics of a training step: sent to every logger, measured without side effects, and timed."""
 
 from __future__ import annotations
 
-import math
-import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from torch import Tensor, nn
-
-from gan_lightning.errors import DivergedError
 
 
 def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], bar: Sequence[str] = ()) -> None:
-    """Send figures to every logger, with the G iterations as x-axis, and some of them to the progress bar.
+    """Send metrics to every logger, with generator iterations as the x-axis.
 
-    Lightning's own logging counts batches on the x-axis, of which an iteration takes `d_steps`.
+    Lightning's own logging counts batches on the x-axis, and an iteration takes `d_steps` of them.
+
+    Args:
+        module: The module that is being trained or validated.
+        metrics: Scalars by the name they are logged under.
+        bar: Names of the metrics that the progress bar shows.
     """
     values = {name: float(value) for name, value in metrics.items()}
     for logger in module.loggers:
@@ -28,7 +30,7 @@ def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], 
 
 
 def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Give the network as it is now, as a function with no graph that leaves its batch-norm statistics alone."""
+    """Return the network's forward pass as a function that records no graph and leaves batch-norm statistics alone."""
     state: dict[str, Tensor] = {name: tensor.clone() for name, tensor in network.named_buffers()}
     state.update(network.named_parameters())
 
@@ -39,41 +41,20 @@ def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
     return call
 
 
-class FiniteWatch:
-    """Remembers, on the device and without waiting for it, the first step whose losses were not finite."""
+class StepClock:
+    """Images per second since the last restart."""
 
     def __init__(self) -> None:
-        self._first: Tensor | None = None
+        self.restart()
 
-    def add(self, step: int, *losses: Tensor) -> None:
-        """Note the losses of a step; they stay on their device."""
-        total = torch.stack([loss.detach().float() for loss in losses]).sum()
-        step_if_bad = torch.where(total.isfinite(), math.inf, float(step))
-        self._first = step_if_bad if self._first is None else torch.minimum(self._first, step_if_bad)
+    def restart(self) -> None:
+        """Start again from no images and no time."""
+        self._started, self._images = time.perf_counter(), 0
 
-    @property
-    def is_free(self) -> bool:
-        """Whether a check costs nothing: on the CPU. Elsewhere it would wait for the device."""
-        return self._first is None or self._first.device.type == "cpu"
+    def add(self, images: int) -> None:
+        """Count images."""
+        self._images += images
 
-    def check(self, trainer: Trainer, module: nn.Module | None = None) -> None:
-        """Stop the training if a loss was not finite, or if a parameter of the module is not.
-
-        Raises:
-            DivergedError: It names the step, and the checkpoint to go back to.
-        """
-        first = math.inf if self._first is None else self._first.item()
-        if math.isinf(first):
-            if module is None or torch.stack([p.sum() for p in module.parameters()]).isfinite().all():
-                return
-            first = trainer.global_step
-        callbacks = trainer.checkpoint_callbacks
-        folders = [getattr(callback, "dirpath", None) for callback in callbacks]
-        paths = [os.path.join(folder, "last.ckpt") for folder in folders if folder]
-        for name in ("last_model_path", "best_model_path"):
-            paths += [getattr(callback, name, "") for callback in callbacks]
-        good = next((path for path in paths if os.path.isfile(path)), "none was written yet")
-        raise DivergedError(
-            f"a loss or a weight became NaN or infinite at step {first:.0f}; last good checkpoint: {good}. "
-            "Try a lower learning rate, gradient_clip, or another objective"
-        )
+    def images_per_second(self) -> float:
+        """Return the rate; on an accelerator wait for the device first, or work is counted that is still queued."""
+        return self._images / (time.perf_counter() - self._started)

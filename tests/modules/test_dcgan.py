@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gan_lightning import DCGAN, DivergedError, InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
-from gan_lightning.modules.step_metrics import FiniteWatch
+from gan_lightning.modules.finite_watch import FiniteWatch
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.seeding import batch_rng
 
