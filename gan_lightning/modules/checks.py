@@ -17,12 +17,14 @@ def check_sizes(model: object, data: object) -> None:
         data: A data module, or the options of one, with the same attributes.
 
     Raises:
-        InputError: They differ.
+        InputError: If they differ.
     """
     for name in ("channels", "image_size"):
         ours, theirs = getattr(model, name, None), getattr(data, name, None)
         if ours is not None and theirs is not None and ours != theirs:
-            raise InputError(f"the data's {name} is {theirs}, the model's {ours}: set data.{name} or model.{name}")
+            raise InputError(
+                f"the data's {name} is {theirs}, the model's {ours}: set data.{name} to {ours}, or change the model"
+            )
 
 
 def check_training_options(options: Mapping[str, Any]) -> None:
@@ -32,7 +34,7 @@ def check_training_options(options: Mapping[str, Any]) -> None:
         options: All of them by name, as in `DCGAN.hparams`.
 
     Raises:
-        InputError: An unsupported value.
+        InputError: If a value is unsupported.
     """
     objective, clip = options["objective"], options["gradient_clip"]
     if objective not in OBJECTIVES:

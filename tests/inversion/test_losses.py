@@ -11,7 +11,8 @@ from skimage.metrics import mean_squared_error  # type: ignore[import-not-found,
 from torch import Tensor
 
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.losses import HUBER_DELTA, lpips_loss, make_loss
+from gan_lightning.inversion.losses import HUBER_DELTA, make_loss
+from gan_lightning.lpips import load_lpips
 from gan_lightning.networks.dcgan import Discriminator
 
 CPU = torch.device("cpu")
@@ -75,7 +76,7 @@ def test_lpips_is_loaded_once_and_says_what_it_lacks(monkeypatch: pytest.MonkeyP
             made.append(net_type)
             self.net = torch.nn.Identity()
 
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
     monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", Lpips)
     assert make_loss("lpips", None, CPU) is make_loss("lpips", None, CPU)
     assert made == ["alex"]
@@ -83,8 +84,8 @@ def test_lpips_is_loaded_once_and_says_what_it_lacks(monkeypatch: pytest.MonkeyP
     def unreachable(**_: object) -> None:
         raise OSError("no network")
 
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
     monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", unreachable)
     with pytest.raises(InputError, match=r"AlexNet's weights, which cannot be had \(no network\)"):
         make_loss("lpips", None, CPU)
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
