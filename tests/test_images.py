@@ -1,7 +1,11 @@
 """The pixel range and pictures, against definitions and Pillow."""
 
+import math
+
 import numpy as np
+import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from gan_lightning.images import make_grid, to_float, to_uint8, write_png
@@ -28,6 +32,14 @@ def test_grid_puts_each_image_in_its_place():
         top, left = 1 + index // 3 * 5, 1 + index % 3 * 7
         assert (grid[:, top : top + 4, left : left + 6] == index).all()
     assert (grid[:, 6:, 15:] == 255).all()  # the place of the sixth is empty
+
+
+@pytest.mark.parametrize(("count", "columns"), [(5, 3), (4, None), (7, 7), (3, 1)])
+def test_grid_of_color_images_is_that_of_torchvision(count, columns):
+    """Of gray images torchvision's would have three channels, and of a single one no border."""
+    images = torch.randint(0, 256, (count, 3, 4, 6), dtype=torch.uint8)
+    expected = torchvision.utils.make_grid(images, columns or math.isqrt(count), padding=2, pad_value=255)
+    assert make_grid(images, columns).equal(expected)
 
 
 def test_png_holds_the_pixels(tmp_path):

@@ -17,6 +17,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "objectives": 0,
     "networks": 0,
     "degradations": 0,
+    "lpips": 1,
     "inversion": 1,
     "faces": 1,
     "data": 1,

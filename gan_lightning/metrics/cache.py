@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.metrics.feature_statistics import FeatureStatistics
+from gan_lightning.metrics.frechet import FeatureStatistics
 
 _log = logging.getLogger(__name__)
 

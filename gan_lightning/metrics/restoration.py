@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from gan_lightning.errors import InputError
+from gan_lightning.lpips import load_lpips
 
 SSIM_BORDER = 5  # half a window of 11 pixels: nearer to the edge the window is not whole
 MAX_PSNR = 100.0  # an exact image has an infinite one, of which a mean would say nothing
@@ -134,24 +135,13 @@ def summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def make_lpips() -> Compare:
-    """Make LPIPS (Zhang et al. 2018) on AlexNet, whose weights are downloaded at the first use.
+    """Return LPIPS (Zhang et al. 2018) as a metric of images, which are clamped as in a file.
 
     Raises:
-        InputError: The weights cannot be had.
+        InputError: If its weights cannot be loaded.
     """
-    try:
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-        network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net.eval().requires_grad_(False)
-    except Exception as error:  # no network, no weights, a full disk: it could be anything
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(f"LPIPS needs AlexNet's weights, which cannot be had ({reason}): leave lpips out") from error
-
-    def compare(images: Tensor, target: Tensor) -> Tensor:
-        distance: Tensor = network.to(images.device)(_colour(images).clamp(-1, 1), _colour(target))
-        return distance.flatten()
-
-    return compare
+    load_lpips(torch.device("cpu"))  # raises here rather than after the first image is restored
+    return lambda images, target: load_lpips(images.device)(_as_rgb(images).clamp(-1, 1), _as_rgb(target))
 
 
 def make_identity(path: str | os.PathLike[str]) -> Compare:
@@ -172,10 +162,10 @@ def make_identity(path: str | os.PathLike[str]) -> Compare:
 
     def compare(images: Tensor, target: Tensor) -> Tensor:
         moved = network.to(images.device)
-        return F.cosine_similarity(moved(_colour(images).clamp(-1, 1)), moved(_colour(target)))
+        return F.cosine_similarity(moved(_as_rgb(images).clamp(-1, 1)), moved(_as_rgb(target)))
 
     return compare
 
 
-def _colour(images: Tensor) -> Tensor:
+def _as_rgb(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)

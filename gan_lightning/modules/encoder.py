@@ -24,8 +24,9 @@ from gan_lightning.degradations import (
     SquareMask,
 )
 from gan_lightning.errors import InputError
-from gan_lightning.modules.loading import SafelyLoaded
-from gan_lightning.modules.ranks import RankNumbers, prepare_ddp
+from gan_lightning.modules.batch_numbers import BatchNumbers
+from gan_lightning.modules.ddp import prepare_ddp
+from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import load_generator, load_tensors
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.encoder import Encoder
@@ -126,15 +127,15 @@ class LatentEncoder(SafelyLoaded):
 
     def train_dataloader(self) -> DataLoader[int]:
         """Give the numbers of the batches of an epoch."""
-        numbers = RankNumbers(self.batches_per_epoch)
+        numbers = BatchNumbers(self.batches_per_epoch)
         numbers.resume(self.trainer.current_epoch, batches_done(self.trainer))
         return self._loader(numbers)
 
     def val_dataloader(self) -> DataLoader[int]:
         """Give the numbers of the fixed batches."""
-        return self._loader(RankNumbers(-(-self.validation_images // self.batch_size)))
+        return self._loader(BatchNumbers(-(-self.validation_images // self.batch_size)))
 
-    def _loader(self, numbers: RankNumbers) -> DataLoader[int]:
+    def _loader(self, numbers: BatchNumbers) -> DataLoader[int]:
         every = range(len(numbers) * numbers.num_replicas)
         return DataLoader(every, batch_size=None, sampler=numbers)  # type: ignore[arg-type]
 

@@ -24,9 +24,9 @@ from gan_lightning.inversion.invert import RefineName, SolverName
 from gan_lightning.inversion.losses import LossName, make_loss
 from gan_lightning.metrics.restoration import RestorationMetrics, summarize
 from gan_lightning.modules.blind import BlurOfEach
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.modules.masking import ImageMasks
-from gan_lightning.modules.ranks import leave_ranks_at_exit
 from gan_lightning.modules.restored import Restored, describe
 from gan_lightning.networks.checkpoints import load_generator
 

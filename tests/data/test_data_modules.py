@@ -20,7 +20,7 @@ from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.data.image_folder import ImageFolder
 from gan_lightning.data.synthetic_faces import SyntheticFaces
 from gan_lightning.errors import InputError
-from gan_lightning.modules.ranks import leave_ranks_at_exit
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 
 Make = Callable[..., Path]
 Open = Callable[..., ImageDataModule]

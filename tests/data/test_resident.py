@@ -21,7 +21,7 @@ from gan_lightning.data.celeba import CelebA
 from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.data.resident import ResidentImages, free_memory
 from gan_lightning.errors import InputError
-from gan_lightning.modules.ranks import leave_ranks_at_exit
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 
 Open = Callable[..., ImageDataModule]
 

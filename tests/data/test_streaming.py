@@ -24,7 +24,7 @@ from gan_lightning.data.decode import CropResize, to_pixels
 from gan_lightning.data.pack_command import main
 from gan_lightning.data.streamed_images import StreamedImages
 from gan_lightning.errors import InputError
-from gan_lightning.modules.ranks import leave_ranks_at_exit
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 
 pytest.importorskip("litdata")
 from litdata.utilities.env import _DistributedEnv

@@ -13,7 +13,7 @@ from torch import Tensor
 from gan_lightning.degradations import Mask
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import invert
-from gan_lightning.inversion.losses import HUBER_DELTA, lpips_loss, make_loss
+from gan_lightning.inversion.losses import HUBER_DELTA, make_loss
 from gan_lightning.networks.dcgan import Discriminator
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def test_lpips_is_loaded_once_and_says_what_it_lacks(monkeypatch: pytest.MonkeyP
             made.append(net_type)
             self.net = torch.nn.Identity()
 
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
     monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", Lpips)
     assert make_loss("lpips", None, CPU) is make_loss("lpips", None, CPU)
     assert made == ["alex"]
@@ -85,11 +85,11 @@ def test_lpips_is_loaded_once_and_says_what_it_lacks(monkeypatch: pytest.MonkeyP
     def unreachable(**_: object) -> None:
         raise OSError("no network")
 
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
     monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", unreachable)
     with pytest.raises(InputError, match=r"AlexNet's weights, which cannot be had \(no network\)"):
         make_loss("lpips", None, CPU)
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
 
 
 def test_the_objective_of_a_masked_image_is_a_mean_over_what_is_known(generator: Any, own_images: Tensor) -> None:

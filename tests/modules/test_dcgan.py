@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gan_lightning import DCGAN, DivergedError, InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
-from gan_lightning.modules.records import FiniteWatch
+from gan_lightning.modules.finite_watch import FiniteWatch
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 
 SIZE, LATENT, BATCH = 16, 6, 8
