@@ -502,7 +502,7 @@ def test_a_root_that_is_not_there_or_not_celeba_is_refused(capsys, tmp_path):
 def test_a_used_run_folder_is_refused_and_kept(finished, faces_root, capsys, monkeypatch):
     monkeypatch.chdir(finished.parent.parent)
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    assert "holds a run already" in refusal(capsys, fit(faces_root, "--data.count", FACES))
+    assert "already holds a run" in refusal(capsys, fit(faces_root, "--data.count", FACES))
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
 
@@ -512,10 +512,10 @@ def test_other_commands_and_other_runs_keep_out_of_a_used_folder(finished, faces
     checkpoint = finished / "checkpoints" / "last.ckpt"
     small = [*SMALL, "--data.count", FACES, "--data.root", faces_root, "--name", "run"]
     measured = command("validate", "--config", CONFIGS / "quickstart.yaml", *small, "--ckpt_path", checkpoint)
-    assert "holds a run already" in refusal(capsys, measured)
+    assert "already holds a run" in refusal(capsys, measured)
     elsewhere = Path("elsewhere.ckpt")
     elsewhere.write_bytes(checkpoint.read_bytes())
-    assert "holds a run already" in refusal(capsys, fit(faces_root, "--data.count", FACES, "--ckpt_path", elsewhere))
+    assert "already holds a run" in refusal(capsys, fit(faces_root, "--data.count", FACES, "--ckpt_path", elsewhere))
     assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
 

@@ -64,7 +64,7 @@ class Refusing(Dataset[int]):
 def test_a_worker_that_is_killed_is_one_line_with_what_to_do() -> None:
     (line,) = run(KILLED).stdout.splitlines()
     how = "(was killed|exited unexpectedly)"
-    assert re.fullmatch(rf"a process that reads images.* {how}.*, perhaps for want of memory: lower .* last", line)
+    assert re.fullmatch(rf"a process that reads images.* {how}.*, perhaps out of memory: lower .* last", line)
     assert dead_worker(RuntimeError("CUDA error")) is None
 
 

@@ -3,16 +3,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gan_lightning.__main__ import mistake_behind
+from gan_lightning.commands import main, parse
 from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
-from gan_lightning.data.pack_command import main, read_options
 from gan_lightning.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 Make = Callable[..., Path]
+
+
+def read_options(arguments: list[str]) -> Any:
+    return parse(["pack", *arguments])[1].data
 
 
 def figures(output: str) -> dict[str, str]:
@@ -24,7 +29,7 @@ def test_packs_what_training_then_opens(make_celeba: Make, tmp_path: Path, capsy
     (root / "celeba" / "img_align_celeba" / "000003.jpg").write_bytes(b"x")
     options = ["--data", "CelebA", "--data.root", str(root), "--data.image_size", "16"]
     with pytest.warns(UserWarning, match="1 of 10"):
-        assert main([*options, "--data.cache_dir", str(tmp_path / "cache")]) == 0
+        assert main(["pack", *options, "--data.cache_dir", str(tmp_path / "cache")]) == 0
     printed = figures(capsys.readouterr().out)
     assert (printed["images"], printed["skipped"]) == ("9", "1")
     folder = Path(printed["path"])
@@ -68,7 +73,7 @@ def test_packs_also_what_a_run_is_told_not_to(make_celeba: Make, tmp_path: Path)
         CelebA(**options).prepare_data()
     assert not list((tmp_path / "cache").glob("celeba-*"))
     given = ["--data=CelebA", *(f"--data.{name}={value!s}" for name, value in options.items())]
-    assert main(given) == 0
+    assert main(["pack", *given]) == 0
     CelebA(**options).prepare_data()
 
 
@@ -76,13 +81,15 @@ def test_the_default_is_that_of_fit() -> None:
     assert isinstance(read_options([]), SyntheticFaces)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), ("a: [", "no YAML"), ("3", "no keys")])
+@pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), ("a: [", "no YAML"), ("3", "no keys")])
 def test_a_configuration_that_is_none_is_said(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "config.yaml"
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_options(["--config", str(path)])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_options(["--config", str(tmp_path)])
 
 
 def test_settings_out_of_range_are_said_and_unknown_ones_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,5 +104,5 @@ def test_settings_out_of_range_are_said_and_unknown_ones_refused(capsys: pytest.
 def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in ((["--help"], "ahead of a job"), (["--data.help", "CelebA"], "centred square")):
         with pytest.raises(SystemExit):
-            main(arguments)
+            main(["pack", *arguments])
         assert words in capsys.readouterr().out
