@@ -81,7 +81,7 @@ class DataConfigFile(ActionConfigFile):
         if not isinstance(content, dict):
             raise InputError(f"{path} is not the configuration of a training: it has no keys")
         data = {"data": content["data"]} if "data" in content else {}
-        super().__call__(parser, cfg, json.dumps(data), option_string)
+        super().__call__(parser, cfg, json.dumps(data), option_string)  # type: ignore[no-untyped-call]
 
 
 class OptionsParser(LightningArgumentParser):

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from gan_lightning.__main__ import main
+from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.loggers.metrics_file import MetricsFile
 from tests.conftest import FACES
 
@@ -104,6 +105,29 @@ def test_the_last_checkpoint_is_of_the_last_step_however_bad(faces_root):
     assert best == min(points[1:-1], key=lambda point: point[1])[0]
     assert best < 6, "the distance must get worse for this test to mean anything"
     assert Path("runs/run/samples/step-0000007.png").is_file()
+
+
+def test_the_best_checkpoint_is_by_what_is_measured(faces_root, capsys):
+    """The kernel distance where it alone is measured."""
+    options = ["--evaluation.metrics", "[kid]", "--trainer.max_steps", "2"]
+    assert fit(faces_root, "--data.count", FACES, *options) == 0
+    assert "val/kid_random: " in capsys.readouterr().out.splitlines()[-1]
+    assert Path("runs/run/checkpoints/best.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "extractor", "expected"),
+    [
+        (["fd"], "inception", ("val/fid", "min")),
+        (["is", "fd"], "inception", ("val/fid", "min")),
+        (["is"], "inception", ("val/is", "max")),
+        (["is", "kid"], "inception", ("val/kid", "min")),
+        (["kid"], "random", ("val/kid_random", "min")),
+        ([], "random", (None, "min")),
+    ],
+)
+def test_the_evaluation_names_the_metric_to_monitor(metrics, extractor, expected):
+    assert GenerationMetrics.monitored(metrics, extractor) == expected
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
@@ -393,6 +417,14 @@ def test_later_configurations_and_arguments_win(capsys, tmp_path):
     assert config["trainer"]["max_steps"] == 2
 
 
+def test_shipped_configurations_are_found_by_name_and_a_file_on_disk_wins(capsys, tmp_path):
+    named = printed_config(capsys, "--config", "quickstart", "--config", "wandb")
+    paths = [CONFIGS / "quickstart.yaml", CONFIGS / "logger" / "wandb.yaml"]
+    assert named == printed_config(capsys, *(word for path in paths for word in ("--config", path)))
+    (tmp_path / "quickstart").write_text("model: {class_path: DCGAN, init_args: {lr_g: 0.5}}\n")
+    assert printed_config(capsys, "--config=quickstart")["model"]["init_args"]["lr_g"] == 0.5
+
+
 def test_environment_sets_options(capsys, monkeypatch):
     monkeypatch.setenv("PL_FIT__TRAINER__MAX_STEPS", "17")
     assert printed_config(capsys, "--model", "DCGAN")["trainer"]["max_steps"] == 17
@@ -499,6 +531,29 @@ def test_a_root_that_is_not_there_or_not_celeba_is_refused(capsys, tmp_path):
         assert root in refusal(capsys, fit(tmp_path / root, config="celeba64.yaml", name=root))
 
 
+def test_an_unknown_configuration_is_refused_with_the_names_of_those_that_ship(capsys):
+    for name in ("celeba46", "configs/celeba46.yaml"):
+        line = refusal(capsys, command("fit", "--config", name))
+        assert f"the configuration {name} does not exist" in line
+        assert all(known in line for known in ("celeba64", "restore/deblur", "logger/wandb"))
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("trainer: {logger: {class_path: gan_lightning.wandb_logger.SteadyWandbLogger}}", "wandb_logger"),
+        ("trainer: {callbacks: [{class_path: gan_lightning.callbacks.former.Writer}]}", "former"),
+        ("data: {class_path: gan_lightning.data.former.CelebA, init_args: {root: x}}", "former"),
+        ("model: {class_path: gan_lightning.LatentRestoration, init_args: {former: 3}}", "former"),
+    ],
+)
+def test_a_configuration_of_another_version_is_refused_with_how_to_go_on(capsys, tmp_path, content, name):
+    (tmp_path / "old.yaml").write_text(content)
+    line = refusal(capsys, command("fit", "--model", "DCGAN", "--config", "old.yaml"))
+    assert name in line
+    assert line.endswith("see `gan-lightning fit --config quickstart --print_config`")
+
+
 def test_a_used_run_folder_is_refused_and_kept(finished, faces_root, capsys, monkeypatch):
     monkeypatch.chdir(finished.parent.parent)
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
@@ -535,6 +590,14 @@ def test_a_checkpoint_of_something_else_is_refused(faces_root, capsys):
     Path("text.ckpt").write_text("no checkpoint")
     for name in ("other.ckpt", "text.ckpt"):
         assert name in refusal(capsys, fit(faces_root, "--data.count", FACES, "--ckpt_path", name, name=name))
+
+
+def test_a_checkpoint_of_another_version_is_refused_with_what_is_unknown(finished, faces_root, capsys):
+    content = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    content["hyper_parameters"]["former_setting"] = 1
+    torch.save(content, "old.ckpt")
+    line = refusal(capsys, fit(faces_root, "--data.count", FACES, "--ckpt_path", "old.ckpt"))
+    assert "old.ckpt is of another model or version: DCGAN has no setting former_setting; give another" in line
 
 
 def test_a_diverged_run_stops_with_one_line(faces_root, capsys):
