@@ -162,7 +162,7 @@ def test_a_disk_too_full_for_pictures_ends_no_run(faces_root, monkeypatch, caplo
     assert fit(faces_root) == 0
     assert torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
     for name in ("samples/step-0000003.png", "summary.json", "curves.png"):
-        assert f"{name} could not be written (No space left on device): the run goes on without it" in caplog.text
+        assert f"{name} could not be written (No space left on device): the run continues without it" in caplog.text
 
 
 @pytest.mark.slow
