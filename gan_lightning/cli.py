@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -34,6 +36,8 @@ from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.run import Run, check_checkpoint
 
 _log = logging.getLogger(__name__)
+
+CONFIG = ("-c", "--config")
 
 
 class RunConfig(SaveConfigCallback):
@@ -93,21 +97,29 @@ class GanCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, and find the run and the checkpoint that it starts from.
 
-        Lightning then takes the model's hyperparameters from the checkpoint, so it is checked first.
+        The model's hyperparameters are those of the checkpoint, in place of the configurations'; options on the command
+        line win. Lightning would let the checkpoint win over these too, so it is not shown the path until later.
         """
         super().parse_arguments(parser, args)
-        options = self.options
+        options, command = self.options, self.config.subcommand
         if options.model is None:
             raise InputError("there is no model: add --config quickstart, or --model DCGAN and --data CelebA")
-        self.run = Run(self.config.subcommand, options.name, options.trainer.default_root_dir)
-        options.ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"))
+        self.run = Run(command, options.name, options.trainer.default_root_dir)
+        self._ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"))
         if path is not None and "://" not in str(path):
-            check_checkpoint(path, import_class(options.model.class_path))
+            model = options.model.class_path
+            config = {"model": {"class_path": model, "init_args": check_checkpoint(path, import_class(model))}}
+            words = list(sys.argv[1:] if args is None else args)
+            before = [i for i, w in enumerate(words) if w == command or words[i - 1] in CONFIG or w[:9] == "--config="]
+            words[max(before) + 1 : max(before) + 1] = ["--config", json.dumps(config)]
+            super().parse_arguments(parser, words)
+        self.options.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
         """Check what can be checked before anything is built, and claim the run folder."""
         options, run = self.options, self.run
         assert run is not None
+        options.ckpt_path = self._ckpt_path
         given, model_class = options.clone(), import_class(options.model.class_path)
         options.trainer.default_root_dir = str(run.folder)
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)

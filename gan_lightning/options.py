@@ -45,7 +45,7 @@ def find_config(given: str) -> str:
     Raises:
         InputError: If there is neither.
     """
-    if Path(given).exists() or not re.fullmatch(r"[\w./~-]+", given):
+    if not re.fullmatch(r"[\w./~-]+", given) or Path(given).expanduser().exists():
         return given
     shipped = shipped_configs()
     for name, path in shipped.items():

@@ -11,6 +11,7 @@ import secrets
 import socket
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning import LightningModule
@@ -182,8 +183,11 @@ def run_folder(root: str | None, name: str | None, command: str) -> Path:
     return Path(root or "runs") / name
 
 
-def check_checkpoint(path: str, model_class: type[LightningModule]) -> None:
+def check_checkpoint(path: str, model_class: type[LightningModule]) -> dict[str, Any]:
     """Check that a file is an undamaged checkpoint of this class of model.
+
+    Returns:
+        Its hyperparameters, by the names of the arguments of the class.
 
     Raises:
         InputError: If it is not; if last.ckpt is damaged, the message names the checkpoint to use instead.
@@ -199,9 +203,10 @@ def check_checkpoint(path: str, model_class: type[LightningModule]) -> None:
         raise InputError(f"{error}; the one before it is whole: --ckpt_path {former}") from error
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise InputError(f"{path} is not a checkpoint of {model_class.__name__}: give one from runs/NAME/checkpoints")
-    known = set(inspect.signature(model_class).parameters) | {"_instantiator", "_class_path"}
-    if unknown := ", ".join(sorted(content["hyper_parameters"].keys() - known)):
+    found = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}  # Lightning's own
+    if unknown := ", ".join(sorted(found.keys() - inspect.signature(model_class).parameters.keys())):
         raise InputError(
             f"{path} is of another model or version: {model_class.__name__} has no setting {unknown}; give another "
             "checkpoint, or use the version that wrote it"
         )
+    return found

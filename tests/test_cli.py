@@ -179,7 +179,9 @@ def test_a_resumed_run_takes_its_own_learning_rate(faces_root):
     assert fit(faces_root, "--data.count", FACES, *more) == 0
     state = torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)
     config = yaml.safe_load(next(Path("runs/run").glob("config-*.yaml")).read_text())["model"]["init_args"]
-    assert state["optimizer_states"][0]["param_groups"][0]["lr"] == config["lr_g"]
+    assert config["lr_g"] == 0.005
+    groups = [optimizer["param_groups"][0] for optimizer in state["optimizer_states"]]
+    assert [group["lr"] for group in groups] == [0.005, config["lr_d"]]
 
 
 def test_the_saved_configuration_is_complete(finished):
