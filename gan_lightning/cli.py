@@ -30,14 +30,12 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
 from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
-from gan_lightning.options import ConfigFile, OptionsParser
+from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.run import Run, check_checkpoint
 
 _log = logging.getLogger(__name__)
-
-CONFIG = ("-c", "--config")
 
 
 class RunConfig(SaveConfigCallback):
@@ -109,10 +107,8 @@ class GanCLI(LightningCLI):
         if path is not None and "://" not in str(path):
             model = options.model.class_path
             config = {"model": {"class_path": model, "init_args": check_checkpoint(path, import_class(model))}}
-            words = list(sys.argv[1:] if args is None else args)
-            before = [i for i, w in enumerate(words) if w == command or words[i - 1] in CONFIG or w[:9] == "--config="]
-            words[max(before) + 1 : max(before) + 1] = ["--config", json.dumps(config)]
-            super().parse_arguments(parser, words)
+            words = sys.argv[1:] if args is None else args
+            self.config = parser.parse_args(with_last_config(words, command, json.dumps(config)))
         self.options.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
@@ -123,7 +119,7 @@ class GanCLI(LightningCLI):
         given, model_class = options.clone(), import_class(options.model.class_path)
         options.trainer.default_root_dir = str(run.folder)
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
-        check_sizes(options)
+        check_sizes(options.model.init_args, options.get("data.init_args"))
         weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
         if weights_needed and hasattr(model_class, "sample") and run.command != "predict":
             check_inception_weights(inception_weights_path(options.evaluation.inception_weights))
@@ -195,14 +191,14 @@ def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
             logger.init_args.id = run.wandb_id()
 
 
-def check_sizes(options: Namespace) -> None:
+def check_sizes(model: object, data: object) -> None:
     """Check that model and data agree on the images, where both have a setting, before any image is read.
 
     Raises:
         InputError: If they do not.
     """
-    for name in ("channels", "image_size") if options.data is not None else ():
-        ours, theirs = (part.get(f"init_args.{name}") for part in (options.model, options.data))
+    for name in ("channels", "image_size"):
+        ours, theirs = getattr(model, name, None), getattr(data, name, None)
         if ours is not None and theirs is not None and ours != theirs:
             raise InputError(f"the data's {name} is {theirs}, the model's {ours}: set data.{name} or model.{name}")
 

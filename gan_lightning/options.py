@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,6 +53,19 @@ def find_config(given: str) -> str:
         if f"/{name}".endswith(f"/{given}"):
             return str(path)
     raise InputError(f"the configuration {given} does not exist: give a path, or one of {', '.join(shipped)}")
+
+
+def with_last_config(words: Sequence[str], command: str, config: str) -> list[str]:
+    """Insert a configuration after all others of a command line, so that it wins over them, but not over later options.
+
+    Args:
+        words: Words of the command line.
+        command: The command among them.
+        config: Configuration, as JSON.
+    """
+    places = [i for i, word in enumerate(words) if word == command or re.match("(-c|--config)(=|$)", word)]
+    last = max(places) + (words[max(places)] in ("-c", "--config"))
+    return [*words[: last + 1], "--config", config, *words[last + 1 :]]
 
 
 class ConfigFile(ActionConfigFile):

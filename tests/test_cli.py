@@ -1,4 +1,4 @@
-"""The command line as a user types it: every command, every shipped configuration, and what it refuses."""
+"""The command line as users type it: every command, every shipped configuration, and invalid input."""
 
 import json
 import os
@@ -28,14 +28,14 @@ SMALL += ["--trainer.log_every_n_steps", "1", "--trainer.enable_progress_bar", "
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    """Runs go to runs/ below the working folder; and pytest's own arguments are not ours."""
+    """Runs are written to runs/ in the working folder; pytest's own arguments must not reach the command."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
 
 
 def command(*arguments):
-    """Run a command line in this process; give its exit status."""
+    """Run a command line in this process, and return its exit status."""
     try:
         return main([str(argument) for argument in arguments])
     except SystemExit as stop:
@@ -48,7 +48,7 @@ def fit(faces_root, *more, config="quickstart.yaml", name="run"):
 
 @pytest.fixture(scope="module")
 def finished(faces_root, tmp_path_factory):
-    """The folder of a run that has trained four steps."""
+    """Folder of a run of four steps."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -94,7 +94,7 @@ def test_the_best_checkpoint_is_the_one_with_the_least_distance(finished):
 
 
 def test_the_last_checkpoint_is_of_the_last_step_however_bad(faces_root):
-    """The distance has its best early here, and the last step lies after the last validation."""
+    """Here the best distance comes early, and the last step follows the last validation."""
     options = ["--trainer.max_steps", "7", "--model.lr_g", "0.5", "--model.ema_decay", "0"]
     assert fit(faces_root, "--data.count", FACES, *options) == 0
     run = Path("runs/run")
@@ -108,7 +108,7 @@ def test_the_last_checkpoint_is_of_the_last_step_however_bad(faces_root):
 
 
 def test_the_best_checkpoint_is_by_what_is_measured(faces_root, capsys):
-    """The kernel distance where it alone is measured."""
+    """Only the kernel distance is measured here."""
     options = ["--evaluation.metrics", "[kid]", "--trainer.max_steps", "2"]
     assert fit(faces_root, "--data.count", FACES, *options) == 0
     assert "val/kid_random: " in capsys.readouterr().out.splitlines()[-1]
@@ -131,7 +131,7 @@ def test_the_evaluation_names_the_metric_to_monitor(metrics, extractor, expected
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_told_to_stop_keeps_its_steps(faces_root, sent):
+def test_a_stopped_run_keeps_its_steps(faces_root, sent):
     arguments = ["fit", "--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root, "--name", "run"]
     arguments += ["--data.count", FACES, "--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000"]
     process = subprocess.Popen(
@@ -202,7 +202,7 @@ def test_a_checkpoint_is_measured_as_it_was_in_training(finished, faces_root, na
     in_training = MetricsFile(finished).history()["val/fd_random"][-1][1]
     if name == "validate":
         assert measured == pytest.approx(in_training, rel=1e-5)
-    else:  # other real images
+    else:  # compared with other real images
         assert measured != pytest.approx(in_training, rel=1e-5)
         assert measured == pytest.approx(in_training, rel=0.5)
 
@@ -257,7 +257,7 @@ def test_wandb_gets_configuration_metrics_and_grids_offline(faces_root):
 
 
 def finished_wandb_run(wandb_folder, patience=60):
-    """Give the folder and the records of an offline run, once W&B's own process has written the last of them."""
+    """Return the folder and the records of an offline run, once W&B's own process has written the last record."""
     until = time.monotonic() + patience
     while True:
         for path in wandb_folder.glob("offline-run-*/*.wandb"):
@@ -269,7 +269,7 @@ def finished_wandb_run(wandb_folder, patience=60):
 
 
 def read_wandb_records(path):
-    """Read an offline run: a header of 7 bytes, then records in LevelDB's blocks of 32 KiB."""
+    """Read an offline run: a header of 7 bytes, then records in the LevelDB format with blocks of 32 KiB."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, position, parts, records = path.read_bytes(), 7, b"", []
@@ -299,7 +299,7 @@ def test_every_shipped_configuration_runs(path, faces_root, tmp_path):
     assert (tmp_path / "runs/run/checkpoints/best.ckpt").is_file()
 
 
-def test_the_encoders_configuration_runs_and_its_guess_starts_a_restoration(finished, faces_root):
+def test_the_encoder_configuration_runs_and_its_prediction_starts_a_restoration(finished, faces_root):
     generator = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt"]
     small = ["--model.batch_size", "4", "--model.batches_per_epoch", "2", "--model.base_channels", "4"]
     small += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"]
@@ -310,7 +310,7 @@ def test_the_encoders_configuration_runs_and_its_guess_starts_a_restoration(fini
 
 
 def restoration_words(finished, faces_root, name, *more, run="restored"):
-    """The command that restores two faces by a shipped configuration, in a few steps."""
+    """Return a command that restores two faces in a few steps with a shipped configuration."""
     arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--data.root", faces_root]
     arguments += ["--data.count", FACES, "--data.image_size", "16", "--data.eval_batch_size", "2"]
     arguments += ["--model.num_steps", "3", "--model.refine_steps", "3", "--trainer.limit_test_batches", "1"]
@@ -324,7 +324,7 @@ def restore(*arguments, **more):
     return command(*restoration_words(*arguments, **more))
 
 
-def test_a_blur_that_is_not_told_is_found_by_the_command_of_the_page(finished, faces_root):
+def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_root):
     assert restore(finished, faces_root, "deblur", "--model.blind_blur", "true") == 0
     assert Path("runs/restored/blur.png").is_file()
     assert "blur_sigma" in Path("runs/restored/images.csv").read_text()
@@ -497,7 +497,7 @@ def test_a_fit_without_wandb_does_not_import_it(faces_root):
 
 
 def refusal(capsys, status):
-    """The line that a refused command printed."""
+    """Return the line printed by a refused command."""
     assert status == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(lines) == 1, lines

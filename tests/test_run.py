@@ -1,4 +1,4 @@
-"""One job to a run folder: the claim holds as long as its process lives, and not a moment longer."""
+"""One job per run folder: a claim lasts exactly as long as its process."""
 
 import fcntl
 import signal
@@ -43,7 +43,7 @@ def claim_elsewhere(folder, at=0.0):
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
-def test_while_one_job_is_at_work_a_second_is_refused(tmp_path):
+def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
     first = claim_elsewhere(tmp_path / "run")
     assert first.stdout.readline() == "claimed\n"
     with pytest.raises(InputError, match=f"run is in use by another job .process {first.pid} on .*choose another"):
@@ -54,7 +54,7 @@ def test_while_one_job_is_at_work_a_second_is_refused(tmp_path):
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_of_jobs_that_start_at_once_one_begins(tmp_path):
+def test_one_of_several_simultaneous_jobs_gets_the_folder(tmp_path):
     at = time.time() + 4
     jobs = [claim_elsewhere(tmp_path / "run", at) for _ in range(4)]
     said = [job.stdout.readline() for job in jobs]
@@ -65,7 +65,7 @@ def test_of_jobs_that_start_at_once_one_begins(tmp_path):
     assert sum("in use by another job" in line for line in said) == 3
 
 
-def test_a_folder_that_was_given_free_can_be_claimed_again(tmp_path):
+def test_a_released_folder_can_be_claimed_again(tmp_path):
     for _ in range(3):
         run = claim(tmp_path)
         assert (tmp_path / ".claim").exists()
@@ -73,8 +73,8 @@ def test_a_folder_that_was_given_free_can_be_claimed_again(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_claim_whose_file_is_gone_is_no_claim(tmp_path, monkeypatch):
-    """Its owner removes it between our opening and locking it: the lock would keep out nobody."""
+def test_a_lock_on_a_removed_file_is_not_a_claim(tmp_path, monkeypatch):
+    """If its owner removes the file before it is locked, the lock would not exclude anyone."""
     locks, real = 0, fcntl.flock
 
     def lock_after_removal(file, operation):
@@ -91,7 +91,7 @@ def test_a_claim_whose_file_is_gone_is_no_claim(tmp_path, monkeypatch):
     run.release()
 
 
-def test_a_file_system_without_locks_serves(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_works_with_a_warning(tmp_path, monkeypatch, caplog):
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 
@@ -100,7 +100,7 @@ def test_a_file_system_without_locks_serves(tmp_path, monkeypatch, caplog):
     assert "does not support locks" in caplog.text
 
 
-def test_what_a_killed_job_had_begun_to_write_is_removed(tmp_path):
+def test_partial_files_of_a_killed_job_are_removed(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for name in (".metrics.csv.12.part", "checkpoints/.last.ckpt.12.part"):
         (tmp_path / name).write_text("half")

@@ -41,7 +41,7 @@ def test_packs_what_training_then_opens(make_celeba: Make, tmp_path: Path, capsy
     assert data.dataset("all").images.folder == folder
 
 
-def test_reads_the_data_of_a_training_alone() -> None:
+def test_reads_only_the_data_of_a_configuration() -> None:
     data = read_options([f"--config={CONFIGS / 'celeba64.yaml'}", "--data.root", "elsewhere", "--data.crop=148"])
     assert isinstance(data, CelebA)
     assert (str(data.root), data.crop, data.image_size, data.batch_size) == ("elsewhere", 148, 64, 128)
@@ -56,18 +56,18 @@ def test_configurations_merge_from_left_to_right(tmp_path: Path) -> None:
     assert (str(data.root), data.image_size) == ("data/photos", 32)
 
 
-def test_a_class_that_is_named_has_its_own_defaults(tmp_path: Path) -> None:
+def test_a_given_class_has_its_own_defaults(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("data: {class_path: gan_lightning.SyntheticFaces, init_args: {batch_size: 7}}\n")
     config = ["--config", str(tmp_path / "run.yaml")]
     for given in (["--data", "ImageFolder"], ["--data=ImageFolder"], [*config, "--data", "ImageFolder"]):
         data = read_options([*given, "--data.root", "x"])
         assert isinstance(data, ImageFolder)
-        assert data.crop is None  # not the 178 of SyntheticFaces, which is the default of all
+        assert data.crop is None  # not the 178 of SyntheticFaces, the default class
     assert read_options(["--data", "MNIST", "--data.root", "x"]).image_size == 32
     assert read_options(["--data.count", "5"]).count == 5
 
 
-def test_packs_also_what_a_run_is_told_not_to(make_celeba: Make, tmp_path: Path) -> None:
+def test_packs_even_if_a_run_is_not_allowed_to(make_celeba: Make, tmp_path: Path) -> None:
     options = {"root": str(make_celeba(10)), "image_size": 16, "cache_dir": str(tmp_path / "cache"), "auto_pack": False}
     with pytest.raises(InputError, match=r"is not packed .*: run `gan-lightning pack`"):
         CelebA(**options).prepare_data()
@@ -82,7 +82,7 @@ def test_the_default_is_that_of_fit() -> None:
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), ("a: [", "no YAML"), ("3", "no keys")])
-def test_a_configuration_that_is_none_is_said(tmp_path: Path, content: str | None, message: str) -> None:
+def test_an_invalid_configuration_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "config.yaml"
     if content is not None:
         path.write_text(content)
@@ -92,7 +92,7 @@ def test_a_configuration_that_is_none_is_said(tmp_path: Path, content: str | Non
         read_options(["--config", str(tmp_path)])
 
 
-def test_settings_out_of_range_are_said_and_unknown_ones_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_out_of_range_and_unknown_ones_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="image_size is 0") as raised:
         read_options(["--data=CelebA", "--data.root=x", "--data.image_size=0"])
     assert isinstance(mistake_behind(raised.value), InputError)
