@@ -15,10 +15,10 @@ import yaml
 
 from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
-from gan_lightning.cli import run_folder
 from gan_lightning.errors import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.resume.jobs import job_stamp, requeue, requeued_when_warned, runs_again
+from gan_lightning.run import run_folder
 from tests.conftest import FACES
 from tests.test_cli import CONFIGS, SMALL
 

@@ -29,7 +29,6 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "data.mnist": 2,
     "data.photos": 2,
     "data.synthetic_faces": 2,
-    "data.pack_command": 3,
     "metrics": 1,
     "modules": 2,
     "callbacks": 2,
@@ -37,6 +36,9 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "resume": 2,
     "run": 2,
     "cli": 3,
+    "cli_internals": 3,
+    "commands": 3,
+    "options": 3,
     "__main__": 3,
     "__init__": 3,
 }

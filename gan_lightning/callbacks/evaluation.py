@@ -87,6 +87,19 @@ class GenerationMetrics(Callback):
         self._protocol: dict[str, Settings] = {}
         self._measured_at = -1
 
+    @staticmethod
+    def monitored(metrics: Sequence[str], extractor: str) -> tuple[str | None, str]:
+        """Return the metric by which the best checkpoint is chosen, and whether "min" or "max" of it is best.
+
+        Args:
+            metrics: Metrics that are measured: the first of fd, kid and is among them counts.
+            extractor: Feature extractor, "inception" or "random".
+        """
+        for metric, name in _LOGGED_AS[extractor].items():
+            if metric in metrics:
+                return f"val/{name}", "max" if metric == "is" else "min"
+        return None, "min"
+
     @property
     def protocol(self) -> dict[str, Settings]:
         """How each figure of this run was measured, by its name: data, crop, N, resizer, extractor, EMA, versions."""

@@ -19,9 +19,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 from torch import Tensor, nn
 
+from gan_lightning.commands import main
 from gan_lightning.data import streamed_images
 from gan_lightning.data.decode import CropResize, to_pixels
-from gan_lightning.data.pack_command import main
 from gan_lightning.data.streamed_images import StreamedImages
 from gan_lightning.errors import InputError
 from gan_lightning.modules.ddp import leave_ranks_at_exit
@@ -190,7 +190,7 @@ def test_what_cannot_be_streamed_is_reported(tmp_path: Path, opened: Open) -> No
 
 def test_there_is_nothing_to_pack(root: Path) -> None:
     with pytest.raises(InputError, match="nothing to pack"):
-        main(["--data", "StreamedImages", "--data.root", str(root)])
+        main(["pack", "--data", "StreamedImages", "--data.root", str(root)])
 
 
 def test_pickles_small(opened: Open) -> None:

@@ -14,6 +14,7 @@ from gan_lightning.degradations import Mask
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import invert
 from gan_lightning.inversion.losses import HUBER_DELTA, make_loss
+from gan_lightning.lpips import load_lpips
 from gan_lightning.networks.dcgan import Discriminator
 
 CPU = torch.device("cpu")

@@ -162,7 +162,7 @@ def test_a_disk_too_full_for_pictures_does_not_end_a_run(faces_root, monkeypatch
     assert fit(faces_root) == 0
     assert torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
     for name in ("samples/step-0000003.png", "summary.json", "curves.png"):
-        assert f"{name} could not be written (No space left on device): the run goes on without it" in caplog.text
+        assert f"{name} could not be written (No space left on device): the run continues without it" in caplog.text
 
 
 @pytest.mark.slow
@@ -180,11 +180,11 @@ def test_of_two_jobs_in_one_folder_one_is_refused_and_the_other_ends_well(faces_
         time.sleep(0.1)
     refused, first = sorted(jobs, key=lambda job: job.poll() is None)
     assert refused.returncode == 2
-    assert "another job is at work in runs/run" in refused.stderr.read()
+    assert "runs/run is in use by another job" in refused.stderr.read()
     resuming = start("--ckpt_path", "last")
     _, said = resuming.communicate(timeout=120)
     assert resuming.returncode == 2, said
-    assert "another job is at work in runs/run" in said
+    assert "runs/run is in use by another job" in said
     assert first.poll() is None, "the first must still run for this test to mean anything"
     first.terminate()
     first.communicate(timeout=60)
