@@ -287,7 +287,14 @@ def restoration_words(finished, faces_root, name, *more, run="restored"):
     """The command that restores two faces by a shipped configuration, in a few steps."""
     arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--data.root", faces_root]
     arguments += ["--data.count", FACES, "--data.image_size", "16", "--data.eval_batch_size", "2"]
-    arguments += ["--model.num_steps", "3", "--model.refine_steps", "3", "--trainer.limit_test_batches", "1"]
+    arguments += [
+        "--model.inversion.num_steps",
+        "3",
+        "--model.inversion.refine_steps",
+        "3",
+        "--trainer.limit_test_batches",
+        "1",
+    ]
     arguments += ["--trainer.accelerator", "cpu"]
     if name == "inpaint":
         arguments += ["--model.degradation.init_args.image_size", "16", "--model.degradation.init_args.hole_size", "4"]
@@ -313,6 +320,7 @@ def test_a_blur_that_is_not_told_is_found_by_the_command_of_the_page(finished, f
         ("deblur", ["--model.degradation.init_args.sigma", "100"], "no more than the image's side"),
         ("super_resolve", ["--model.degradation.init_args.factor", "3"], "does not divide"),
         ("invert", ["--model.masks", "nowhere"], "is no folder"),
+        ("invert", ["--model.inversion.num_steps", "-1"], "num_steps is -1: give a number of 0 or more"),
         ("invert", ["--data.image_size", "32"], "set data.image_size to 16"),
         ("invert", ["--data.channels", "1"], "set data.channels to 3"),
     ],
@@ -360,16 +368,8 @@ def test_predict_restores_a_folder_of_photographs(finished, tmp_path):
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / f"own-{index}.png")
     arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--trainer.accelerator", "cpu"]
-    arguments += [
-        "--model.num_steps",
-        "3",
-        "--model.refine_steps",
-        "3",
-        "--data",
-        "ImageFolder",
-        "--data.root",
-        "photos",
-    ]
+    arguments += ["--model.inversion.num_steps", "3", "--model.inversion.refine_steps", "3"]
+    arguments += ["--data", "ImageFolder", "--data.root", "photos"]
     assert command("predict", "--config", CONFIGS / "restore" / "deblur.yaml", *arguments, "--name", "own") == 0
     assert sorted(path.stem for path in Path("runs/own/restored").iterdir()) == [
         f"00000{index}-own-{index}" for index in range(3)
