@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, NoReturn, Union, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -35,7 +35,7 @@ from gan_lightning.messages import show_messages
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.modules.encoder import LatentEncoder
-from gan_lightning.modules.restoration import LatentRestoration
+from gan_lightning.modules.restoration import MOVED_OPTIONS, LatentRestoration
 from gan_lightning.networks.checkpoints import check_whole, load_tensors
 from gan_lightning.resume.checkpoint_io import LAST, PREVIOUS
 from gan_lightning.resume.jobs import requeued_when_warned, runs_again
@@ -71,6 +71,17 @@ class OptionsParser(LightningArgumentParser):
             "PL_FIT__TRAINER__MAX_STEPS."
         )
         return "\n\n".join(parts) + "\n"
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with the parser's message, or raise if an option has moved.
+
+        Raises:
+            InputError: It names the place where the option is set now.
+        """
+        unknown = re.search(r"LatentRestoration':\s+Option '(\w+)' is not accepted", message)
+        if unknown and unknown[1] in MOVED_OPTIONS:
+            raise InputError(f"model.{unknown[1]} has moved: set {MOVED_OPTIONS[unknown[1]]} instead") from ex
+        super().error(message, ex)
 
 
 class RunConfig(SaveConfigCallback):

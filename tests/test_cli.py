@@ -320,12 +320,20 @@ def test_a_blur_that_is_not_told_is_found_by_the_command_of_the_page(finished, f
         ("deblur", ["--model.degradation.init_args.sigma", "100"], "no more than the image's side"),
         ("super_resolve", ["--model.degradation.init_args.factor", "3"], "does not divide"),
         ("invert", ["--model.masks", "nowhere"], "is no folder"),
+        ("invert", ["--model.num_steps", "3"], "model.num_steps has moved: set model.inversion.num_steps instead"),
+        (
+            "invert",
+            ["--config", "old.yaml"],
+            "set model.inversion.latent_weight instead",
+        ),
+        ("invert", ["--model.resize", "centre_crop"], "model.resize has moved: set data.resize, with --data Photos"),
         ("invert", ["--model.inversion.num_steps", "-1"], "num_steps is -1: give a number of 0 or more"),
         ("invert", ["--data.image_size", "32"], "set data.image_size to 16"),
         ("invert", ["--data.channels", "1"], "set data.channels to 3"),
     ],
 )
 def test_mistakes_of_a_restoration_are_one_line_before_any_work(finished, faces_root, capsys, name, more, said):
+    Path("old.yaml").write_text("model: {init_args: {latent_weight: 0.1}}\n")
     assert restore(finished, faces_root, name, *more) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in error

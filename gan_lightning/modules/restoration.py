@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ from gan_lightning.modules.restored import Restored, SearchStep, StepObserver, d
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
 
 DEFAULT_SETTINGS = InversionSettings()
+MOVED_OPTIONS = {  # former options of the model -> where they are set now
+    **{field.name: f"model.inversion.{field.name}" for field in fields(InversionSettings)},
+    "resize": "data.resize, with --data Photos",
+}
 SEARCH_METRICS = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # of the search, not of the image
 
 
