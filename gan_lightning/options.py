@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import gan_lightning
 from gan_lightning.errors import InputError
+from gan_lightning.modules.restoration import MOVED_OPTIONS
 
 PACKAGE = Path(__file__).parent
 CONFIGS = next(
@@ -136,6 +137,9 @@ class OptionsParser(LightningArgumentParser):
         Raises:
             InputError: If it is one of ours, as in the configuration of an older version.
         """
+        moved = re.search(r"LatentRestoration':\s+Option '(\w+)' is not accepted", message)
+        if moved and moved[1] in MOVED_OPTIONS:
+            raise InputError(f"model.{moved[1]} has moved: set {MOVED_OPTIONS[moved[1]]} instead") from ex
         if found := OF_ANOTHER_VERSION.search(message):
             raise InputError(
                 f"{found[1]}: {found[2]} in this version; for its names, see `gan-lightning fit --config quickstart "

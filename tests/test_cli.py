@@ -314,7 +314,14 @@ def restoration_words(finished, faces_root, name, *more, run="restored"):
     """Return a command that restores two faces in a few steps with a shipped configuration."""
     arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--data.root", faces_root]
     arguments += ["--data.count", FACES, "--data.image_size", "16", "--data.eval_batch_size", "2"]
-    arguments += ["--model.num_steps", "3", "--model.refine_steps", "3", "--trainer.limit_test_batches", "1"]
+    arguments += [
+        "--model.inversion.num_steps",
+        "3",
+        "--model.inversion.refine_steps",
+        "3",
+        "--trainer.limit_test_batches",
+        "1",
+    ]
     arguments += ["--trainer.accelerator", "cpu"]
     if name == "inpaint":
         arguments += ["--model.degradation.init_args.image_size", "16", "--model.degradation.init_args.hole_size", "4"]
@@ -340,11 +347,20 @@ def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_
         ("deblur", ["--model.degradation.init_args.sigma", "100"], "no more than the image's side"),
         ("super_resolve", ["--model.degradation.init_args.factor", "3"], "does not divide"),
         ("invert", ["--model.masks", "nowhere"], "is no folder"),
+        ("invert", ["--model.num_steps", "3"], "model.num_steps has moved: set model.inversion.num_steps instead"),
+        (
+            "invert",
+            ["--config", "old.yaml"],
+            "set model.inversion.latent_weight instead",
+        ),
+        ("invert", ["--model.resize", "centre_crop"], "model.resize has moved: set data.resize, with --data Photos"),
+        ("invert", ["--model.inversion.num_steps", "-1"], "num_steps is -1: give a number of 0 or more"),
         ("invert", ["--data.image_size", "32"], "set data.image_size to 16"),
         ("invert", ["--data.channels", "1"], "set data.channels to 3"),
     ],
 )
 def test_mistakes_of_a_restoration_are_one_line_before_any_work(finished, faces_root, capsys, name, more, said):
+    Path("old.yaml").write_text("model: {init_args: {latent_weight: 0.1}}\n")
     assert restore(finished, faces_root, name, *more) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert said in error
@@ -387,16 +403,8 @@ def test_predict_restores_a_folder_of_photographs(finished, tmp_path):
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / f"own-{index}.png")
     arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--trainer.accelerator", "cpu"]
-    arguments += [
-        "--model.num_steps",
-        "3",
-        "--model.refine_steps",
-        "3",
-        "--data",
-        "ImageFolder",
-        "--data.root",
-        "photos",
-    ]
+    arguments += ["--model.inversion.num_steps", "3", "--model.inversion.refine_steps", "3"]
+    arguments += ["--data", "ImageFolder", "--data.root", "photos"]
     assert command("predict", "--config", CONFIGS / "restore" / "deblur.yaml", *arguments, "--name", "own") == 0
     assert sorted(path.stem for path in Path("runs/own/restored").iterdir()) == [
         f"00000{index}-own-{index}" for index in range(3)

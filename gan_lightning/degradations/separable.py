@@ -60,7 +60,8 @@ class GaussianBlur(Separable):
             raise InputError(f"sigma is {sigma}: it must be above 0, the standard deviation of the blur in pixels")
         self.sigma = sigma
         # Each kernel is truncated at its own width, then padded: the blur of an image does not depend on its batch.
-        radius = kernel_radius(max(widths))
+        self._radii = [kernel_radius(width) for width in widths]
+        radius = max(self._radii)
         taps = [F.pad(t, (radius - len(t) // 2,) * 2) for t in map(_taps_of, widths)]
         self.register_buffer("taps", torch.stack(taps), persistent=False)
         self.taps: Tensor
@@ -77,9 +78,15 @@ class GaussianBlur(Separable):
 
     def matrix(self, size: int, like: Tensor) -> Tensor:
         """Return the blur matrices, (1 or B, 1, size, size)."""
-        if kernel_radius(size) < self.taps.shape[-1] // 2:
+        center = self.taps.shape[-1] // 2
+        if kernel_radius(size) < center:
             raise InputError(f"sigma is {self.sigma}: it must not exceed the image's side of {size} pixels")
-        return mirrored_matrix(self.taps.to(like), size)[:, None]
+        # Without the padding, which would change the order of the sums, and so the last bit.
+        kernels = [
+            taps[center - radius : center + radius + 1]
+            for taps, radius in zip(self.taps.to(like), self._radii, strict=True)
+        ]
+        return torch.stack([mirrored_matrix(kernel, size) for kernel in kernels])[:, None]
 
 
 def _taps_of(sigma: float) -> Tensor:

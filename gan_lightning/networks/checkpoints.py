@@ -1,4 +1,4 @@
-"""Reading generators from files: ours, and the PyTorch DCGAN tutorial's. No pickled code is ever run."""
+"""Reading networks from files: ours, and those of the PyTorch DCGAN tutorial. No pickled code is ever run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gan_lightning.errors import InputError
-from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator
 
 FIRST_LAYER = "main.0.weight"
 PREFERRED = ("generator_ema.", "generator.")  # the average first: it is what was measured
@@ -41,6 +41,26 @@ def load_generator(path: str | os.PathLike[str]) -> Generator:
         if (generator := build_generator(state[1])) is not None:
             return generator.eval()
     raise InputError(f"{path} holds no DCGAN generator: expected weights named '...{FIRST_LAYER}' and the layers after")
+
+
+def load_discriminator(path: str | os.PathLike[str]) -> Discriminator:
+    """Read the discriminator from a checkpoint of this package; the architecture is read off the shapes.
+
+    Args:
+        path: Checkpoint of a `DCGAN`.
+
+    Returns:
+        The discriminator, in evaluation mode, without gradients, on the CPU.
+
+    Raises:
+        InputError: If the file is missing, truncated, or holds no discriminator.
+    """
+    prefix = "discriminator."
+    for tree in mappings(load_tensors(path)):
+        state = {name.removeprefix(prefix): value for name, value in tree.items() if name.startswith(prefix)}
+        if (discriminator := build_discriminator(state)) is not None:
+            return discriminator.eval().requires_grad_(False)
+    raise InputError(f"{path} holds no discriminator: the perceptual loss needs a checkpoint of DCGAN")
 
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:
@@ -114,3 +134,27 @@ def build_generator(state: dict[str, Tensor]) -> Generator | None:
     except (InputError, RuntimeError):
         return None
     return generator
+
+
+def build_discriminator(state: dict[str, Tensor]) -> Discriminator | None:
+    """Build the network that the shapes of a state dict describe, with its weights; None if they describe another."""
+    kernels = [value for value in state.values() if isinstance(value, Tensor) and value.ndim == 4]
+    if not kernels:
+        return None
+    try:
+        discriminator = Discriminator(
+            image_size=4 * 2 ** (len(kernels) - 1),
+            channels=kernels[0].shape[1],
+            base_channels=kernels[0].shape[0],
+            normalization=_discriminator_normalization(state),
+        )
+        discriminator.load_state_dict(state)
+    except (InputError, RuntimeError):
+        return None
+    return discriminator
+
+
+def _discriminator_normalization(state: Mapping[str, Tensor]) -> DiscriminatorNormalization:
+    if any("parametrizations" in name for name in state):
+        return "spectral"
+    return "batch" if any("running_mean" in name for name in state) else "none"
