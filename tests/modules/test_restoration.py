@@ -270,7 +270,7 @@ def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tm
         ({"poisson": True}, "poisson"),
         ({"blind_blur": True, "encoder_ckpt": "encoder.ckpt"}, "leave encoder_ckpt out"),
         ({"start_scale": -1.0}, "start_scale"),
-        ({"encoder_ckpt": "missing.ckpt"}, "is not there"),
+        ({"encoder_ckpt": "missing.ckpt"}, "does not exist"),
         ({"loss": "perceptual"}, "no discriminator"),
     ],
 )
