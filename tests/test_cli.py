@@ -341,7 +341,7 @@ def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_
 @pytest.mark.parametrize(
     ("name", "more", "said"),
     [
-        ("invert", ["--model.generator_ckpt", "nowhere.ckpt"], "nowhere.ckpt is not there"),
+        ("invert", ["--model.generator_ckpt", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
         ("inpaint", ["--model.degradation.init_args.hole_size", "20"], "does not lie inside 16 pixels"),
         ("deblur", ["--model.degradation.init_args.sigma", "-1"], "sigma is -1"),
         ("deblur", ["--model.degradation.init_args.sigma", "100"], "no more than the image's side"),
@@ -524,9 +524,9 @@ def refusal(capsys, status):
         (["--evaluation.num_images", "5000"], "5000"),
         (["--evaluation.extractor", "inception", "--evaluation.inception_weights", "w.pth"], "w.pth"),
         (["--model.objective", "hinge", "--model.label_smoothing", "0.1"], "label_smoothing needs"),
-        (["--ckpt_path", "absent.ckpt"], "absent.ckpt is not there"),
+        (["--ckpt_path", "absent.ckpt"], "absent.ckpt does not exist"),
         (["--ckpt_path", "last", "--name", "null"], "add --name NAME"),
-        (["--ckpt_path", "last", "--name", "never"], "runs/never/checkpoints/last.ckpt is not there"),
+        (["--ckpt_path", "last", "--name", "never"], "runs/never/checkpoints/last.ckpt does not exist"),
         (["--trainer.precision", "bf16-true"], "precision bf16-true is not supported"),
         (["--trainer.gradient_clip_val", "1"], "gradient"),
     ],

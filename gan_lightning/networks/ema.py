@@ -13,25 +13,25 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 def frozen_copy(network: NetworkT) -> NetworkT:
-    """Copy a network for averaging: evaluation mode, no gradients."""
+    """Return a copy of a network in evaluation mode and without gradients, to be averaged."""
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
 def warm_decay(decay: float, step: int) -> float:
-    """Decay at a step, counted from 0: it rises from 0.1 to `decay`, so that the first weights are soon forgotten."""
+    """Return the decay at a step, counted from 0: it rises from 0.1 to `decay`, so that the first weights fade soon."""
     return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move an average towards the network: `average = decay * average + (1 - decay) * network`.
+    """Update an average: `average = decay * average + (1 - decay) * network`.
 
-    Batch-norm statistics are averaged as the weights are, for they must fit the weights; counters are copied.
+    Batch-norm statistics are averaged like the weights, because they must match them; counters are copied.
 
     Args:
-        average: What `frozen_copy(network)` gave.
+        average: The average, made by `frozen_copy(network)`.
         network: The network that is trained.
-        decay: In [0, 1): 0 copies.
+        decay: Decay in [0, 1); 0 copies the network.
     """
     targets: list[Tensor] = list(average.parameters())
     sources: list[Tensor] = list(network.parameters())

@@ -101,7 +101,7 @@ def test_identity_is_the_cosine_of_embeddings(tmp_path):
     images = torch.rand(2, 3, 8, 8)
     assert torch.allclose(identity(images, images), torch.ones(2))
     assert torch.allclose(identity(images, -images), -torch.ones(2))
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         make_identity(tmp_path / "missing.pt")
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(InputError, match="no TorchScript"):
