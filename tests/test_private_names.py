@@ -17,9 +17,6 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gan_lightning"
 FENCED = {"resume/lightning_internals.py", "cli_internals.py"}
 PUBLIC = {"_replace"}  # of named tuples: the underscore keeps it apart from the names of fields
-LEFT_FOR_NOW = {  # the command line, until its private names are in cli_internals.py
-    "cli.py": {"_actions", "_typehint", "_subcommand_parsers", "_parse_ckpt_path"},
-}
 
 
 def is_private(name):
@@ -113,14 +110,8 @@ FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACK
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_private_names_of_other_packages_stay_behind_the_fence(path):
-    left = LEFT_FOR_NOW.get(path.relative_to(PACKAGE).as_posix(), set())
-    found = [f"line {line}: {name}" for line, name in private_names_in(path) if name not in left]
+    found = [f"line {line}: {name}" for line, name in private_names_in(path)]
     assert not found, "move them to resume/lightning_internals.py, each with its reason and a test"
-
-
-def test_what_is_left_for_now_is_still_used():
-    for name, left in LEFT_FOR_NOW.items():
-        assert {found for _, found in private_names_in(PACKAGE / name)} >= left, "delete it from LEFT_FOR_NOW"
 
 
 @pytest.mark.parametrize(
