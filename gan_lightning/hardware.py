@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,8 @@ def processor_name() -> str:
 
 def peak_memory() -> dict[str, int]:
     """Return the peak memory in bytes: "host" of this process, and "cuda" of its tensors if there is a GPU."""
+    import resource  # not on Windows
+
     import torch
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -66,7 +66,7 @@ class Photos(L.LightningDataModule):
                 f"batch_size is {batch_size} and num_workers {num_workers}: set them to at least 1 and at least 0."
             )
         self.root = Path(root).expanduser()
-        self.resize = resize
+        self.resize: Resize = "center_crop" if resize == "centre_crop" else resize  # one name for one result
         self.batch_size = batch_size
         self.num_workers = num_workers
 

@@ -187,6 +187,7 @@ def test_larger_photographs_are_refused_before_any_work_or_cropped_if_requested(
     assert model.batches == []
     batches = predict(model, Photos(str(folder), resize="center_crop"), tmp_path)
     assert batches[0]["name"][-2:] == ["5.png", "below/4.png"]
+    assert Photos(str(folder), resize="centre_crop").resize == "center_crop"
 
 
 def test_photographs_are_only_for_predict_with_a_model_that_takes_them(folder, tmp_path):
