@@ -37,7 +37,7 @@ def server(behaviour):
 def train_online(folder, port, *victims, key="0" * 40, **limits):
     """Train ten steps with W&B's server at a local port; return the process and the seconds it took, by name."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "HOME": str(folder), "PYTHONPATH": str(HERE.parent)}
+    environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "HOME": str(folder), "PYTHONPATH": str(HERE.parents[1])}
     environment |= {"WANDB_API_KEY": key} if key else {}
     environment |= {f"WANDB_{name.upper()}": str(value) for name, value in limits.items()}
     command = [sys.executable, HERE / "train_with_wandb.py", folder, *victims]
