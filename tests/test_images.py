@@ -66,5 +66,5 @@ def test_float_images_of_any_precision_are_laid_out_and_written(tmp_path):
 
 
 def test_halves_are_computed_in_float32():
-    values = torch.linspace(-1, 1, 256).half()
+    values = torch.linspace(-1, 1, 256).bfloat16()
     assert to_uint8(values).equal(((values.float() + 1) * 127.5).round().to(torch.uint8))

@@ -156,16 +156,24 @@ def test_the_rounding_to_8_bits_is_the_least_noise() -> None:
     torch.testing.assert_close(ours[0], image + (observed - image) / (1 + ratio))
 
 
-@pytest.mark.parametrize("scale", [0.1, 1e-3])
-def test_two_iterations_are_enough_where_the_operator_has_two_eigenvalues(scale: float) -> None:
-    """Conjugate gradients end after as many; a descent along the gradient would not."""
+def test_iterations_are_those_of_conjugate_gradients() -> None:
+    """Exact after as many as there are eigenvalues, ten on 4 x 4 pixels; and no image looks at another."""
     rng = torch.Generator().manual_seed(0)
-    image, mask = 0.1 * torch.randn(2, 3, 8, 8, generator=rng), SquareMask(8, 4).mask
-    observed = (image + scale * torch.randn(image.shape, generator=rng)) * mask
-    ratio = 0.5**2
-    expected = torch.where(mask > 0, (observed + ratio * image) / (1 + ratio), image)
-    ours = data_consistency(image, Mask(mask), observed, torch.full((2,), 0.5 * MODEL_ERROR), iterations=2)
-    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+    blur, scale = GaussianBlur(0.8).double(), torch.tensor([0.1, 1e-3]).reshape(2, 1, 1, 1)
+    image = scale * torch.randn(2, 1, 4, 4, generator=rng, dtype=torch.float64)
+    observed = scale * torch.randn(2, 1, 4, 4, generator=rng, dtype=torch.float64)
+    noise = torch.tensor([0.01, 0.1], dtype=torch.float64)
+    whole = data_consistency(image, blur, observed, noise, iterations=12)
+    few = data_consistency(image, blur, observed, noise, iterations=3)
+    operator = blur(torch.eye(16, dtype=torch.float64).reshape(16, 1, 4, 4)).flatten(1).T
+    for row, ratio in enumerate(((noise / MODEL_ERROR) ** 2).tolist()):
+        normal = operator.T @ operator + ratio * torch.eye(16, dtype=torch.float64)
+        right = operator.T @ observed[row].flatten() + ratio * image[row].flatten()
+        torch.testing.assert_close(whole[row].flatten(), torch.linalg.solve(normal, right), rtol=1e-6, atol=1e-9)
+        alone = slice(row, row + 1)
+        part = data_consistency(image[alone], blur, observed[alone], noise[alone], iterations=3)
+        torch.testing.assert_close(few[alone], part, rtol=1e-9, atol=0)
+        assert (few[row] - whole[row]).abs().max() > 1e-6 * scale[row].item()
 
 
 def test_visible_noise_is_none_where_texture_may_be_all_and_looks_at_known_pixels() -> None:

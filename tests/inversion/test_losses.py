@@ -128,3 +128,8 @@ def test_the_discriminator_of_a_perceptual_loss_stays_as_it_is(
         make_loss("perceptual", torch.nn.Conv2d(3, 1, 3), CPU)
     with pytest.raises(InputError, match="needs the discriminator"):
         make_loss("perceptual", None, CPU)
+
+
+def test_losses_are_found_by_name() -> None:
+    with pytest.raises(InputError, match="loss 'l3' is not known: choose mse, l1, huber"):
+        make_loss("l3", None, CPU)  # type: ignore[arg-type]

@@ -233,3 +233,13 @@ def test_distances_are_not_rounded_to_float32() -> None:
     features = torch.randn(200, 4, generator=torch.Generator().manual_seed(8))
     distance = frechet_distance(features, features + 1)
     assert distance != float(torch.tensor(distance))
+
+
+def test_the_protocol_is_a_hundred_subsets_and_ten_splits() -> None:
+    rng = torch.Generator().manual_seed(9)
+    real, fake = torch.randn(1010, 3, generator=rng), torch.randn(1010, 3, generator=rng)
+    assert kernel_distance(real, fake, 3) == kernel_distance(real, fake, 3, 1000, 0)
+    assert kernel_distance(real[:40], fake[:30]) == kernel_distance(real[:40], fake[:30], 100, 30, 0)
+    assert kernel_distance(real[:40], fake[:30], 101) != kernel_distance(real[:40], fake[:30])
+    assert inception_score(fake) == inception_score(fake, 10, 0)
+    assert len({inception_score(fake), inception_score(fake, 11), inception_score(fake, 10, 1)}) == 3
