@@ -121,9 +121,7 @@ class SynchronizationCounter:
 def calling_line(stack: Sequence[traceback.FrameSummary]) -> str:
     """Return file, line and text of the innermost frame that is ours; of the innermost but torch's if none is."""
     mine = [frame for frame in stack if "/gan_lightning/" in frame.filename]
-    others = [
-        frame for frame in stack if "/torch/" not in frame.filename and not frame.filename.endswith("warnings.py")
-    ]
+    others = [frame for frame in stack if "-packages/torch/" not in frame.filename and "warnings" not in frame.filename]
     frame = (mine or others or stack)[-1]
     name = "/".join(Path(frame.filename).parts[-3:])
     text = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()

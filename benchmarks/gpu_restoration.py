@@ -20,6 +20,7 @@ from gan_lightning.inversion import estimate_blur
 
 LATENT_WEIGHT = 1e-4  # that of configs/restore
 NOISE, FACTOR, SIGMA = 0.1, 4, 1.5
+SHORT = 20  # steps of a search that is traced
 
 
 def open_generator(setup: Setup) -> tuple[Generator, str]:
@@ -106,9 +107,9 @@ def batches(setup: Setup) -> None:
             return [str(count), *figures, difference, setup.peak_memory()]
 
         table.try_row(f"{name}, at once", partial(measure, sizes.restored, sizes.restored))
-        table.try_row(f"{name}, by {sizes.restored_batch}", partial(measure, sizes.restored, sizes.restored_batch))
-        if allowed is not None:
-            table.try_row(f"{name}, alone", partial(measure, sizes.restored_alone, 1))
+        if allowed is None:
+            table.try_row(f"{name}, by {sizes.restored_batch}", partial(measure, sizes.restored, sizes.restored_batch))
+        table.try_row(f"{name}, alone", partial(measure, sizes.restored_alone, 1))
     few = min(4, sizes.restored)
 
     def on_cpu() -> list[str]:
@@ -177,14 +178,16 @@ def count_steps(setup: Setup, generator: nn.Module, faces: Tensor) -> None:
     """Count kernels, copies and waits in a step of the search."""
     table = Table(
         "A step of the search", "what", "kernels", "HtoD", "DtoH", "syncs", "GPU busy ms", "wall ms (profiled)",
-        notes=f"Means over the gradients of a call, all that comes before and after them included; "
-        f"{min(16, len(faces))} images.",
+        notes=f"Means over the gradients of a call of {SHORT} + {SHORT} steps, all that comes before and after them "
+        f"included; {min(16, len(faces))} images.",
     )  # fmt: skip
-    few = faces[:16]
+    few, short = faces[:16], {"num_steps": SHORT, "refine_steps": SHORT}
     calls: dict[str, Callable[[], Any]] = {
-        "invert, denoising": lambda: restore(setup, generator, *task("denoising", few), len(few)),
-        "invert, super-resolution": lambda: restore(setup, generator, *task("super-resolution", few), len(few)),
-        "estimate_blur": lambda: estimate_blur(generator, GaussianBlur(SIGMA)(few)),
+        "invert, denoising": lambda: restore(setup, generator, *task("denoising", few), len(few), **short),
+        "invert, super-resolution": lambda: restore(
+            setup, generator, *task("super-resolution", few), len(few), **short
+        ),
+        "estimate_blur": lambda: estimate_blur(generator, GaussianBlur(SIGMA)(few), sigmas=(1.0, 2.0)),
     }
     for name, call in calls.items():
 

@@ -35,13 +35,13 @@ class Sizes:
     repeats: int = 20  # times that an epoch goes through the training images: as long as an epoch of CelebA
     warm_up: int = 25
     steps: int = 50  # of the profile
-    seconds: float = 1.5  # of a measurement
+    seconds: float = 1.2  # of a measurement
     workers: int = 16  # of the tutorial's loader
-    fit_steps: int = 1500
+    fit_steps: int = 1200
     resume_steps: int = 400
     evaluation_images: int = 10_000
     restored: int = 64  # images that are restored alone, in batches of `restored_batch`, and at once
-    restored_alone: int = 8
+    restored_alone: int = 4
     restored_batch: int = 16
     large_batch: int = 256
     adam_steps: int = 1000

@@ -15,7 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from cuda_trace import SynchronizationCounter, TraceSummary, traced
-from gpu_setup import Setup, Table
+from gpu_setup import Setup, Table, failure, report_error
 from torch import Tensor, nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader, RandomSampler
@@ -48,12 +48,12 @@ def make_model(setup: Setup, **options: Any) -> DCGAN:
     return DCGAN(**{**defaults, **options})
 
 
-def variants(setup: Setup) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    """Return the settings of our step that are compared: options of the model, settings of the Trainer."""
+def variants(setup: Setup) -> dict[str, dict[str, Any]]:
+    """Return the options of our model that are compared."""
     if not HAS_GRAPHS:
-        return {"ours": ({}, {}), "ours, Trainer(benchmark=True)": ({}, {"benchmark": True})}
-    found = {"ours, eager": ({"cuda_graph": False}, {})}
-    return found | ({"ours, cuda_graph": ({"cuda_graph": True}, {})} if setup.cuda else {})
+        return {"ours": {}}
+    found: dict[str, dict[str, Any]] = {"ours, eager": {"cuda_graph": False}}
+    return found | ({"ours, cuda_graph": {"cuda_graph": True}} if setup.cuda else {})
 
 
 class SameBatch:
@@ -118,10 +118,10 @@ def profile(setup: Setup) -> None:
     )  # fmt: skip
     found: dict[str, TraceSummary] = {}
 
-    def measure(name: str, options: dict[str, Any], settings: dict[str, Any]) -> list[str]:
+    def measure(name: str, options: dict[str, Any]) -> list[str]:
         callback = Profile(setup)
         setup.start_memory()
-        trainer = setup.trainer(MIXED, callbacks=[callback], log_every_n_steps=NEVER, **settings)
+        trainer = setup.trainer(MIXED, callbacks=[callback], log_every_n_steps=NEVER)
         trainer.fit(make_model(setup, **options), SameBatch(setup.random_batch(batch_size)))
         summary, count = callback.summary, sizes.steps
         found[name] = summary
@@ -134,8 +134,8 @@ def profile(setup: Setup) -> None:
         cells += [f"{number / count:.1f}" for number in (*numbers, summary.copies["DtoH"])]
         return [*cells, setup.peak_memory()]
 
-    for name, (options, settings) in variants(setup).items():
-        table.try_row(name, partial(measure, name, options, settings))
+    for name, options in variants(setup).items():
+        table.try_row(name, partial(measure, name, options))
     table.end()
     if not setup.cuda:
         print("The slowest kernels: needs CUDA.\n")
@@ -209,23 +209,14 @@ def syncs(setup: Setup) -> None:
         if not lines:
             table.row(name, "none", "0")
 
-    for precision in (MIXED, "16-mixed"):
-        for resident in (False, True):
-            for kind, (options, settings) in variants(setup).items():
-                if not settings:
-                    name = f"{kind}, {'resident' if resident else 'packed'}, {precision}"
-                    with_rows(table, name, partial(measure, name, options, resident, precision))
+    for precision, resident, (kind, options) in product((MIXED, "16-mixed"), (False, True), variants(setup).items()):
+        name = f"{kind}, {'resident' if resident else 'packed'}, {precision}"
+        try:
+            measure(name, options, resident, precision)
+        except Exception as error:
+            table.row(name, failure(error))
+            report_error(name)
     table.end()
-
-
-def with_rows(table: Table, name: str, measure: Callable[[], None]) -> None:
-    """Let something print rows of its own; of a failure print one."""
-
-    def rows() -> list[str]:
-        measure()
-        return ["", "done"]
-
-    table.try_row(name, rows)
 
 
 def command_line_callbacks() -> list[L.Callback]:
@@ -323,8 +314,8 @@ def ceiling(setup: Setup) -> None:
         "The step alone, and its ceiling",
         "step", "precision", "batch", "images/s", "ms", "of the ceiling", "times the tutorial's",
         notes="One batch on the device, again and again. The ceiling: the same networks' step in plain torch (fused "
-        "Adam, channels_last, the average of G), captured as one CUDA graph and replayed, with cudnn.benchmark or "
-        "without, whichever is faster. 32-true convolves in TF32, as torch does by default.",
+        "Adam, channels_last, the average of G), captured as one CUDA graph and replayed. 32-true convolves in TF32, as "
+        "torch does by default.",
     )  # fmt: skip
     for precision, batch_size in product(setup.sizes.precisions, setup.sizes.batch_sizes):
         compare_steps(setup, table, precision, batch_size)
@@ -338,8 +329,7 @@ def compare_steps(setup: Setup, table: Table, precision: str, batch_size: int) -
     def record(name: str, measure: Callable[[], float]) -> None:
         def cells() -> list[str]:
             rate = rates[name] = measure()
-            best = max(rates.get(kind, 0.0) for kind in ("ceiling", "ceiling, cudnn.benchmark"))
-            share = f"{100 * rate / best:.0f}%" if best else ""
+            share = f"{100 * rate / rates['ceiling']:.0f}%" if "ceiling" in rates else ""
             times = f"{rate / rates['tutorial']:.2f}" if "tutorial" in rates else ""
             return [precision, str(batch_size), f"{rate:,.0f}", f"{1000 * batch_size / rate:.2f}", share, times]
 
@@ -347,11 +337,10 @@ def compare_steps(setup: Setup, table: Table, precision: str, batch_size: int) -
 
     record("tutorial", lambda: one_batch_rate(setup, precision, batch_size))
     if setup.cuda:
-        record("ceiling", partial(captured_rate, setup, precision, batch_size, False))
-        record("ceiling, cudnn.benchmark", partial(captured_rate, setup, precision, batch_size, True))
+        record("ceiling", partial(captured_rate, setup, precision, batch_size))
     record("plain torch, not captured", lambda: setup.rate(PlainStep(setup, batch_size, precision), batch_size))
-    for name, (options, settings) in variants(setup).items():
-        record(name, partial(fit_rate, setup, precision, batch_size, options, settings))
+    for name, options in variants(setup).items():
+        record(name, partial(fit_rate, setup, precision, batch_size, options))
 
 
 def one_batch_rate(setup: Setup, precision: str, batch_size: int) -> float:
@@ -360,25 +349,17 @@ def one_batch_rate(setup: Setup, precision: str, batch_size: int) -> float:
     return setup.rate(lambda: loop.step(images), batch_size)
 
 
-def captured_rate(setup: Setup, precision: str, batch_size: int, benchmark: bool) -> float:
+def captured_rate(setup: Setup, precision: str, batch_size: int) -> float:
     """Return the images a second of the plain step, captured and replayed."""
-    torch.backends.cudnn.benchmark = benchmark
-    try:
-        step = PlainStep(setup, batch_size, precision)
-        return setup.rate(step.captured(), batch_size)
-    finally:
-        torch.backends.cudnn.benchmark = False
+    step = PlainStep(setup, batch_size, precision)
+    return setup.rate(step.captured(), batch_size)
 
 
-def fit_rate(setup: Setup, precision: str, batch_size: int, options: dict[str, Any], settings: dict[str, Any]) -> float:
+def fit_rate(setup: Setup, precision: str, batch_size: int, options: dict[str, Any]) -> float:
     """Return the images a second of a fit on one batch."""
     watch = Stopwatch(setup.sizes.warm_up, setup.sizes.seconds)
-    before = torch.backends.cudnn.benchmark  # a Trainer changes it for good
-    try:
-        trainer = setup.trainer(precision, callbacks=[watch], log_every_n_steps=NEVER, **settings)
-        trainer.fit(make_model(setup, **options), SameBatch(setup.random_batch(batch_size)))
-    finally:
-        torch.backends.cudnn.benchmark = before
+    trainer = setup.trainer(precision, callbacks=[watch], log_every_n_steps=NEVER)
+    trainer.fit(make_model(setup, **options), SameBatch(setup.random_batch(batch_size)))
     return watch.rate
 
 
@@ -419,10 +400,9 @@ def compare_trainings(setup: Setup, table: Table, precision: str, batch_size: in
         return reference[0]
 
     record("the tutorial's", measure_reference)
-    for resident, (kind, (options, settings)) in product((False, True), variants(setup).items()):
-        if not settings:
-            name = f"{kind}, {'resident' if resident else 'packed'}"
-            record(name, partial(training_rate, setup, precision, batch_size, options, resident))
+    for resident, (kind, options) in product((False, True), variants(setup).items()):
+        name = f"{kind}, {'resident' if resident else 'packed'}"
+        record(name, partial(training_rate, setup, precision, batch_size, options, resident))
 
 
 def training_rate(setup: Setup, precision: str, batch_size: int, options: dict[str, Any], resident: bool) -> float:
@@ -554,7 +534,7 @@ def compiled(setup: Setup) -> None:
     batch_size = setup.sizes.batch_sizes[0]
 
     def rate() -> list[str]:
-        images = fit_rate(setup, MIXED, batch_size, {"compile": True}, {})
+        images = fit_rate(setup, MIXED, batch_size, {"compile": True})
         return [f"{images:,.0f} images/s, {1000 * batch_size / images:.2f} ms a step"]
 
     if not setup.cuda:

@@ -122,7 +122,9 @@ def test_a_synchronization_is_counted_at_the_line_of_the_package(monkeypatch):
     cuda_trace = importlib.import_module("cuda_trace")
     stack = [
         traceback.FrameSummary("/x/gan_lightning/modules/dcgan.py", 7, "step", line="loss.item()"),
-        traceback.FrameSummary("/site/torch/_tensor.py", 9, "item", line="return"),
+        traceback.FrameSummary("/torch/site-packages/torch/_tensor.py", 9, "item", line="return"),
     ]
     assert cuda_trace.calling_line(stack) == "gan_lightning/modules/dcgan.py:7 `loss.item()`"
-    assert cuda_trace.calling_line(stack[1:]) == "site/torch/_tensor.py:9 `return`"
+    lightning = traceback.FrameSummary("/torch/site-packages/lightning/result.py", 3, "metrics", line="to_item(x)")
+    assert cuda_trace.calling_line([lightning, stack[1]]) == "site-packages/lightning/result.py:3 `to_item(x)`"
+    assert cuda_trace.calling_line(stack[1:]) == "site-packages/torch/_tensor.py:9 `return`"
