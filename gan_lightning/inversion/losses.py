@@ -111,7 +111,7 @@ def make_loss(name: LossName, discriminator: nn.Module | None, device: torch.dev
     """
     if name == "perceptual":
         if discriminator is None:
-            raise InputError("the perceptual loss needs a discriminator: give it the one trained with the generator")
+            raise InputError("the perceptual loss needs the discriminator of the generator: give it")
         return PerceptualLoss(discriminator, device)
     if name == "lpips":
         return lpips_loss(device)
