@@ -1,10 +1,10 @@
-"""Throughput of training batches, in images per second, from a JPEG folder, packed images and resident images.
+"""Images a second of the ways to a training batch: a JPEG folder, packed images, resident images.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/data_throughput.py --workers 0     # everything on one core
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/data_throughput.py --workers 0     # all on one core
     python benchmarks/data_throughput.py --device cuda --workers 0 16
 
 Prints a Markdown table. The JPEG folder is read by torchvision's ImageFolder with the transforms of the PyTorch DCGAN
-tutorial and a DataLoader with 0 or more worker processes. Synthetic faces are rendered to --root if it does not exist.
+tutorial and a DataLoader of 0 or more worker processes. Images are rendered to --root if they are not there yet.
 """
 
 from __future__ import annotations
@@ -98,16 +98,16 @@ def measure(arguments: argparse.Namespace, device: torch.device, cache: str) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="data/synthetic", help="folder of synthetic faces, rendered if missing")
-    parser.add_argument("--count", type=int, default=8000, help="number of faces")
+    parser.add_argument("--root", default="data/synthetic", help="a folder of synthetic faces; made if missing")
+    parser.add_argument("--count", type=int, default=8000, help="faces")
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="numbers of workers for the JPEG folder")
-    parser.add_argument("--readers", type=int, default=0, help="number of worker processes for the packed images")
-    parser.add_argument("--threads", type=int, default=1, help="number of torch threads in this process")
-    parser.add_argument("--seconds", type=float, default=2.0, help="duration of each measurement")
-    parser.add_argument("--repeats", type=int, default=5, help="number of measurements")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="worker processes of the JPEG folder")
+    parser.add_argument("--readers", type=int, default=0, help="worker processes of the packed images")
+    parser.add_argument("--threads", type=int, default=1, help="of torch, in this process")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     quieten_lightning()
     torch.set_num_threads(arguments.threads)
@@ -117,11 +117,11 @@ def main() -> None:
     print_header(
         "Data: throughput",
         f"batches of {arguments.batch_size} at {size} x {size} x 3 on {arguments.device}, from the page cache",
-        f"median (minimum to maximum) of {arguments.repeats} alternating measurements of {arguments.seconds} s",
+        f"median (least to greatest) of {arguments.repeats} measurements of {arguments.seconds} s, in turn",
     )
     reference = next(iter(rates))
     rows = [[name, spread(values), f"{ratio(rates, name, reference):.1f}"] for name, values in rates.items()]
-    print_table(["source", "images/s", "relative to the first"], rows)
+    print_table(["way", "images/s", "times the first"], rows)
 
 
 if __name__ == "__main__":

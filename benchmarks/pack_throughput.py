@@ -1,10 +1,9 @@
-"""Throughput of packing, in images per second: 178x218 JPEGs are decoded, cropped, resized, written and synced.
+"""Images a second of packing: 178x218 JPEG decoded, cropped, resized, written and synchronised.
 
     python benchmarks/pack_throughput.py
     python benchmarks/pack_throughput.py --root /data/celeba --count 0
 
-Prints a Markdown table for one thread and for one thread per core. Without --root, faces are rendered to a temporary
-folder.
+Prints a Markdown table for one thread and for one a core. Without --root it renders faces into a temporary folder.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ def images_per_second(files: ImageListing, image_size: int, num_workers: int) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default=None, help="folder in the layout of CelebA")
-    parser.add_argument("--count", type=int, default=4096, help="number of images to pack; 0 for all")
+    parser.add_argument("--root", default=None, help="a folder in CelebA's layout")
+    parser.add_argument("--count", type=int, default=4096, help="images to pack; 0 for all of the root's")
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -57,13 +56,13 @@ def main() -> None:
             str(workers): partial(images_per_second, files, arguments.image_size, workers)
             for workers in dict.fromkeys((1, cores))
         }
-        candidates[str(cores)]()  # warm up the page cache
+        candidates[str(cores)]()  # the files into the page cache
         rates = measure_in_turn(candidates, arguments.repeats)
     size = arguments.image_size
     print_header(
         "Packing: throughput",
         f"{len(files):,} JPEG of 178 x 218 to {size} x {size} x 3, from the page cache; fingerprint and fsync included",
-        f"median (minimum to maximum) of {arguments.repeats} alternating runs",
+        f"median (least to greatest) of {arguments.repeats} runs in turn",
     )
     print_table(["threads", "images/s"], [[workers, spread(values)] for workers, values in rates.items()])
 

@@ -1,8 +1,8 @@
-"""Throughput of rendering synthetic faces, in images per second, including the JPEG files.
+"""Images a second of the synthetic faces, JPEG files included.
 
     OMP_NUM_THREADS=1 python benchmarks/synthesize_throughput.py
 
-Prints a Markdown table for one process and for one process per core.
+Prints a Markdown table for one process and for one a core.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gan_lightning.faces.synthesis import synthesize
 
 
 def images_per_second(count: int, num_workers: int) -> float:
-    """Render to an empty folder; the time includes starting the processes."""
+    """Render into an empty folder; starting the processes is included."""
     with tempfile.TemporaryDirectory() as root:
         started = time.perf_counter()
         synthesize(root, count, num_workers=num_workers, progress=False)
@@ -29,19 +29,19 @@ def images_per_second(count: int, num_workers: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="number of faces")
+    parser.add_argument("--count", type=int, default=1000, help="faces")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print_header(
         "Synthetic faces: throughput",
-        f"{arguments.count} images of 178 x 218 pixels, rendered, labeled and written as JPEG",
-        f"median (minimum to maximum) of {arguments.repeats} alternating runs",
+        f"{arguments.count} images of 178 x 218 pixels, rendered, labelled and written as JPEG",
+        f"median (least to greatest) of {arguments.repeats} runs, in turn",
     )
     candidates = {str(n): partial(images_per_second, arguments.count, n) for n in dict.fromkeys((1, cores))}
     rates = measure_in_turn(candidates, arguments.repeats)
     rows = [[n, spread(values), f"{median(values) / int(n):.0f}"] for n, values in rates.items()]
-    print_table(["processes", "images/s", "images/s per core"], rows)
+    print_table(["processes", "images/s", "images/s a core"], rows)
 
 
 if __name__ == "__main__":

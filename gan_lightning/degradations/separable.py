@@ -59,7 +59,7 @@ class GaussianBlur(Separable):
         if not widths or not all(width > 0 and math.isfinite(width) for width in widths):
             raise InputError(f"sigma is {sigma}: it must be above 0, the standard deviation of the blur in pixels")
         self.sigma = sigma
-        # Each kernel is truncated at its own width, then padded: the blur of an image does not depend on its batch.
+        # Each kernel is cut at its own width and then padded: no image's blur depends on the others of its batch.
         radius = kernel_radius(max(widths))
         taps = [F.pad(t, (radius - len(t) // 2,) * 2) for t in map(_taps_of, widths)]
         self.register_buffer("taps", torch.stack(taps), persistent=False)
@@ -76,9 +76,9 @@ class GaussianBlur(Separable):
         return super().forward(images)
 
     def matrix(self, size: int, like: Tensor) -> Tensor:
-        """Return the blur matrices, (1 or B, 1, size, size)."""
+        """Make the blur's matrices, (1 or B, 1, size, size)."""
         if kernel_radius(size) < self.taps.shape[-1] // 2:
-            raise InputError(f"sigma is {self.sigma}: it must not exceed the image's side of {size} pixels")
+            raise InputError(f"sigma is {self.sigma}: give no more than the image's side of {size} pixels")
         return mirrored_matrix(self.taps.to(like), size)[:, None]
 
 

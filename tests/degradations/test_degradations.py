@@ -176,7 +176,7 @@ def test_has_adjoint() -> None:
     [
         (lambda: GaussianBlur(0.0), "sigma is 0"),
         (lambda: GaussianBlur(float("nan")), "sigma is nan"),
-        (lambda: GaussianBlur(17.0)(images()), "must not exceed the image's side of 16"),
+        (lambda: GaussianBlur(17.0)(images()), "no more than the image's side of 16"),
         (lambda: GaussianBlur([1.0, 2.0, 3.0])(images()), "got 3 sigmas for 2"),
         (lambda: Compose([GaussianBlur(1.0), torch.nn.Identity()]), "Identity is not a Degradation"),  # type: ignore[list-item]
         (lambda: Downsample(float("inf")), "factor is inf"),  # type: ignore[arg-type]

@@ -27,7 +27,7 @@ def test_data_consistency_reduces_the_error(degradation: Degradation) -> None:
     assert (degradation(better) - degradation(truth)).abs().max() < 0.05
 
 
-def test_data_consistency_matches_scipy() -> None:
+def test_agreement_is_scipys_solution() -> None:
     rng = torch.Generator().manual_seed(0)
     blur, observed = GaussianBlur(1.5), 0.3 * torch.randn(1, 1, 12, 12, generator=rng)
     image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([0.05])
