@@ -41,7 +41,7 @@ from gan_lightning.seeding import image_rng
 
 BATCH = 16
 BASELINE_STEPS = 1000
-LATENT_WEIGHT = 1e-4  # as in configs/restore
+LATENT_WEIGHT = 1e-4  # that of configs/restore
 PARTS = ["recovery", "inversion", "restorations", "blind", "batching", "encoder", "settings"]
 
 
