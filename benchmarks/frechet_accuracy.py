@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gan_lightning import images
-from gan_lightning.data.modules import CelebA
-from gan_lightning.metrics import FeatureStatistics, RandomFeatures, accumulate, frechet_distance
+from gan_lightning.data.celeba import CelebA
+from gan_lightning.metrics import FrechetDistance, RandomFeatures
 from gan_lightning.networks.dcgan import Generator
 
 
@@ -61,8 +61,9 @@ def candidates(train: Tensor, held_out: Tensor, rng: torch.Generator) -> Iterato
     yield "untrained DCGAN, eval mode", images.to_uint8(torch.cat(drawn))
 
 
-def statistics(pixels: Tensor) -> FeatureStatistics:
-    return accumulate(RandomFeatures(), pixels.split(256), torch.device("cpu"))
+def update(metric: FrechetDistance, pixels: Tensor, real: bool) -> None:
+    for batch in pixels.split(256):
+        metric.update(batch, real=real)
 
 
 def main() -> None:
@@ -83,17 +84,21 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(everything))
     train, held_out = (everything.read(np.sort(half)) for half in (order[:count], order[count : 2 * count]))
 
+    metric = FrechetDistance(RandomFeatures())
     started = time.perf_counter()
-    reference = statistics(train)
+    update(metric, train, real=True)
     rate = count / (time.perf_counter() - started)
+    update(metric, train, real=False)
     started = time.perf_counter()
-    frechet_distance(reference, reference)
+    metric.compute()
     seconds = time.perf_counter() - started
     print(f"{count} images in each half, 64 px, {RandomFeatures.name}, {platform.machine()}, torch {torch.__version__}")
     print(f"{rate:.0f} images/s on {arguments.threads} thread(s), then {seconds:.2f} s for the distance\n")
     print("| images | fd_random |\n| --- | ---: |")
     for name, pixels in candidates(train, held_out, torch.Generator().manual_seed(0)):
-        print(f"| {name} | {frechet_distance(reference, statistics(pixels)):.3f} |")
+        metric.reset()  # but for the real images
+        update(metric, pixels, real=False)
+        print(f"| {name} | {float(metric.compute()):.3f} |")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from gan_lightning.callbacks.summary import hardware, versions
+from gan_lightning.callbacks.summary import versions
+from gan_lightning.hardware import hardware
 
 STARTED = time.monotonic()
 Rates = dict[str, list[float]]

@@ -14,11 +14,12 @@ from lightning import Trainer, seed_everything
 
 from gan_lightning import DCGAN, ImageFolder
 from gan_lightning.callbacks.evaluation import GenerationMetrics
-from gan_lightning.callbacks.restoration_output import RestorationWriter, read_records
 from gan_lightning.degradations import SquareMask
+from gan_lightning.inversion import InversionSettings
 from gan_lightning.metrics.extractors import InceptionFeatures, RandomFeatures
 from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration
+from gan_lightning.modules.restoration_store import RestorationStore
 
 SIZE = 16
 
@@ -77,15 +78,17 @@ def main(folder, ranks, count):
     figures |= Trainer(**options).validate(encoder, verbose=False)[0]
 
     def restoration():
-        quick = {"solver": "adam", "num_steps": 3, "start": "random", "refine": "none", "noise_level": 0.0}
-        return LatentRestoration(str(checkpoint), SquareMask(SIZE, 4), **quick)
+        quick = InversionSettings(solver="adam", num_steps=3, start="random", refine="none", noise_level=0.0)
+        return LatentRestoration(str(checkpoint), SquareMask(SIZE, 4), inversion=quick)
 
-    figures |= Trainer(default_root_dir=folder, **options).test(restoration(), data, verbose=False)[0]
+    figures |= Trainer(default_root_dir=folder / f"restored-{ranks}", **options).test(
+        restoration(), data, verbose=False
+    )[0]
     photos = folder / f"photos-{ranks}"
-    trainer = Trainer(callbacks=[RestorationWriter()], default_root_dir=photos, **options)
+    trainer = Trainer(default_root_dir=photos, **options)
     trainer.predict(restoration(), ImageFolder(str(folder / "photos"), **common), return_predictions=False)
     if trainer.is_global_zero:
-        names = [record.name for record in read_records(photos)]
+        names = [record.name for record in RestorationStore(photos).read()]
         figures = {name: value for name, value in figures.items() if "seconds" not in name and not math.isnan(value)}
         (folder / f"figures-{ranks}.json").write_text(json.dumps({"figures": figures, "names": names}))
 

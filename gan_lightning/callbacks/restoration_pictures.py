@@ -11,17 +11,17 @@ from torch.nn import functional as F
 
 from gan_lightning.images import make_grid, to_uint8
 
-ERROR_SCALE = 0.25  # absolute error, on the [0, 1] scale, at the upper end of the error map's colours
-FAINT = 30  # curves from which on they are drawn faint
-LABELLED = 10  # curves up to which they have a legend
+ERROR_SCALE = 0.25  # absolute error, on the [0, 1] scale, at the upper end of the color scale
+FAINT = 30  # number of curves from which on they are drawn faint
+LABELLED = 10  # maximum number of curves with a legend
 
 
 def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor) -> Tensor:
-    """Lay target, degraded, restored and error map side by side; without a target, degraded and restored alone.
+    """Return target, degraded, restored and error map side by side; without a target, degraded and restored only.
 
     Args:
         target: (C,H,W) in [-1, 1], or None.
-        degraded: (C',H',W'); it is enlarged pixel by pixel.
+        degraded: (C',H',W'); enlarged by repeating pixels.
         restored: (C,H,W) in [-1, 1].
 
     Returns:
@@ -36,20 +36,20 @@ def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor) -> Ten
 
 
 def error_map(target: Tensor, restored: Tensor) -> Tensor:
-    """Colour the mean absolute error over the channels: (C,H,W) twice to (3,H,W) uint8; black is none."""
+    """Return the mean absolute error over the channels of two images (C,H,W) in color, (3,H,W) uint8; black is zero."""
     from matplotlib import colormaps
 
     error = ((restored.clamp(-1, 1) - target) / 2).abs().mean(0).cpu() / ERROR_SCALE
-    colours = colormaps["inferno"](error.clamp(max=1).numpy(), bytes=True)[..., :3]
-    return torch.from_numpy(colours.copy()).permute(2, 0, 1)
+    colors = colormaps["inferno"](error.clamp(max=1).numpy(), bytes=True)[..., :3]
+    return torch.from_numpy(colors.copy()).permute(2, 0, 1)
 
 
 def draw_losses(curves: Mapping[str, Tensor], path: Path) -> None:
-    """Draw the objective of every image over the steps, linear and logarithmic, with a dot where it stopped.
+    """Plot the objective of every image over the steps, linear and logarithmic, with a dot where it stopped.
 
     Args:
-        curves: For each image (steps + 1).
-        path: PNG to write.
+        curves: Losses (steps + 1) by the name of the image.
+        path: PNG file to write.
     """
     from matplotlib.figure import Figure  # slow to import, needed once a run
 
@@ -72,12 +72,12 @@ def draw_losses(curves: Mapping[str, Tensor], path: Path) -> None:
 
 
 def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]], path: Path) -> None:
-    """Draw the residual of every image against the blur that is taken for true, with a line at the estimate.
+    """Plot the residual of every image against the assumed blur, with a line at the estimate.
 
     Args:
-        sigmas: (K,) in pixels.
-        curves: For each image (K,) residuals, and the estimated sigma.
-        path: PNG to write.
+        sigmas: Assumed blurs (K,) in pixels.
+        curves: Residuals (K,) and the estimated sigma by the name of the image.
+        path: PNG file to write.
     """
     from matplotlib.figure import Figure
 

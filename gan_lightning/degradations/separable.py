@@ -59,8 +59,9 @@ class GaussianBlur(Separable):
         if not widths or not all(width > 0 and math.isfinite(width) for width in widths):
             raise InputError(f"sigma is {sigma}: it must be above 0, the standard deviation of the blur in pixels")
         self.sigma = sigma
-        # Each kernel is cut at its own width and then padded: no image's blur depends on the others of its batch.
-        radius = kernel_radius(max(widths))
+        # Each kernel is truncated at its own width, then padded: the blur of an image does not depend on its batch.
+        self._radii = [kernel_radius(width) for width in widths]
+        radius = max(self._radii)
         taps = [F.pad(t, (radius - len(t) // 2,) * 2) for t in map(_taps_of, widths)]
         self.register_buffer("taps", torch.stack(taps), persistent=False)
         self.taps: Tensor
@@ -76,10 +77,16 @@ class GaussianBlur(Separable):
         return super().forward(images)
 
     def matrix(self, size: int, like: Tensor) -> Tensor:
-        """Make the blur's matrices, (1 or B, 1, size, size)."""
-        if kernel_radius(size) < self.taps.shape[-1] // 2:
-            raise InputError(f"sigma is {self.sigma}: give no more than the image's side of {size} pixels")
-        return mirrored_matrix(self.taps.to(like), size)[:, None]
+        """Return the blur matrices, (1 or B, 1, size, size)."""
+        center = self.taps.shape[-1] // 2
+        if kernel_radius(size) < center:
+            raise InputError(f"sigma is {self.sigma}: it must not exceed the image's side of {size} pixels")
+        # Without the padding, which would change the order of the sums, and so the last bit.
+        kernels = [
+            taps[center - radius : center + radius + 1]
+            for taps, radius in zip(self.taps.to(like), self._radii, strict=True)
+        ]
+        return torch.stack([mirrored_matrix(kernel, size) for kernel in kernels])[:, None]
 
 
 def _taps_of(sigma: float) -> Tensor:

@@ -4,10 +4,12 @@ from gan_lightning.inversion.blind import BlurEstimate, estimate_blur
 from gan_lightning.inversion.data_consistency import blend_poisson, data_consistency
 from gan_lightning.inversion.invert import Inversion, invert
 from gan_lightning.inversion.noise_level import estimate_noise_level
+from gan_lightning.inversion.settings import InversionSettings
 
 __all__ = [
     "BlurEstimate",
     "Inversion",
+    "InversionSettings",
     "blend_poisson",
     "data_consistency",
     "estimate_blur",

@@ -1,4 +1,4 @@
-"""What inversion refuses, before any work."""
+"""Checks of the input of an inversion, before any work."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from gan_lightning.inversion.frozen_generator import FrozenGenerator
 def check_observed(
     generator: FrozenGenerator, degradation: Callable[[Tensor], Tensor], observed: Tensor, indices: Sized
 ) -> None:
-    """Refuse images that A(G(z)) cannot explain.
+    """Raise if A(G(z)) cannot explain the observed images.
+
+    Args:
+        generator: G.
+        degradation: A.
+        observed: Observed images, (B,C,H,W) if they are valid.
+        indices: Indices of the images, of which there must be B.
 
     Raises:
-        InputError: Another shape than A makes of the generator's images, pixels that are not finite, an empty batch,
-            or another number of indices.
+        InputError: If the batch is empty, has another shape than A(G(z)) or pixels that are not finite; if the number
+            of indices differs; or if G or A returns values that are not finite.
     """
     if observed.ndim != 4 or not len(observed):
         raise InputError(f"observed has shape {tuple(observed.shape)}: give images as (B,C,H,W), one or more")
     if len(indices) != len(observed):
-        raise InputError(f"{len(indices)} indices were given for {len(observed)} images: give one an image")
+        raise InputError(f"{len(indices)} indices were given for {len(observed)} images: give one per image")
     if not observed.isfinite().all():
         bad = (~observed.flatten(1).isfinite().all(1)).nonzero()[:, 0].tolist()
-        raise InputError(f"observed has pixels that are not finite, in images {bad}: mend or leave out these images")
+        raise InputError(f"observed has pixels that are not finite, in images {bad}: repair or leave out these images")
     with torch.no_grad():
         image = generator(observed.new_zeros(1, generator.latent_dim))
         if not image.isfinite().all():
@@ -41,7 +47,7 @@ def check_observed(
     if observed.shape[1] != expected[1]:
         raise InputError(
             f"observed images have {observed.shape[1]} channels, but the degraded generator's have {expected[1]}: "
-            "convert the images, or take another generator or degradation"
+            "convert the images, or use another generator or degradation"
         )
     sizes = ["x".join(map(str, shape[2:])) for shape in (observed.shape, expected)]
     raise InputError(
@@ -50,24 +56,28 @@ def check_observed(
     )
 
 
-def check_start(start: str | Tensor, count: int, latent_dim: int) -> None:
-    """Refuse a start that is not known, and latents that are not one an image.
+def check_start(latents: Tensor, count: int, latent_dim: int) -> None:
+    """Raise if latents cannot be the start of a search.
+
+    Args:
+        latents: Latents, (count, latent_dim) if they are valid.
+        count: Number of images.
+        latent_dim: Length of a latent.
 
     Raises:
-        InputError: Another word; another shape than (count, latent_dim), or numbers that are not finite.
+        InputError: If the shape differs, or a value is not finite.
     """
-    if isinstance(start, str):
-        if start not in ("mean", "random", "best_of_k"):
-            raise InputError(f"start {start!r} is not known: choose mean, random or best_of_k, or give latents")
-    elif start.shape != (count, latent_dim) or not start.isfinite().all():
-        raise InputError(f"start has shape {tuple(start.shape)}: give finite latents of shape ({count}, {latent_dim})")
+    if latents.shape != (count, latent_dim) or not latents.isfinite().all():
+        raise InputError(
+            f"start has shape {tuple(latents.shape)}: give finite latents of shape ({count}, {latent_dim})"
+        )
 
 
 def check_numbers(**numbers: float | None) -> None:
-    """Refuse settings below zero, or not finite.
+    """Raise if a setting is negative or not finite; None is allowed.
 
     Raises:
-        InputError: Such a setting.
+        InputError: If there is such a setting.
     """
     for name, value in numbers.items():
         if value is not None and not (value >= 0 and math.isfinite(value)):
@@ -75,10 +85,10 @@ def check_numbers(**numbers: float | None) -> None:
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse a name that is not among the choices.
+    """Raise if a value is not among the choices.
 
     Raises:
-        InputError: Such a name.
+        InputError: If it is not.
     """
     if value not in choices:
-        raise InputError(f"{name} {value!r} is not known: choose one of {', '.join(choices)}")
+        raise InputError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gan_lightning.degradations.base import Degradation, Identity, has_adjoint
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed, check_start
+from gan_lightning.inversion.checks import check_observed, check_start
 from gan_lightning.inversion.data_consistency import data_consistency
 from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
 from gan_lightning.inversion.initialization import LatentSampler, StartName, initial_latents
-from gan_lightning.inversion.losses import LossName, make_loss, mse
+from gan_lightning.inversion.losses import make_loss
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
+from gan_lightning.inversion.settings import InversionSettings
 from gan_lightning.inversion.solvers.adam import adam
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.whitening import Solver
 
-SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
-RefineName = Literal["features", "weights", "none"]
-
-NUM_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100}
-EXACT = 1e-8  # of the mean squared error, 80 dB: far below what 8 bits can say
+SOLVERS: dict[str, tuple[Solver, int]] = {  # each with its default number of steps
+    "levenberg_marquardt": (levenberg_marquardt, 12),
+    "adam": (adam, 300),
+    "lbfgs": (lbfgs, 100),
+}
+EXACT = 1e-8  # mean squared error, 80 dB: far below what 8 bits can represent
 
 
 @dataclass
@@ -37,14 +39,14 @@ class Inversion:
 
     Attributes:
         image: (B,C,H,W) in [-1, 1].
-        latent: (B, latent_dim): the refinement goes on from its image.
-        noise_level: (B,) standard deviation of the noise, as given or estimated, on the [0, 1] scale.
-        loss: (B,) objective of what the generator made, before it was made to agree with what is known, on the [0, 1]
-            scale of pixels.
-        history: (steps + 1, B) objective at each step, the refinement's after the latents'; images that are done stay
-            at their best.
-        converged: (B,) false where the steps of the last stage ran out first.
-        num_steps: (B,) steps made, of all starts and stages.
+        latent: (B, latent_dim), from whose images the refinement started.
+        noise_level: (B,) standard deviation of the noise, given or estimated, on the [0, 1] scale.
+        loss: (B,) objective of the output of the generator, before it was made consistent with what is known, on the
+            [0, 1] scale of pixels.
+        history: (steps + 1, B) objective at each step, first of the search for latents, then of the refinement. Images
+            that are done stay at their best.
+        converged: (B,) false where the last stage ran out of steps.
+        num_steps: (B,) number of steps over all starts and stages.
     """
 
     image: Tensor
@@ -60,96 +62,65 @@ def invert(
     generator: nn.Module,
     degradation: Callable[[Tensor], Tensor],
     observed: Tensor,
+    settings: InversionSettings | None = None,
     *,
-    solver: SolverName = "auto",
-    num_steps: int | None = None,
-    loss: LossName = "mse",
+    start: StartName | Tensor | None = None,
     discriminator: nn.Module | None = None,
-    latent_weight: float = 0.0,
-    start: StartName | Tensor = "best_of_k",
-    start_scale: float = 1.0,
-    restarts: int = 0,
-    tolerance: float = 1e-3,
-    noise_level: float | None = None,
-    refine: RefineName = "features",
-    refine_steps: int = 100,
-    refine_weight: float | None = None,
-    composite: bool = True,
     rng: torch.Generator | None = None,
     indices: Sequence[int] | None = None,
     callback: Callback | None = None,
+    **changes: Any,
 ) -> Inversion:
-    """Restore a batch of images; each result is the same as if its image were alone.
+    """Restore a batch of images. The result of an image does not depend on the other images of the batch.
 
     Args:
-        generator: Maps (B, latent_dim) to (B,C,H,W) in [-1, 1], and has `latent_dim`. It is used in evaluation mode
-            and left as it is.
-        degradation: A: a gan_lightning.degradations module, or any differentiable function on (B,C,H,W) that treats
-            images alike and apart.
-        observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range that A makes of [-1, 1].
-        solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for l1, which has kinks,
-            else L-BFGS, in measurements on a CPU the fastest of the three.
-        num_steps: Steps at most; 12 Jacobians, 300 steps of Adam or 100 of L-BFGS unless given.
-        loss: "mse", "l1", "huber", "perceptual" (needs the discriminator) or "lpips" (downloads weights).
-        discriminator: For the perceptual loss.
-        latent_weight: Of the latents' mean square: more makes likelier faces that resemble the photograph less.
-        start: "best_of_k" draws, "mean" latent, "random" draw, or latents (B, latent_dim), such as an encoder's.
-        start_scale: Standard deviation of the draws of "random", "best_of_k" and restarts; the prior's is 1.
-        restarts: Further starts, from random latents, for images whose data term did not reach the noise; the best of
-            all is kept.
-        tolerance: An image is done when its objective improved by less than this share within the solver's window.
-        noise_level: Standard deviation of the noise on the [0, 1] scale; images are not fitted more closely than this.
-            Estimated unless given, where an estimate below 0.02 counts as none; none where A changes the size.
-        refine: "features" goes on with the features after the first block, "weights" with the weights of a copy of the
-            generator, which helps plain inversion and harms denoising; "none".
-        refine_steps: Steps of the refinement at most.
-        refine_weight: Of the penalty that keeps features near the latent's; unless given, by the noise's level, and
-            none for plain inversion of an image without noise.
-        composite: Make the image agree with what is known (see data_consistency), where A has an adjoint and is not
-            the identity; false leaves what the generator made.
-        rng: Its seed, not its state, is that of all draws, together with each image's index.
-        indices: Index of each image in its data set; 0 to B - 1 unless given.
-        callback: Called after each step with the stage ("latent", "features", "weights"), the step, the best
-            objectives (B,) and a function that renders the images as they are.
+        generator: Network from (B, latent_dim) to (B,C,H,W) in [-1, 1] with an attribute `latent_dim`. It is used in
+            evaluation mode and left unchanged.
+        degradation: A, a module of gan_lightning.degradations or any differentiable function on (B,C,H,W) that treats
+            the images alike and independently.
+        observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range to which A maps [-1, 1].
+        settings: Settings of the search.
+        start: The setting of this name, or latents (B, latent_dim) to start from, such as the guess of an encoder.
+        discriminator: Discriminator for the perceptual loss.
+        rng: Generator whose seed (not its state), with the index of each image, determines all random draws.
+        indices: Index of each image in its data set. Default: 0 to B - 1.
+        callback: Function called after each step with the stage ("latent", "features", "weights"), the step, the best
+            objectives (B,) and a function that renders the current images.
+        **changes: Fields of `InversionSettings`, which replace those of `settings`: `invert(..., num_steps=50)`.
 
     Raises:
-        InputError: Something that does not fit together: a shape, a channel, a choice, a pixel that is not finite.
+        InputError: If an input is invalid or does not fit the others: shapes, channels, settings, pixels that are not
+            finite.
+        TypeError: If a keyword is not a field of `InversionSettings`.
     """
-    # Under Lightning's inference mode no gradient could be had, and tensors made in it stay so: hence the copy.
+    if isinstance(start, str):
+        changes["start"] = start
+    settings = replace(settings or InversionSettings(), **changes)
+    # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         frozen = freeze_generator(generator)
         observed = observed.detach().to(device, torch.float32, copy=True)
         names = list(range(len(observed)) if indices is None else indices)
-        chosen = _choose_solver(solver, loss)
-        check_choice("refine", refine, ("features", "weights", "none"))
-        check_numbers(
-            num_steps=num_steps, latent_weight=latent_weight, start_scale=start_scale, restarts=restarts,
-            tolerance=tolerance, noise_level=noise_level, refine_steps=refine_steps, refine_weight=refine_weight,
-        )  # fmt: skip
         check_observed(frozen, degradation, observed, names)
-        if refine == "features" and frozen.first is None:
+        if settings.refine == "features" and frozen.first is None:
             raise InputError(NO_FIRST_BLOCK)
-        check_start(start, len(observed), frozen.latent_dim)
-        if composite:
-            composite = has_adjoint(degradation) and not isinstance(degradation, Identity)
-        problem, noise = _pose(frozen, degradation, observed, noise_level)
-        problem = replace(
-            problem,
-            loss=make_loss(loss, discriminator, observed.device),
-            weight=torch.full_like(problem.weight, latent_weight),
-        )
-        # Only a squared error can be compared with the noise's variance.
-        floor = noise.square().clamp(min=EXACT) if loss == "mse" else torch.zeros_like(noise)
-        stopping = Stopping(NUM_STEPS[chosen] if num_steps is None else num_steps, tolerance, floor, callback=callback)
-        sampler = LatentSampler(0 if rng is None else rng.initial_seed(), start_scale)
-        search = Search(SOLVERS[chosen], start, sampler, names, frozen)
-        solution = search.run(problem, stopping, restarts)
+        if isinstance(start, Tensor):
+            check_start(start, len(observed), frozen.latent_dim)
+        problem, noise = _pose(frozen, degradation, observed, settings, discriminator)
+        # Only a squared error is comparable to the variance of the noise.
+        floor = noise.square().clamp(min=EXACT) if settings.loss == "mse" else torch.zeros_like(noise)
+        solver, default_steps = SOLVERS[settings.chosen_solver]
+        num_steps = default_steps if settings.num_steps is None else settings.num_steps
+        stopping = Stopping(num_steps, settings.tolerance, floor, callback=callback)
+        sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale)
+        search = Search(solver, start if isinstance(start, Tensor) else settings.start, sampler, names, frozen)
+        solution = search.run(problem, stopping, settings.restarts)
         with torch.no_grad():
             result = Inversion(frozen(solution.variables), solution.variables, noise, **_course(solution))
-        stopping = replace(stopping, num_steps=refine_steps, stage=refine)
-        result = _refine(result, problem, frozen, degradation, refine, refine_weight, stopping)
-        if composite:
+        stopping = replace(stopping, num_steps=settings.refine_steps, stage=settings.refine)
+        result = _refine(result, problem, frozen, settings, stopping)
+        if settings.composite and has_adjoint(degradation) and not isinstance(degradation, Identity):
             assert isinstance(degradation, Degradation)
             image = data_consistency(result.image, degradation, problem.observed, noise)
             result = replace(result, image=image)
@@ -158,7 +129,7 @@ def invert(
 
 @dataclass(frozen=True)
 class Search:
-    """A solver and the places that it starts from."""
+    """A solver, and where it starts."""
 
     solver: Solver
     start: StartName | Tensor
@@ -167,7 +138,7 @@ class Search:
     frozen: FrozenGenerator
 
     def run(self, problem: Problem, stopping: Stopping, restarts: int) -> Solution:
-        """Solve, and solve again from elsewhere what did not reach the noise; keep each image's best."""
+        """Solve, search again from other starts where the noise was not reached, and keep the best of each image."""
         solution = self._attempt(problem, stopping, torch.arange(len(problem.observed)), 0)
         for number in range(1, restarts + 1):
             with torch.no_grad():
@@ -190,13 +161,13 @@ class Search:
         names = [self.indices[row] for row in rows.tolist()]
         begin = initial_latents(start, part, self.frozen.latent_dim, self.sampler, names, number)
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
-        if self.solver is levenberg_marquardt:  # it knows each image's own J'J, and needs no mean of them
+        if self.solver is levenberg_marquardt:  # it uses the J'J of each image, not their mean
             return levenberg_marquardt(part, begin, stopping)
         return self.frozen.whitening.solve(self.solver, part, begin, stopping)
 
 
 def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tensor) -> Tensor:
-    """Return the history in which the images that a restart won have the restart's course."""
+    """Return the history, with that of the restart for the images that it improved."""
     steps = max(len(solution.history), len(again.history))
     histories = [torch.cat([h, h[-1:].expand(steps - len(h), -1)]) for h in (solution.history, again.history)]
     history = histories[0].clone()
@@ -204,33 +175,30 @@ def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tens
     return history
 
 
-def _choose_solver(solver: str, loss: str) -> str:
-    check_choice("solver", solver, ("auto", *SOLVERS))
-    if solver == "levenberg_marquardt" and loss != "mse":
-        raise InputError(f"levenberg_marquardt minimises squared errors, not {loss}: choose the solver adam or lbfgs")
-    if solver == "auto":
-        return "adam" if loss == "l1" else "lbfgs"
-    return solver
-
-
 def _pose(
-    frozen: FrozenGenerator, degradation: Callable[[Tensor], Tensor], observed: Tensor, noise_level: float | None
+    frozen: FrozenGenerator,
+    degradation: Callable[[Tensor], Tensor],
+    observed: Tensor,
+    settings: InversionSettings,
+    discriminator: nn.Module | None,
 ) -> tuple[Problem, Tensor]:
-    """Return the problem, and the level of each image's noise (B,)."""
+    """Return the problem to solve, and the noise level of each image (B,)."""
     known = degradation.known(observed) if isinstance(degradation, Degradation) else None
     fraction = observed.new_ones(len(observed))
     if known is not None:
         known = known.to(observed)
-        observed = observed * known  # what lies in a hole is no observation, whatever was left there
+        observed = observed * known  # pixels in a hole are no observation, whatever they contain
         fraction = known.flatten(1).mean(1).expand(len(observed))
     center = observed.new_zeros(len(observed), frozen.latent_dim)
-    if noise_level is not None:
-        noise = observed.new_full((len(observed),), noise_level)
+    if settings.noise_level is not None:
+        noise = torch.full_like(center[:, 0], settings.noise_level)
     elif observed.shape[-2:] == frozen(center[:1]).shape[-2:]:
         noise = visible_noise(observed, known)
     else:
-        noise = torch.zeros_like(fraction)  # in a small image detail looks like noise
-    return Problem(frozen, degradation, observed, mse, fraction, center, torch.zeros_like(center[:, :1])), noise
+        noise = torch.zeros_like(fraction)  # in a small image, details look like noise
+    loss = make_loss(settings.loss, discriminator, observed.device)
+    weight = torch.full_like(center[:, :1], settings.latent_weight)
+    return Problem(frozen, degradation, observed, loss, fraction, center, weight), noise
 
 
 def _course(solution: Solution) -> dict[str, Tensor]:
@@ -238,26 +206,23 @@ def _course(solution: Solution) -> dict[str, Tensor]:
 
 
 def _refine(
-    result: Inversion,
-    problem: Problem,
-    frozen: FrozenGenerator,
-    degradation: object,
-    refine: RefineName,
-    weight: float | None,
-    stopping: Stopping,
+    result: Inversion, problem: Problem, frozen: FrozenGenerator, settings: InversionSettings, stopping: Stopping
 ) -> Inversion:
-    if refine == "none" or not stopping.num_steps:
+    """Return the result with its refinement, if there is one."""
+    if settings.refine == "none" or not stopping.num_steps:
         return result
-    if refine == "weights":
+    if settings.refine == "weights":
         return _continued(result, *refine_weights(problem, frozen, result.latent, stopping))
     noise = result.noise_level
-    lossy = not isinstance(degradation, Identity)
-    weights = feature_penalty(noise, lossy) if weight is None else torch.full_like(noise, weight)
+    if settings.refine_weight is None:
+        weights = feature_penalty(noise, lossy=not isinstance(problem.degradation, Identity))
+    else:
+        weights = torch.full_like(noise, settings.refine_weight)
     return _continued(result, *refine_features(problem, frozen, result.latent, weights, stopping))
 
 
 def _continued(result: Inversion, image: Tensor, solution: Solution) -> Inversion:
-    """Return the inversion with its refinement added."""
+    """Return the inversion with the course of its refinement appended."""
     return replace(
         result,
         image=image,
@@ -266,10 +231,3 @@ def _continued(result: Inversion, image: Tensor, solution: Solution) -> Inversio
         converged=solution.converged,
         num_steps=result.num_steps + solution.num_steps,
     )
-
-
-SOLVERS: dict[str, Solver] = {
-    "levenberg_marquardt": levenberg_marquardt,
-    "adam": adam,
-    "lbfgs": lbfgs,
-}

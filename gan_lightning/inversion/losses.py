@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import cache
 from typing import Literal
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_lightning.errors import InputError
+from gan_lightning.lpips import load_lpips
 
 ImageLoss = Callable[[Tensor, Tensor], Tensor]  # predicted and observed images (B,C,H,W) in [-1,1] -> (B,)
 LossName = Literal["mse", "l1", "huber", "perceptual", "lpips"]
@@ -69,35 +69,6 @@ class PerceptualLoss:
         return loss
 
 
-class LpipsLoss:
-    """LPIPS (Zhang et al. 2018) on AlexNet, by torchmetrics; its weights are downloaded at the first use.
-
-    Raises:
-        InputError: The weights cannot be had.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        try:
-            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-            self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net.to(device).requires_grad_(False)
-        except Exception as error:  # no network, no torchvision weights, a full disk
-            raise InputError(
-                f"LPIPS needs AlexNet's weights, which cannot be had ({error}): choose the loss perceptual, or mse"
-            ) from error
-
-    def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        """Compare (B,3,H,W) in [-1, 1] with (B,3,H,W): (B,)."""
-        distance: Tensor = self.network(predicted, observed)
-        return distance.flatten()
-
-
-@cache
-def lpips_loss(device: torch.device) -> LpipsLoss:
-    """Load LPIPS once for a device."""
-    return LpipsLoss(device)
-
-
 def make_loss(name: LossName, discriminator: nn.Module | None, device: torch.device) -> ImageLoss:
     """Return the loss with the given name.
 
@@ -114,7 +85,7 @@ def make_loss(name: LossName, discriminator: nn.Module | None, device: torch.dev
             raise InputError("the perceptual loss needs the discriminator of the generator: give it")
         return PerceptualLoss(discriminator, device)
     if name == "lpips":
-        return lpips_loss(device)
+        return load_lpips(device)
     plain: dict[str, ImageLoss] = {"mse": mse, "l1": l1, "huber": huber}
     if name not in plain:
         raise InputError(f"unknown loss {name!r}: choose mse, l1, huber, perceptual or lpips")

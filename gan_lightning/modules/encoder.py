@@ -1,4 +1,4 @@
-"""Training of an encoder on the generator's own samples: image -> latent, without end."""
+"""Training of an encoder on samples of the generator: image -> latent, with unlimited data."""
 
 from __future__ import annotations
 
@@ -24,23 +24,24 @@ from gan_lightning.degradations import (
     SquareMask,
 )
 from gan_lightning.errors import InputError
-from gan_lightning.modules.loading import SafelyLoaded
-from gan_lightning.modules.ranks import RankNumbers, prepare_ddp
+from gan_lightning.modules.batch_numbers import BatchNumbers
+from gan_lightning.modules.ddp import prepare_ddp
+from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import load_generator, load_tensors
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.encoder import Encoder
 from gan_lightning.seeding import batch_rng
 
 KINDS = ("identity", "blur", "square", "pixels", "grayscale", "downsample")
-NOISE = 0.15  # largest standard deviation of the noise, on the [0, 1] scale
-BLUR = 0.04  # largest standard deviation of the blur, as a share of the image's side
-VALIDATION_EPOCH = 2**31  # a number that no epoch of training reaches: latents of its own
+NOISE = 0.15  # maximum standard deviation of the noise, on the [0, 1] scale
+BLUR = 0.04  # maximum standard deviation of the blur, as a fraction of the image size
+VALIDATION_EPOCH = 2**31  # an epoch that training never reaches: other latents
 
 
 class LatentEncoder(SafelyLoaded):
-    """Learns to guess the latent of an image, degraded or not, so that inversion starts near the answer.
+    """Encoder that guesses the latent of an image, degraded or not, so that an inversion starts near the solution.
 
-    It makes its own data: batches of samples of the generator, each a function of seed, epoch and number alone.
+    It needs no data set: batches are samples of the generator, each determined by seed, epoch and batch number.
     """
 
     monitor = ("val/latent_mse", "min")
@@ -61,20 +62,20 @@ class LatentEncoder(SafelyLoaded):
 
         Args:
             generator_ckpt: Checkpoint of a training, or a generator of the PyTorch DCGAN tutorial.
-            base_channels: Channels of the encoder's first layer.
-            hidden_dim: Width of its dense layer.
-            lr: Adam's learning rate at the start; it falls to zero on a cosine over the training.
-            image_weight: Of the squared error of the image that the guess makes, beside that of the latent.
-            batch_size: Images in a batch, on each device.
-            batches_per_epoch: Batches, over all devices, until the next validation.
-            validation_images: Number of fixed images, of every degradation in turn.
+            base_channels: Number of channels of the first layer of the encoder.
+            hidden_dim: Width of the dense layer.
+            lr: Initial learning rate of Adam; it decays to zero on a cosine schedule.
+            image_weight: Weight of the squared error of the image of the guess, relative to that of the latent.
+            batch_size: Number of images per batch and device.
+            batches_per_epoch: Number of batches, over all devices, between two validations.
+            validation_images: Number of fixed validation images, over all degradations.
             seed: Seed of the latents and the degradations.
 
         Raises:
-            InputError: A file without a generator, or a number out of range.
+            InputError: If the file contains no generator, or a number is out of range.
         """
         super().__init__()
-        generator_ckpt = str(generator_ckpt)  # a checkpoint that holds a Path would not be read again
+        generator_ckpt = str(generator_ckpt)  # a checkpoint with a Path cannot be loaded with weights_only
         self.save_hyperparameters()
         for name, value in (
             ("batch_size", batch_size),
@@ -86,7 +87,7 @@ class LatentEncoder(SafelyLoaded):
         if lr <= 0 or image_weight < 0:
             raise InputError(f"lr must be positive and image_weight not negative, not {lr} and {image_weight}")
         generator = load_generator(generator_ckpt).requires_grad_(False)
-        # In a tuple no part of the module: neither trained, nor saved with every checkpoint, nor broadcast.
+        # A tuple hides it from the module: it is not trained, saved with checkpoints, or broadcast.
         self._generator = (generator,)
         self.encoder = Encoder(
             generator.image_size, generator.channels, generator.latent_dim, base_channels, hidden_dim
@@ -98,7 +99,7 @@ class LatentEncoder(SafelyLoaded):
 
     @property
     def generator(self) -> Generator:
-        """The generator, which stays as it is."""
+        """The generator, which is left unchanged."""
         return self._generator[0]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -107,16 +108,16 @@ class LatentEncoder(SafelyLoaded):
         return latents
 
     def setup(self, stage: str) -> None:
-        """Take the generator along to the device.
+        """Move the generator to the device.
 
         Raises:
-            InputError: SyncBatchNorm without a GPU.
+            InputError: If SyncBatchNorm is used without a GPU.
         """
         prepare_ddp(self, second_derivative=False)
         self.generator.to(self.trainer.strategy.root_device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam, its learning rate on a cosine."""
+        """Return Adam with a cosine schedule."""
         optimizer = Adam(self.encoder.parameters(), self.lr)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         return {
@@ -125,25 +126,25 @@ class LatentEncoder(SafelyLoaded):
         }
 
     def train_dataloader(self) -> DataLoader[int]:
-        """Give the numbers of the batches of an epoch."""
-        numbers = RankNumbers(self.batches_per_epoch)
+        """Return the numbers of the batches of an epoch."""
+        numbers = BatchNumbers(self.batches_per_epoch)
         numbers.resume(self.trainer.current_epoch, batches_done(self.trainer))
         return self._loader(numbers)
 
     def val_dataloader(self) -> DataLoader[int]:
-        """Give the numbers of the fixed batches."""
-        return self._loader(RankNumbers(-(-self.validation_images // self.batch_size)))
+        """Return the numbers of the fixed validation batches."""
+        return self._loader(BatchNumbers(-(-self.validation_images // self.batch_size)))
 
-    def _loader(self, numbers: RankNumbers) -> DataLoader[int]:
+    def _loader(self, numbers: BatchNumbers) -> DataLoader[int]:
         every = range(len(numbers) * numbers.num_replicas)
         return DataLoader(every, batch_size=None, sampler=numbers)  # type: ignore[arg-type]
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        """Draw latents, degrade their images, and compare the guess with the latents.
+        """Draw latents, degrade their images, and return the error of the guess.
 
         Args:
-            batch: Number of the batch, the seed of its draws.
-            batch_idx: Not used.
+            batch: Number of the batch, which seeds its draws.
+            batch_idx: Unused.
         """
         latents, images, degraded = self._draw(self.current_epoch, int(batch), self.batch_size)
         guess = self(degraded)
@@ -158,13 +159,13 @@ class LatentEncoder(SafelyLoaded):
         return loss
 
     def on_after_backward(self) -> None:
-        """Have the same batch-norm statistics on all ranks."""
+        """Average the batch-norm statistics over the ranks."""
         distributed.average_buffers(self.encoder)
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
-        """Measure the guesses of fixed latents, and the images that they make."""
+        """Measure the guesses of fixed latents, and the images generated from them."""
         count = min(self.batch_size, self.validation_images - int(batch) * self.batch_size)
-        if count < 1:  # there are more ranks than batches
+        if count < 1:  # more ranks than batches
             return
         latents, images, degraded = self._draw(VALIDATION_EPOCH, int(batch), count)
         guess = self(degraded)
@@ -173,31 +174,31 @@ class LatentEncoder(SafelyLoaded):
         self._psnr.update((-10 * mse.log10()).mean(), count)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all fixed images, on whichever rank they were."""
-        figures = {"val/latent_mse": self._latent_mse.compute(), "val/psnr": self._psnr.compute()}
+        """Log the means over the fixed images of all ranks."""
+        metrics = {"val/latent_mse": self._latent_mse.compute(), "val/psnr": self._psnr.compute()}
         for metric in (self._latent_mse, self._psnr):
             metric.reset()
         # The value is the same on every rank: sync_dist only keeps Lightning from warning.
-        self.log_dict(figures, prog_bar=True, sync_dist=True)
+        self.log_dict(metrics, prog_bar=True, sync_dist=True)
 
     @torch.no_grad()
     def _draw(self, epoch: int, number: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Make latents (B, latent_dim), their images, and the same degraded, both (B,C,H,W)."""
+        """Return latents (B, latent_dim), their images, and the degraded images, both (B,C,H,W)."""
         rng = batch_rng(self.seed, epoch, number)
         latents = torch.randn(count, self.generator.latent_dim, generator=rng).to(self.device)
-        images = self.generator(latents).float()  # a mixed precision's are halves
+        images = self.generator(latents).float()  # mixed precision returns half precision
         return latents, images, degrade_at_random(images, rng)
 
 
 def degrade_at_random(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Degrade images in all the ways that restoration knows, in turn, half of them with noise.
+    """Degrade images with each kind of degradation in turn, and half of them with noise.
 
     Args:
         images: (B,C,H,W) in [-1, 1].
-        rng: On the CPU.
+        rng: Random generator on the CPU.
 
     Returns:
-        (B,C,H,W): smaller images are enlarged and grey ones repeated, as the encoder does with its input.
+        (B,C,H,W): smaller images are enlarged and gray ones repeated, as the encoder does with its input.
     """
     result = torch.empty_like(images)
     first = int(torch.randint(len(KINDS), (), generator=rng))
@@ -213,7 +214,7 @@ def degrade_at_random(images: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def random_degradation(kind: str, channels: int, image_size: int, rng: torch.Generator) -> Degradation:
-    """Draw the strength or the place of a degradation of a kind."""
+    """Return a degradation of a kind, with a random strength or position."""
 
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=rng))
@@ -234,17 +235,17 @@ def random_degradation(kind: str, channels: int, image_size: int, rng: torch.Gen
 
 
 def load_encoder(path: str | os.PathLike[str], generator: Generator) -> Encoder:
-    """Read the encoder of a checkpoint of LatentEncoder.
+    """Read the encoder from a checkpoint of `LatentEncoder`.
 
     Args:
-        path: The checkpoint.
-        generator: The generator whose latents are to be guessed.
+        path: Checkpoint of a `LatentEncoder`.
+        generator: The generator whose latents the encoder guesses.
 
     Returns:
         The encoder, in evaluation mode, without gradients, on the CPU.
 
     Raises:
-        InputError: The file is missing or holds no encoder, or one that is not of this generator's shape.
+        InputError: If the file is missing, contains no encoder, or the encoder of another generator.
     """
     content = load_tensors(path)
     try:

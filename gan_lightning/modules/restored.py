@@ -1,8 +1,9 @@
-"""What a restoration hands to the callbacks."""
+"""What a restoration passes on: the steps of a search, and the restored images."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -10,19 +11,42 @@ from torch import Tensor, nn
 from gan_lightning.inversion.blind import BlurEstimate
 
 
+@dataclass(frozen=True)
+class SearchStep:
+    """A step of the search for a batch of images.
+
+    Attributes:
+        names: Names of the B images.
+        stage: "latent", or the refinement: "features" or "weights".
+        number: Number of the step within its stage.
+        losses: (B,) best objective of each image so far.
+        render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders one
+            image at a time.
+    """
+
+    names: Sequence[str]
+    stage: str
+    number: int
+    losses: Tensor
+    render: Callable[[], Tensor]
+
+
+StepObserver = Callable[[SearchStep], None]
+
+
 @dataclass  # not frozen: Lightning moves the fields of predictions to the CPU
 class Restored:
     """A batch of restored images.
 
     Attributes:
-        names: (B) names of the images, for files; no two of a run are equal.
-        degraded: (B,C',H',W') in the range that the degradation makes of [-1, 1].
+        names: (B) names of the images, for files; unique in a run.
+        degraded: (B,C',H',W') in the range to which the degradation maps [-1, 1].
         restored: (B,C,H,W) in [-1, 1].
         latent: (B, latent_dim).
         history: (steps + 1, B) objective at each step.
-        figures: For each figure (B,): "loss", "converged", "num_steps", "noise_level"; in `test` the errors too.
-        target: (B,C,H,W) in [-1, 1], the true images, or None where nobody knows them.
-        blur: What was found of an unknown blur.
+        metrics: (B,) each: "loss", "converged", "num_steps", "noise_level", and in `test` the errors too.
+        target: (B,C,H,W) in [-1, 1], the ground truth, or None where it is unknown.
+        blur: Estimate of an unknown blur.
     """
 
     names: list[str]
@@ -30,18 +54,18 @@ class Restored:
     restored: Tensor
     latent: Tensor
     history: Tensor
-    figures: dict[str, Tensor]
+    metrics: dict[str, Tensor]
     target: Tensor | None = None
     blur: BlurEstimate | None = None
 
     def rows(self) -> list[dict[str, float]]:
-        """The figures of each image."""
-        columns = {name: values.tolist() for name, values in self.figures.items()}
+        """Return the metrics of each image."""
+        columns = {name: values.tolist() for name, values in self.metrics.items()}
         return [{name: float(values[row]) for name, values in columns.items()} for row in range(len(self.names))]
 
 
 def describe(module: nn.Module) -> str:
-    """Digest what a module computes with: classes, plain attributes, parameters and buffers, to the bit."""
+    """Return a digest of what determines a module's output: classes, plain attributes, parameters and buffers."""
     digest = hashlib.sha256()
     for part in module.modules():
         plain = {k: v for k, v in vars(part).items() if isinstance(v, bool | int | float | str) and k != "training"}

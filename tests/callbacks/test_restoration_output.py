@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,22 +17,20 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from gan_lightning import ImageFolder
-from gan_lightning.callbacks.restoration_output import (
-    RestorationProgress,
-    RestorationWriter,
-    read_records,
-    until_it_stopped,
-)
 from gan_lightning.callbacks.restoration_pictures import draw_losses, error_map, make_panel
+from gan_lightning.callbacks.restoration_progress import RestorationProgress
+from gan_lightning.callbacks.restoration_writer import RestorationWriter, until_it_stopped
 from gan_lightning.data.photos import photo_loader
 from gan_lightning.degradations import Downsample, GaussianBlur, SquareMask
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_uint8, write_png
+from gan_lightning.inversion import InversionSettings
 from gan_lightning.modules.restoration import LatentRestoration
+from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.networks.dcgan import Generator
 
 SIZE, LATENT, COUNT = 16, 6, 4
-QUICK = {"solver": "lbfgs", "num_steps": 6, "start": "random", "refine_steps": 4, "noise_level": 0.0}
+QUICK = InversionSettings(solver="lbfgs", num_steps=6, start="random", refine_steps=4, noise_level=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def faces():
     return [{"image": image, "index": torch.tensor(10 + row)} for row, image in enumerate(images)]
 
 
-def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, **options):
+def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inversion=QUICK, **options):
     trainer = Trainer(
         accelerator="cpu",
         logger=logger,
@@ -61,7 +60,7 @@ def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, **op
         default_root_dir=folder,
         enable_progress_bar=any(isinstance(callback, RestorationProgress) for callback in callbacks),
     )
-    module = LatentRestoration(checkpoint, degradation or SquareMask(SIZE, 4), **QUICK | options)
+    module = LatentRestoration(checkpoint, degradation or SquareMask(SIZE, 4), inversion=inversion, **options)
     (figures,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
     return figures
 
@@ -111,7 +110,7 @@ def test_latents_and_losses_are_kept(finished):
     with safe_open(folder / "latents.safetensors", "pt") as file:
         assert file.get_tensor("latent").shape == (COUNT, LATENT)
         assert json.loads(file.metadata()["names"]) == NAMES
-    for record in read_records(folder):
+    for record in RestorationStore(folder).read():
         history = record.tensors["history"]
         assert 1 < len(history) <= 11
         assert float(history.min()) < float(history[0])
@@ -129,7 +128,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(finished, checkpoint, tmp_p
     whole, expected = finished
     with pytest.raises(RuntimeError, match="walltime"):
         restore(checkpoint, tmp_path, Interrupt())
-    assert [record.name for record in read_records(tmp_path)] == NAMES[:2]
+    assert [record.name for record in RestorationStore(tmp_path).read()] == NAMES[:2]
     assert (tmp_path / "images.csv").is_file()
     kept = (tmp_path / "restored" / f"{NAMES[0]}.png").stat().st_mtime_ns
     (tmp_path / "records" / ".000013.safetensors.1.part").write_bytes(b"cut off")
@@ -145,7 +144,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(finished, checkpoint, tmp_p
 def test_a_folder_of_other_settings_is_refused(checkpoint, tmp_path):
     restore(checkpoint, tmp_path)
     with pytest.raises(InputError, match="other settings"):
-        restore(checkpoint, tmp_path, num_steps=7)
+        restore(checkpoint, tmp_path, inversion=replace(QUICK, num_steps=7))
     with pytest.raises(InputError, match="other settings"):
         restore(checkpoint, tmp_path, degradation=SquareMask(SIZE, 5))
 
@@ -156,6 +155,17 @@ def test_a_folder_of_other_measures_is_refused(checkpoint, tmp_path):
     network.save(tmp_path / "identity.pt")
     with pytest.raises(InputError, match="other settings"):
         restore(checkpoint, tmp_path, identity_network=str(tmp_path / "identity.pt"))
+
+
+def test_a_folder_of_an_earlier_version_is_refused_in_one_line(checkpoint, tmp_path):
+    restore(checkpoint, tmp_path)
+    settings = tmp_path / "records" / "settings.json"
+    known = json.loads(settings.read_text())
+    del known["format"]
+    settings.write_text(json.dumps(known))
+    with pytest.raises(InputError, match=r"by an earlier version.*choose another folder \(--name\)") as caught:
+        restore(checkpoint, tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("command", ["test", "predict"])
@@ -174,7 +184,7 @@ def test_a_folder_of_other_images_is_refused(checkpoint, tmp_path, command):
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        getattr(trainer, command)(LatentRestoration(checkpoint, **QUICK), datamodule=data)
+        getattr(trainer, command)(LatentRestoration(checkpoint, inversion=QUICK), datamodule=data)
         return [path.stat().st_mtime_ns for path in sorted((tmp_path / "run" / "restored").iterdir())]
 
     written = run(torch.Generator().manual_seed(0))
@@ -183,17 +193,57 @@ def test_a_folder_of_other_images_is_refused(checkpoint, tmp_path, command):
         run(torch.Generator().manual_seed(1))
 
 
+@pytest.mark.parametrize("given", [False, True])
+def test_a_plain_trainer_writes_too_and_a_writer_that_is_given_wins(checkpoint, tmp_path, given):
+    """A run without a writer would compute everything and write nothing."""
+    callbacks = [RestorationWriter(intermediate_every=2)] if given else [Interrupt()]
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=callbacks,
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        limit_test_batches=1,
+    )
+    module = LatentRestoration(checkpoint, inversion=QUICK)
+    for _ in range(2):  # the second time, everything is finished
+        trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
+        for kind in (RestorationWriter, RestorationProgress):
+            assert sum(isinstance(callback, kind) for callback in trainer.callbacks) == 1
+    assert callbacks[0] in trainer.callbacks
+    assert sorted(path.stem for path in (tmp_path / "restored").iterdir()) == NAMES[:2]
+    steps = {path.stem for path in tmp_path.glob("intermediate/*/latent-*.png")}
+    assert steps == ({"latent-0000", "latent-0002", "latent-0004", "latent-0006"} if given else set())
+
+
+def test_a_second_run_of_a_module_writes_to_its_own_folder(checkpoint, tmp_path):
+    module = LatentRestoration(checkpoint, inversion=QUICK)
+    for name in ("one", "two"):
+        trainer = Trainer(
+            accelerator="cpu",
+            logger=False,
+            callbacks=[RestorationWriter(intermediate_every=6)],
+            default_root_dir=tmp_path / name,
+            enable_progress_bar=False,
+        )
+        trainer.test(module, DataLoader(faces(), batch_size=4), verbose=False)
+        for path in (tmp_path / "one").glob("intermediate/*/*.png"):
+            path.unlink()
+    assert len(list((tmp_path / "two").glob("intermediate/*/*.png"))) == 3 * COUNT  # of latents two, of features one
+    assert not list((tmp_path / "one").glob("intermediate/*/*.png"))
+
+
 def test_broken_records_are_named(checkpoint, tmp_path):
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "000010.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match=r"000010\.safetensors is no record"):
+    with pytest.raises(InputError, match=r"000010\.safetensors is not a record"):
         restore(checkpoint, tmp_path)
 
 
 def test_photographs_get_no_target(checkpoint, tmp_path):
     for row, face in enumerate(faces()):
         write_png(tmp_path / "photos" / f"face {row}.png", Downsample(2)(face["image"][None])[0])
-    module = LatentRestoration(checkpoint, Downsample(2), **QUICK)
+    module = LatentRestoration(checkpoint, Downsample(2), inversion=QUICK)
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
@@ -295,7 +345,7 @@ sys.path.insert(0, {root!r})
 from tests.callbacks.test_restoration_output import *
 
 def two_ranks(checkpoint, photos, folder):
-    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK)
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK)
     options = dict(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_progress_bar=False)
     trainer = Trainer(callbacks=[RestorationWriter()], default_root_dir=folder, **options)
     trainer.predict(module, photo_loader(photos, module.photo_format, 2))
@@ -322,10 +372,10 @@ def test_two_ranks_restore_and_measure_what_one_does(checkpoint, finished, tmp_p
         timeout=200,
         env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
     )
-    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK)
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK)
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[RestorationWriter()], default_root_dir=tmp_path / "1")
     trainer.predict(module, photo_loader(tmp_path / "photos", module.photo_format, 2))
-    one, two = read_records(tmp_path / "1"), read_records(tmp_path / "two")
+    one, two = (RestorationStore(tmp_path / name).read() for name in ("1", "two"))
     assert [record.name for record in two] == ["000000-0", "000001-1", "000002-2"]
     for left, right in zip(one, two, strict=True):
         assert torch.allclose(left.tensors["latent"], right.tensors["latent"], atol=1e-4)

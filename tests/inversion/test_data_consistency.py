@@ -12,6 +12,7 @@ from gan_lightning.inversion import blend_poisson, data_consistency, estimate_bl
 from gan_lightning.inversion.blind import BlurMethod
 from gan_lightning.inversion.blur_likelihood import maximum_likelihood_sigma
 from gan_lightning.inversion.data_consistency import MODEL_ERROR
+from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.networks.dcgan import Generator
 
 
@@ -27,11 +28,12 @@ def test_data_consistency_reduces_the_error(degradation: Degradation) -> None:
     assert (degradation(better) - degradation(truth)).abs().max() < 0.05
 
 
-def test_agreement_is_scipys_solution() -> None:
+@pytest.mark.parametrize("level", [0.02, 0.05, 0.2])
+def test_data_consistency_matches_scipy(level: float) -> None:
     rng = torch.Generator().manual_seed(0)
     blur, observed = GaussianBlur(1.5), 0.3 * torch.randn(1, 1, 12, 12, generator=rng)
-    image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([0.05])
-    ratio = (0.05 / MODEL_ERROR) ** 2
+    image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([level])
+    ratio = (level / MODEL_ERROR) ** 2
 
     def apply(flat: object) -> object:
         x = torch.as_tensor(flat).reshape(1, 1, 12, 12).float()
@@ -106,3 +108,86 @@ def test_unknown_blur_methods_raise(generator: Generator, own_images: Tensor) ->
 def test_decreasing_sigmas_raise(generator: Generator, own_images: Tensor) -> None:
     with pytest.raises(InputError, match="rising"):
         estimate_blur(generator, own_images, sigmas=(1.0, 0.5))
+
+
+@pytest.mark.parametrize("top", [0, 3])
+def test_poisson_blending_is_the_solution_of_its_equations(top: int) -> None:
+    """In a hole the differences to the neighbours add up to those of the restored image (Perez et al. 2003, eq. 7)."""
+    rng = torch.Generator().manual_seed(0)
+    restored, photograph = 0.2 * torch.randn(2, 1, 1, 8, 8, generator=rng, dtype=torch.float64)
+    mask = SquareMask(8, 3, top=top, left=2).mask.double()
+    unknown = [(row, column) for row in range(8) for column in range(8) if not mask[0, 0, row, column]]
+    matrix, right = torch.zeros(9, 9, dtype=torch.float64), torch.zeros(9, dtype=torch.float64)
+    for number, (row, column) in enumerate(unknown):
+        for place in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            if min(place) < 0 or max(place) > 7:
+                continue
+            matrix[number, number] += 1
+            right[number] += restored[0, 0, row, column] - restored[0, 0, place[0], place[1]]
+            if place in unknown:
+                matrix[number, unknown.index(place)] -= 1
+            else:
+                right[number] += photograph[0, 0, place[0], place[1]]
+    expected = photograph.clone()
+    for (row, column), value in zip(unknown, torch.linalg.solve(matrix, right), strict=True):
+        expected[0, 0, row, column] = value
+    # What was left in the hole does not matter.
+    blended = blend_poisson(restored, photograph * mask + 0.3 * (1 - mask), mask)
+    torch.testing.assert_close(blended, expected, atol=1e-6, rtol=0)
+
+
+def test_agreement_is_each_images_own_and_in_range() -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 1, 8, 8, generator=rng) * 4 - 2
+    blur, noise = GaussianBlur(1.0), torch.tensor([0.01, 0.1, 0.3])
+    together = data_consistency(images, blur, blur(images), noise)
+    for row in range(3):
+        alone = data_consistency(images[row : row + 1], blur, blur(images[row : row + 1]), noise[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    assert together.abs().max() == 1
+
+
+def test_the_rounding_to_8_bits_is_the_least_noise() -> None:
+    rng = torch.Generator().manual_seed(0)
+    image, observed = 0.3 * torch.randn(2, 1, 1, 8, 8, generator=rng)
+    ours = [data_consistency(image, Grayscale(1), observed, torch.tensor([n])) for n in (0.0, 12**-0.5 / 255)]
+    assert torch.equal(*ours)
+    ratio = (12**-0.5 / 255 / MODEL_ERROR) ** 2
+    torch.testing.assert_close(ours[0], image + (observed - image) / (1 + ratio))
+
+
+@pytest.mark.parametrize("scale", [0.1, 1e-3])
+def test_two_iterations_are_enough_where_the_operator_has_two_eigenvalues(scale: float) -> None:
+    """Conjugate gradients end after as many; a descent along the gradient would not."""
+    rng = torch.Generator().manual_seed(0)
+    image, mask = 0.1 * torch.randn(2, 3, 8, 8, generator=rng), SquareMask(8, 4).mask
+    observed = (image + scale * torch.randn(image.shape, generator=rng)) * mask
+    ratio = 0.5**2
+    expected = torch.where(mask > 0, (observed + ratio * image) / (1 + ratio), image)
+    ours = data_consistency(image, Mask(mask), observed, torch.full((2,), 0.5 * MODEL_ERROR), iterations=2)
+    torch.testing.assert_close(ours, expected, atol=1e-6, rtol=0)
+
+
+def test_visible_noise_is_none_where_texture_may_be_all_and_looks_at_known_pixels() -> None:
+    rng = torch.Generator().manual_seed(0)
+    levels = torch.tensor([0.01, 0.1])
+    noisy = 2 * levels[:, None, None, None] * torch.randn(2, 3, 64, 64, generator=rng)
+    silent, loud = visible_noise(noisy).tolist()
+    assert silent == 0
+    assert loud == pytest.approx(0.1, rel=0.1)
+    left = torch.ones(1, 1, 64, 64)
+    left[..., 32:] = 0
+    half_noisy = torch.where(left > 0, torch.zeros(()), noisy[1:])
+    assert visible_noise(half_noisy, 1 - left).item() == pytest.approx(0.1, rel=0.1)
+    assert visible_noise(half_noisy, left).item() == 0
+
+
+def test_an_image_with_too_few_known_pixels_has_no_estimate_and_spoils_no_other() -> None:
+    noisy = 0.2 * torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    known = torch.zeros(3, 1, 32, 32)
+    known[0, :, :9, :9] = 1  # 8 x 8 diagonal details: just enough
+    known[1, :, :9, :8] = 1
+    known[2] = 1
+    estimates = estimate_noise_level(noisy, known)
+    assert (estimates > 0).tolist() == [True, False, True]
+    assert estimates[2].item() == pytest.approx(0.1, rel=0.1)

@@ -1,6 +1,8 @@
 """Degrade, invert, measure: what the module promises around `invert`."""
 
 import copy
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,15 +16,14 @@ from gan_lightning.data.photos import photo_loader
 from gan_lightning.degradations import Downsample, GaussianBlur, GaussianNoise, Grayscale, Identity, Mask, SquareMask
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_uint8
-from gan_lightning.inversion import invert
-from gan_lightning.modules.blind import BlurOfEach
+from gan_lightning.inversion import InversionSettings, invert
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.dcgan import Generator
 from tests.conftest import FACES
 
 SIZE, LATENT, COUNT = 16, 6, 5
-QUICK = {"solver": "adam", "num_steps": 8, "start": "random", "refine_steps": 4, "noise_level": 0.0}
+QUICK = InversionSettings(solver="adam", num_steps=8, start="random", refine_steps=4, noise_level=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def images(generator):
 
 
 class Collect(Callback):
-    """Keeps what the steps gave."""
+    """Keeps the outputs of the steps."""
 
     def __init__(self):
         self.outputs = []
@@ -57,15 +58,20 @@ class Collect(Callback):
         self.outputs.append(outputs)
 
 
-def run_test(module, images, tmp_path, batch_size=COUNT, first=0):
-    items = [{"image": image, "index": torch.tensor(first + row)} for row, image in enumerate(images)]
+def loader(images, batch_size=COUNT):
+    items = [{"image": image, "index": torch.tensor(row)} for row, image in enumerate(images)]
+    return DataLoader(items, batch_size=batch_size)
+
+
+def run_test(module, images, tmp_path, batch_size=COUNT):
     collect = Collect()
     trainer = quiet_trainer(tmp_path, collect)
-    (figures,) = trainer.test(module, DataLoader(items, batch_size=batch_size), verbose=False)
+    (figures,) = trainer.test(module, loader(images, batch_size), verbose=False)
     return figures, [output for output in collect.outputs if output is not None]
 
 
-def quiet_trainer(tmp_path, *callbacks):
+def quiet_trainer(tmp_path, *callbacks, folder=None):
+    """A trainer with a folder of its own, in which nothing is finished."""
     return Trainer(
         accelerator="cpu",
         logger=False,
@@ -73,18 +79,18 @@ def quiet_trainer(tmp_path, *callbacks):
         enable_progress_bar=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        default_root_dir=tmp_path,
+        default_root_dir=folder or tempfile.mkdtemp(dir=tmp_path),
     )
 
 
 def test_a_test_step_is_degrade_invert_and_measure(generator, checkpoint, images, tmp_path):
     noise = GaussianNoise(0.05, seed=2)
-    module = LatentRestoration(checkpoint, GaussianBlur(1.0), noise, seed=5, **QUICK)
+    module = LatentRestoration(checkpoint, GaussianBlur(1.0), noise, seed=5, inversion=QUICK)
     figures, (output,) = run_test(module, images, tmp_path)
     observed = noise(GaussianBlur(1.0)(images), range(COUNT))
     assert torch.equal(output.degraded, observed)
     rng = torch.Generator().manual_seed(5)
-    expected = invert(generator, GaussianBlur(1.0), observed, rng=rng, indices=range(COUNT), **QUICK)
+    expected = invert(generator, GaussianBlur(1.0), observed, QUICK, rng=rng, indices=range(COUNT))
     assert torch.allclose(output.restored, expected.image, atol=1e-6)
     mse = ((expected.image - images) / 2).square().flatten(1).mean(1)
     assert figures["test/mse"] == pytest.approx(float(mse.mean()), rel=1e-4)
@@ -95,7 +101,7 @@ def test_a_test_step_is_degrade_invert_and_measure(generator, checkpoint, images
 
 
 def test_results_do_not_depend_on_batches(checkpoint, images, tmp_path):
-    options = {**QUICK, "noise": GaussianNoise(0.05), "noise_level": 0.05}
+    options = {"inversion": replace(QUICK, noise_level=0.05), "noise": GaussianNoise(0.05)}
     together, (whole,) = run_test(LatentRestoration(checkpoint, **options), images, tmp_path)
     apart, parts = run_test(LatentRestoration(checkpoint, **options), images, tmp_path, batch_size=2)
     assert torch.allclose(torch.cat([part.restored for part in parts]), whole.restored, atol=1e-4)
@@ -104,7 +110,7 @@ def test_results_do_not_depend_on_batches(checkpoint, images, tmp_path):
 
 
 def test_the_generator_stays_as_it_is(checkpoint, images, tmp_path):
-    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK)
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK)
     before = copy.deepcopy(module.generator.state_dict())
     run_test(module, images, tmp_path)
     assert all(torch.equal(value, before[name]) for name, value in module.generator.state_dict().items())
@@ -114,41 +120,44 @@ def test_the_generator_stays_as_it_is(checkpoint, images, tmp_path):
 def test_known_pixels_come_back_unless_told_otherwise(checkpoint, images, tmp_path):
     hole = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     hole[6:10, 6:10] = True
-    figures, (output,) = run_test(LatentRestoration(checkpoint, SquareMask(SIZE, 4), **QUICK), images, tmp_path)
+    figures, (output,) = run_test(LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK), images, tmp_path)
     assert torch.allclose(output.restored[..., ~hole], images[..., ~hole], atol=1e-3)
     assert figures["test/mse_hole"] == pytest.approx(figures["test/mse"] * SIZE**2 / 16, rel=1e-3)
-    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), composite=False, **QUICK)
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=replace(QUICK, composite=False))
     _, (output,) = run_test(module, images, tmp_path)
     assert not torch.allclose(output.restored[..., ~hole], images[..., ~hole], atol=1e-2)
 
 
 @pytest.mark.parametrize("degradation", [Grayscale(), Downsample(4), Identity()], ids=lambda d: type(d).__name__)
 def test_each_kind_of_degradation_runs_and_is_compared_with_its_input(degradation, checkpoint, images, tmp_path):
-    figures, (output,) = run_test(LatentRestoration(checkpoint, degradation, **QUICK), images, tmp_path)
+    figures, (output,) = run_test(LatentRestoration(checkpoint, degradation, inversion=QUICK), images, tmp_path)
     assert torch.allclose(output.degraded, degradation(images))
     for name in ("l1", "mse", "psnr", "ssim"):
         assert {f"test/{name}", f"test/{name}_median", f"test/{name}_worst", f"test/{name}_degraded"} <= figures.keys()
 
 
 def test_finished_images_are_left_alone_but_counted(checkpoint, images, tmp_path):
-    module = LatentRestoration(checkpoint, **QUICK)
-    whole, _ = run_test(module, images, tmp_path)
-    rows = dict(module._rows)
-    again = LatentRestoration(checkpoint, **QUICK)
-    again.finished = {name: rows[name] for name in ("000001", "000003")}
-    figures, (output,) = run_test(again, images, tmp_path)
+    whole, _ = run_test(LatentRestoration(checkpoint, inversion=QUICK), images, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    for name in ("000000", "000002", "000004"):
+        (folder / "records" / f"{name}.safetensors").unlink()
+    module, collect = LatentRestoration(checkpoint, inversion=QUICK), Collect()
+    (figures,) = quiet_trainer(tmp_path, collect, folder=folder).test(module, loader(images), verbose=False)
+    (output,) = collect.outputs
     assert output.names == ["000000", "000002", "000004"]
     for name in ("test/images", "test/psnr", "test/mse_worst"):
         assert figures[name] == pytest.approx(whole[name], rel=1e-5)
 
 
 def test_settings_tell_runs_apart(checkpoint):
-    settings = LatentRestoration(checkpoint, GaussianBlur(1.0), **QUICK).settings()
-    assert settings == LatentRestoration(checkpoint, GaussianBlur(1.0), **QUICK).settings()
-    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.5), **QUICK).settings()
-    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.0), GaussianNoise(0.1), **QUICK).settings()
-    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.0), **{**QUICK, "num_steps": 9}).settings()
-    masks = [LatentRestoration(checkpoint, SquareMask(SIZE, 4, top=top), **QUICK).settings() for top in (0, 1)]
+    settings = LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=QUICK).settings()
+    assert settings == LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=QUICK).settings()
+    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.5), inversion=QUICK).settings()
+    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.0), GaussianNoise(0.1), inversion=QUICK).settings()
+    assert (
+        settings != LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=replace(QUICK, num_steps=9)).settings()
+    )
+    masks = [LatentRestoration(checkpoint, SquareMask(SIZE, 4, top=top), inversion=QUICK).settings() for top in (0, 1)]
     assert masks[0] != masks[1]
 
 
@@ -164,14 +173,16 @@ def save_photos(folder, images, holes=()):
 
 
 def run_predict(module, folder, tmp_path):
-    loader = photo_loader(folder, module.photo_format, batch_size=2)
-    return quiet_trainer(tmp_path).predict(module, loader)
+    photos = photo_loader(folder, module.photo_format, batch_size=2)
+    return quiet_trainer(tmp_path).predict(module, photos)
 
 
 def test_photographs_are_taken_as_they_are(generator, checkpoint, images, tmp_path):
     blurred = GaussianBlur(1.0)(images)
     save_photos(tmp_path / "photos", blurred)
-    first, *rest = run_predict(LatentRestoration(checkpoint, GaussianBlur(1.0), **QUICK), tmp_path / "photos", tmp_path)
+    first, *rest = run_predict(
+        LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=QUICK), tmp_path / "photos", tmp_path
+    )
     assert first.names == ["000000-photo0", "000001-photo1"]
     assert sum(len(part.names) for part in rest) == COUNT - 2
     assert first.target is None
@@ -180,7 +191,9 @@ def test_photographs_are_taken_as_they_are(generator, checkpoint, images, tmp_pa
 
 def test_transparent_pixels_are_the_ones_restored(checkpoint, images, tmp_path):
     save_photos(tmp_path / "photos", images, holes=[(slice(2, 6), slice(3, 9))])
-    first, *_ = run_predict(LatentRestoration(checkpoint, masks="alpha", **QUICK), tmp_path / "photos", tmp_path)
+    first, *_ = run_predict(
+        LatentRestoration(checkpoint, masks="alpha", inversion=QUICK), tmp_path / "photos", tmp_path
+    )
     hole = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     hole[2:6, 3:9] = True
     assert torch.allclose(first.restored[..., ~hole], first.degraded[..., ~hole], atol=1e-3)
@@ -194,7 +207,7 @@ def test_masks_of_a_folder_are_found_by_name(checkpoint, images, tmp_path):
         mask = Image.new("L", (SIZE, SIZE), 255)
         mask.paste(0, (row, 0, row + 4, 4))
         mask.save(tmp_path / "masks" / f"photo{row}.png")
-    module = LatentRestoration(checkpoint, masks=str(tmp_path / "masks"), **QUICK)
+    module = LatentRestoration(checkpoint, masks=str(tmp_path / "masks"), inversion=QUICK)
     _, second, _ = run_predict(module, tmp_path / "photos", tmp_path)
     changed = (second.restored - second.degraded).abs().amax((0, 1)) > 2e-3  # the holes of photos 2 and 3
     assert changed[:4, 2:7].all()
@@ -214,7 +227,7 @@ def test_masks_of_a_folder_in_test_are_checked_before_any_work(checkpoint, faces
         mask = Image.new("L", (SIZE, SIZE), 255)
         mask.paste(0, (0, row % 8, 4, row % 8 + 4))
         mask.save(tmp_path / "masks" / f"{name}.png")
-    module, collect = LatentRestoration(checkpoint, masks=str(tmp_path / "masks"), **QUICK), Collect()
+    module, collect = LatentRestoration(checkpoint, masks=str(tmp_path / "masks"), inversion=QUICK), Collect()
     quiet_trainer(tmp_path, collect).test(module, datamodule=data, verbose=False)
     for batch, output in enumerate(collect.outputs):
         for place, degraded in enumerate(output.degraded):
@@ -233,25 +246,28 @@ def test_masks_of_a_folder_in_test_are_checked_before_any_work(checkpoint, faces
 
 
 def test_blind_deblurring_estimates_what_it_is_not_told(checkpoint, images, tmp_path):
-    module = LatentRestoration(checkpoint, GaussianBlur(1.2), blind_blur=True, **QUICK)
+    module = LatentRestoration(checkpoint, GaussianBlur(1.2), blind_blur=True, inversion=QUICK)
     _, (output,) = run_test(module, images[:2], tmp_path)
-    assert output.figures["blur_sigma"].shape == (2,)
+    assert output.metrics["blur_sigma"].shape == (2,)
     assert output.blur.residuals.shape[1] == 2
     assert torch.allclose(output.degraded, GaussianBlur(1.2)(images[:2]), atol=1e-6)
 
 
-def test_a_blur_of_each_image_is_that_of_single_images(images):
-    sigmas = torch.tensor([0.5, 1.0, 2.0, 0.8, 1.5])
-    blur = BlurOfEach(sigmas)
-    expected = torch.cat([GaussianBlur(float(s))(image[None]) for s, image in zip(sigmas, images, strict=True)])
+def test_a_blur_of_each_image_is_that_of_single_images_to_the_last_bit(images):
+    sigmas = [0.5, 1.0, 2.0, 0.8, 1.5]
+    blur = GaussianBlur(sigmas)
+    expected = torch.cat([GaussianBlur(sigma)(image[None]) for sigma, image in zip(sigmas, images, strict=True)])
     assert torch.allclose(blur(images), expected, atol=1e-6)
     assert torch.allclose(blur.select(torch.tensor([3, 1]))(images[[3, 1]]), expected[[3, 1]], atol=1e-6)
+    for size in (16, 64):
+        alone = torch.cat([GaussianBlur(sigma).matrix(size, images) for sigma in sigmas])
+        assert torch.equal(blur.matrix(size, images), alone)
     values = torch.randn_like(images)
     assert torch.allclose((blur(images) * values).sum(), (images * blur.adjoint(values)).sum(), atol=1e-3)
 
 
 def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tmp_path):
-    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), poisson=True, **QUICK)
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), poisson=True, inversion=QUICK)
     _, (output,) = run_test(module, images, tmp_path)
     known = SquareMask(SIZE, 4).mask.bool()[0, 0]
     assert torch.equal(output.restored[..., known], images[..., known])
@@ -260,18 +276,14 @@ def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tm
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"solver": "newton"}, "solver"),
-        ({"num_steps": -1}, "num_steps"),
-        ({"latent_weight": float("nan")}, "latent_weight"),
         ({"masks": "nowhere"}, "no folder"),
         ({"degradation": SquareMask(SIZE * 2, 4)}, "images' size"),
         ({"degradation": Downsample(3)}, "does not divide"),
         ({"degradation": Grayscale(), "blind_blur": True}, "blind_blur"),
         ({"poisson": True}, "poisson"),
         ({"blind_blur": True, "encoder_ckpt": "encoder.ckpt"}, "leave encoder_ckpt out"),
-        ({"start_scale": -1.0}, "start_scale"),
-        ({"encoder_ckpt": "missing.ckpt"}, "is not there"),
-        ({"loss": "perceptual"}, "no discriminator"),
+        ({"encoder_ckpt": "missing.ckpt"}, "does not exist"),
+        ({"inversion": InversionSettings(loss="perceptual")}, "no discriminator"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_at_once(options, said, checkpoint):
@@ -293,14 +305,14 @@ def test_data_of_another_size_are_refused_before_any_work(checkpoint, tmp_path):
             return DataLoader([{"image": torch.zeros(3, 32, 32), "index": torch.tensor(0)}])
 
     with pytest.raises(InputError, match=r"set data.image_size to 16"):
-        quiet_trainer(tmp_path).test(LatentRestoration(checkpoint, **QUICK), datamodule=Faces(), verbose=False)
+        quiet_trainer(tmp_path).test(LatentRestoration(checkpoint, inversion=QUICK), datamodule=Faces(), verbose=False)
     with pytest.raises(InputError, match="3x32x32"):
-        run_test(LatentRestoration(checkpoint, **QUICK), torch.zeros(1, 3, 32, 32), tmp_path)
+        run_test(LatentRestoration(checkpoint, inversion=QUICK), torch.zeros(1, 3, 32, 32), tmp_path)
 
 
 def test_pixels_that_are_not_finite_are_refused(checkpoint, tmp_path):
     with pytest.raises(InputError, match="not finite"):
-        run_test(LatentRestoration(checkpoint, **QUICK), torch.full((1, 3, SIZE, SIZE), torch.nan), tmp_path)
+        run_test(LatentRestoration(checkpoint, inversion=QUICK), torch.full((1, 3, SIZE, SIZE), torch.nan), tmp_path)
 
 
 def test_a_mask_of_its_own_for_each_image_follows_the_degradation(images):

@@ -9,6 +9,7 @@ import torch
 
 from gan_lightning import DCGAN, InputError, load_generator
 from gan_lightning.networks import Discriminator, Generator
+from gan_lightning.networks.checkpoints import load_discriminator
 from tests.networks.tutorial import tutorial_discriminator, tutorial_generator
 
 
@@ -84,3 +85,20 @@ def test_other_files_are_refused_in_one_line(tmp_path):
         with pytest.raises(InputError, match=name) as caught:
             load_generator(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "spectral", "none"])
+def test_the_discriminator_of_our_checkpoint_is_the_one_that_was_trained(tmp_path, normalization):
+    module = DCGAN(image_size=32, channels=1, base_channels=4, discriminator_normalization=normalization)
+    path = tmp_path / "best.ckpt"
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}, path)
+    read = load_discriminator(path)
+    images = torch.randn(3, 1, 32, 32)
+    torch.testing.assert_close(read(images), module.discriminator.eval()(images).detach(), atol=1e-7, rtol=1e-3)
+    trained = module.discriminator.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in read.state_dict().items())
+    assert not read.training
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+    torch.save(module.generator.state_dict(), path)
+    with pytest.raises(InputError, match="holds no discriminator"):
+        load_discriminator(path)

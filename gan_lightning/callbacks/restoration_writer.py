@@ -1,0 +1,194 @@
+"""Results of a restoration: pictures, latents, losses and metrics of every image."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_lightning.atomic import atomic_path
+from gan_lightning.callbacks.restoration_pictures import draw_blur_curves, draw_losses, make_panel
+from gan_lightning.errors import InputError
+from gan_lightning.images import make_grid, write_png
+from gan_lightning.modules.restoration_store import Record, RestorationStore
+from gan_lightning.modules.restored import Restored, SearchStep
+
+UPLOADED = (
+    "latents.safetensors",
+    "images.csv",
+    *(f"{kind}/*.png" for kind in ("target", "degraded", "restored", "panel", "intermediate/*")),
+)
+
+
+class RestorationWriter(Callback):
+    """Writes each batch of a restoration to the run folder when it ends.
+
+    target/, degraded/, restored/ and panel/ hold PNGs named like the images, records/ the latent, the losses and the
+    metrics of each image. At the end, even if the run is interrupted, images.csv, latents.safetensors and losses.png
+    are made of all records. `LatentRestoration` adds this callback where the trainer has none.
+    """
+
+    def __init__(self, intermediate_every: int = 0, logged_panels: int = 16) -> None:
+        """Check the options.
+
+        Args:
+            intermediate_every: Write the images to intermediate/NAME/ at every n-th step of the search; 0 to disable.
+            logged_panels: Number of panels that are sent to loggers such as W&B, as one picture.
+
+        Raises:
+            InputError: If a number is negative.
+        """
+        if min(intermediate_every, logged_panels) < 0:
+            raise InputError("intermediate_every and logged_panels must be 0 or more")
+        self.intermediate_every, self.logged_panels = intermediate_every, logged_panels
+        self._wrote = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open the store in the run folder."""
+        self.store, self._wrote = RestorationStore(trainer.default_root_dir), False
+        if self.intermediate_every:
+            pl_module.observe_steps(self.write_step)  # type: ignore[operator]
+
+    def write_step(self, step: SearchStep) -> None:
+        """Write the images of every n-th step."""
+        if step.number % self.intermediate_every:
+            return
+        images = step.render()
+        if len(images) == len(step.names):  # the refinement of weights works on one image at a time
+            for name, image in zip(step.names, images, strict=True):
+                write_png(self.store.folder / "intermediate" / name / f"{step.stage}-{step.number:04d}.png", image)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write a batch."""
+        self._write(outputs)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write a batch."""
+        self._write(outputs)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files of all images."""
+        trainer.strategy.barrier("restoration records were written")
+        self._collect(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files of all images."""
+        trainer.strategy.barrier("restoration records were written")
+        self._collect(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the files of the images that are finished."""
+        if self._wrote:
+            self._collect(trainer)
+
+    def _write(self, restored: Restored | None) -> None:
+        """Write the pictures of a batch, then the records, which mark the images as finished."""
+        if restored is None:  # all images were finished before
+            return
+        rows, folder = restored.rows(), self.store.folder
+        for place, name in enumerate(restored.names):
+            target = None if restored.target is None else restored.target[place]
+            degraded, image = restored.degraded[place], restored.restored[place]
+            for kind, picture in (("target", target), ("degraded", degraded), ("restored", image)):
+                if picture is not None:
+                    write_png(folder / kind / f"{name}.png", picture)
+            write_png(folder / "panel" / f"{name}.png", make_panel(target, degraded, image))
+            tensors = {"latent": restored.latent[place], "history": until_it_stopped(restored.history[:, place])}
+            if restored.blur is not None:
+                tensors |= {"sigmas": restored.blur.sigmas, "residuals": restored.blur.residuals[:, place]}
+            self.store.write(name, tensors, rows[place])
+        self._wrote = True
+
+    @rank_zero_only
+    def _collect(self, trainer: Trainer) -> None:
+        """Write the files of all images, and send them to the loggers."""
+        records, folder = self.store.read(), self.store.folder
+        if not records:
+            return
+        with atomic_path(folder / "latents.safetensors") as path:
+            latents = torch.stack([record.tensors["latent"] for record in records])
+            save_file({"latent": latents}, path, {"names": json.dumps([record.name for record in records])})
+        table = [table_row(record) for record in records]
+        with atomic_path(folder / "images.csv") as path:
+            write_csv(path, table)
+        with atomic_path(folder / "losses.png") as path:
+            draw_losses({record.name: record.tensors["history"] for record in records}, path)
+        if "sigmas" in records[0].tensors:
+            curves = {r.name: (r.tensors["residuals"], r.metrics["blur_sigma"]) for r in records}
+            with atomic_path(folder / "blur.png") as path:
+                draw_blur_curves(records[0].tensors["sigmas"], curves, path)
+        for logger in trainer.loggers:
+            self._log(logger, table)
+
+    def _log(self, logger: Any, table: list[dict[str, Any]]) -> None:
+        """Send to a logger what it accepts; W&B accepts everything."""
+        folder = self.store.folder
+        if hasattr(logger, "log_image"):
+            if names := [row["name"] for row in table[: self.logged_panels]]:
+                write_png(folder / "panels.png", stack_panels([folder / "panel" / f"{name}.png" for name in names]))
+                logger.log_image("restoration/panels", [str(folder / "panels.png")])
+            for name in ("losses", "blur"):
+                if (picture := folder / f"{name}.png").is_file():
+                    logger.log_image(f"restoration/{name}", [str(picture)])
+        if hasattr(logger, "log_table"):
+            logger.log_table("restoration/images", columns=list(table[0]), data=[list(row.values()) for row in table])
+        if save := getattr(getattr(logger, "experiment", None), "save", None):
+            for pattern in UPLOADED:
+                if any(folder.glob(pattern)):
+                    save(str(folder / pattern), base_path=str(folder), policy="now")
+
+
+def until_it_stopped(history: Tensor) -> Tensor:
+    """Return the losses (steps + 1) of an image up to its last step, after which other images of its batch went on."""
+    moves = history.diff().nonzero()
+    return history[: int(moves[-1]) + 2 if len(moves) else 1]
+
+
+def table_row(record: Record) -> dict[str, Any]:
+    """Return the metrics of an image as a table shows them."""
+    counts = {"converged": bool(record.metrics["converged"]), "num_steps": int(record.metrics["num_steps"])}
+    return {"name": record.name, **record.metrics, **counts}
+
+
+def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
+    """Write one row per image, with an empty cell where an image lacks a metric."""
+    columns = list(dict.fromkeys(name for row in table for name in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def stack_panels(paths: list[Path]) -> Tensor:
+    """Return panels of equal size below each other, (3,H,W) uint8."""
+    from PIL import Image
+
+    panels = []
+    for path in paths:
+        with Image.open(path) as panel:
+            pixels = torch.frombuffer(bytearray(panel.convert("RGB").tobytes()), dtype=torch.uint8)
+            panels.append(pixels.reshape(panel.height, panel.width, 3).permute(2, 0, 1))
+    return make_grid(torch.stack(panels), columns=1)

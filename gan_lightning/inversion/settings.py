@@ -1,0 +1,88 @@
+"""Settings of latent inversion, which validate themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from gan_lightning.errors import InputError
+from gan_lightning.inversion.checks import check_choice, check_numbers
+from gan_lightning.inversion.initialization import StartName
+from gan_lightning.inversion.losses import LossName
+
+SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
+RefineName = Literal["features", "weights", "none"]
+
+
+@dataclass(frozen=True)
+class InversionSettings:
+    """Settings of the search for an image that explains a degraded one.
+
+    Attributes:
+        solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for the l1 loss, which has
+            kinks, and L-BFGS otherwise, the fastest of the three on a CPU.
+        num_steps: Maximum number of solver steps. Default: 12 for levenberg_marquardt, 300 for adam, 100 for lbfgs.
+        loss: "mse", "l1", "huber", "perceptual" (distance between features of the discriminator) or "lpips" (downloads
+            weights).
+        latent_weight: Weight of the mean square of the latent. Larger values favor likelier images that resemble the
+            photograph less.
+        start: Where the search starts: the best of 256 draws ("best_of_k"), the "mean" latent, or a "random" draw.
+        start_scale: Standard deviation of the draws of "random", "best_of_k" and the restarts. The prior has 1.
+        restarts: Number of further searches from random latents, for images whose residual is still above the noise;
+            the best of all searches is kept.
+        tolerance: Relative improvement of the objective within the solver's window below which an image is done.
+        noise_level: Standard deviation of the noise on the [0, 1] scale; images are not fitted more closely than this.
+            Default: estimated from each image, where an estimate below 0.02 counts as no noise; no noise where the
+            degradation changes the size.
+        refine: Refinement beyond the range of the generator: "features" optimizes the output of its first block,
+            "weights" the weights of a copy of it, which helps plain inversion and harms denoising; "none" skips it.
+        refine_steps: Maximum number of refinement steps.
+        refine_weight: Weight of the penalty that keeps features close to those of the latent. Default: chosen by the
+            noise level, and 0 for plain inversion of images without noise.
+        composite: Make the result consistent with what is known exactly (known pixels, luma, sums of pixels), for
+            degradations that have an adjoint. If false, the output of the generator is returned.
+
+    Raises:
+        InputError: If a choice is unknown, a number is negative or not finite, or the solver does not support the loss.
+    """
+
+    solver: SolverName = "auto"
+    num_steps: int | None = None
+    loss: LossName = "mse"
+    latent_weight: float = 0.0
+    start: StartName = "best_of_k"
+    start_scale: float = 1.0
+    restarts: int = 0
+    tolerance: float = 1e-3
+    noise_level: float | None = None
+    refine: RefineName = "features"
+    refine_steps: int = 200
+    refine_weight: float | None = None
+    composite: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("solver", self.solver, get_args(SolverName))
+        check_choice("loss", self.loss, get_args(LossName))
+        check_choice("start", self.start, get_args(StartName))
+        check_choice("refine", self.refine, get_args(RefineName))
+        check_numbers(
+            num_steps=self.num_steps,
+            latent_weight=self.latent_weight,
+            start_scale=self.start_scale,
+            restarts=self.restarts,
+            tolerance=self.tolerance,
+            noise_level=self.noise_level,
+            refine_steps=self.refine_steps,
+            refine_weight=self.refine_weight,
+        )
+        if self.solver == "levenberg_marquardt" and self.loss != "mse":
+            raise InputError(
+                f"levenberg_marquardt minimizes squared errors, not {self.loss}: choose the solver adam or lbfgs"
+            )
+
+    @property
+    def chosen_solver(self) -> Literal["levenberg_marquardt", "adam", "lbfgs"]:
+        """The solver, with "auto" resolved by the loss."""
+        if self.solver == "auto":
+            return "adam" if self.loss == "l1" else "lbfgs"
+        return self.solver

@@ -1,0 +1,120 @@
+"""The records of a restoration on disk, from which a later run in the same folder resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gan_lightning.atomic import atomic_path
+from gan_lightning.errors import InputError
+
+FORMAT = 2  # of the records and the settings; 1 had no number
+
+
+@dataclass(frozen=True)
+class Record:
+    """Record of a restored image.
+
+    Attributes:
+        name: Name of the image, unique in its run.
+        tensors: "latent" (latent_dim,) and "history" (steps + 1,); "sigmas" and "residuals" (K,) of an unknown blur.
+        metrics: What was measured of the search and of the image.
+    """
+
+    name: str
+    tensors: dict[str, Tensor]
+    metrics: dict[str, float]
+
+
+class RestorationStore:
+    """Records of restored images, in the folder records/ of a run.
+
+    An image is finished when its record, NAME.safetensors, exists; settings.json describes the run that wrote them.
+
+    Args:
+        folder: Run folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.records = self.folder / "records"
+        self._settings = self.records / "settings.json"
+
+    def resume(self, settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+        """Return the metrics of the finished images by name, if a run with these settings can resume the one on disk.
+
+        Args:
+            settings: Plain values that determine how images are restored.
+
+        Raises:
+            InputError: If the folder holds other images, images restored with other settings or by an incompatible
+                version, or a file that is not a record.
+        """
+        known, files = self._read_settings(), self._files()
+        if files and known is not None and known.get("format") != FORMAT:
+            raise InputError(
+                f"{self.folder} holds a restoration by an earlier version, which cannot be resumed: "
+                "choose another folder (--name)"
+            )
+        records = self.read()
+        if records and known != _as_json(settings):
+            raise InputError(
+                f"{self.folder} holds other images, or images restored with other settings: "
+                "choose another folder (--name)"
+            )
+        return {record.name: record.metrics for record in records}
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings of the run, before its first record."""
+        with atomic_path(self._settings) as path:
+            path.write_text(json.dumps(_as_json(settings), indent=2) + "\n")
+
+    def read(self) -> list[Record]:
+        """Return all records, sorted by name.
+
+        Raises:
+            InputError: If a file is not a record.
+        """
+        records = []
+        for path in self._files():
+            try:
+                with safe_open(path, "pt") as file:
+                    metrics = json.loads(file.metadata()["metrics"])
+                    names = file.keys()  # not a dictionary
+                    records.append(Record(path.stem, {name: file.get_tensor(name) for name in names}, metrics))
+            except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                raise InputError(
+                    f"{path} is not a record of a restored image: remove it, or choose another folder (--name)"
+                ) from error
+        return records
+
+    def write(self, name: str, tensors: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
+        """Write the record of an image, atomically, after everything else that is written of it."""
+        own = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
+        with atomic_path(self.records / f"{name}.safetensors") as path:
+            save_file(own, path, {"metrics": json.dumps(metrics)})
+
+    def _files(self) -> list[Path]:
+        return sorted(self.records.glob("[!.]*.safetensors"))
+
+    def _read_settings(self) -> dict[str, Any] | None:
+        try:
+            known = json.loads(self._settings.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return {}
+        return known if isinstance(known, dict) else {}
+
+
+def _as_json(settings: Mapping[str, Any]) -> Any:
+    """Return settings as they are read back from a file: tuples are lists, paths are strings."""
+    return json.loads(json.dumps({"format": FORMAT, **settings}, default=str))
