@@ -9,25 +9,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gan_lightning"
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
-PENDING: set[str] = {  # on their way to the main branch; empty this set, then remove it and its check
-    "callbacks/restoration_progress.py:RestorationProgress",
-    "callbacks/restoration_writer.py:RestorationWriter",
-    "cli_internals.py",
-    "commands.py",
-    "data/celeba.py:CelebA.read_files",
-    "data/image_data_module.py:ImageDataModule.on_after_batch_transfer",
-    "data/packed_data_module.py:PackedDataModule",
-    "data/packed_data_module.py:PackedDataModule.prepare_data",
-    "hardware.py",
-    "inversion/settings.py:InversionSettings",
-    "lpips.py",
-    "metrics/frechet.py:FrechetDistance",
-    "metrics/frechet.py:FrechetDistance.compute",
-    "modules/restoration_store.py:RestorationStore",
-    "modules/sampling.py:SamplingModule.sample",
-    "options.py",
-    "run.py:Run.claim",
-}
 REFERENCES = sorted(set(re.findall(r"`([\w/]+\.py(?::[\w.]+)?)`", PAGE)))
 
 
@@ -93,8 +74,6 @@ def test_the_page_has_references() -> None:
 
 @pytest.mark.parametrize("reference", REFERENCES)
 def test_files_and_names_of_the_page_exist(reference: str) -> None:
-    if reference in PENDING and not exists(reference):
-        pytest.skip("not merged yet")
     assert exists(reference), f"docs/architecture.md mentions {reference}, which does not exist"
 
 

@@ -247,11 +247,11 @@ def test_random_masks_are_of_their_seed() -> None:
         RandomMask(SIZE, 0.0)
 
 
-def test_a_mask_file_is_white_above_the_middle_grey(tmp_path: Path) -> None:
+def test_a_mask_file_is_white_above_the_middle_gray(tmp_path: Path) -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(SIZE, SIZE)
-    Image.fromarray(levels).save(tmp_path / "grey.png")
-    Image.fromarray(np.stack([levels] * 3, axis=2)).save(tmp_path / "colour.png")
-    for name in ("grey.png", "colour.png"):
+    Image.fromarray(levels).save(tmp_path / "gray.png")
+    Image.fromarray(np.stack([levels] * 3, axis=2)).save(tmp_path / "color.png")
+    for name in ("gray.png", "color.png"):
         assert torch.equal(FileMask(tmp_path / name, SIZE).mask.flatten(), (torch.arange(256) > 127).float())
 
 
@@ -276,7 +276,7 @@ def test_grayscale_averages_other_channels_and_names_mistakes() -> None:
     x = images(channels=4)
     torch.testing.assert_close(Grayscale(4).double()(x), x.mean(1, keepdim=True))
     assert not Grayscale().state_dict()  # it is a constant, and in no checkpoint
-    with pytest.raises(InputError, match=r"Grayscale\(channels=3\) met images of 4 channels: set channels to 4"):
+    with pytest.raises(InputError, match=r"Grayscale\(channels=3\) got images with 4 channels: set channels to 4"):
         Grayscale()(x)
     luma = Grayscale()(torch.eye(3).reshape(3, 3, 1, 1).double())
     assert luma.flatten().tolist() == pytest.approx([0.299, 0.587, 0.114])
@@ -298,6 +298,6 @@ def test_masks_of_numbers_are_known_from_a_half_on_and_in_no_checkpoint() -> Non
     assert Mask(torch.ones(1, 2, 2) > 0).mask.shape == (1, 1, 2, 2)
     with pytest.raises(InputError, match=r"a mask of shape \(1, 1, 1, 2, 2\) is not supported"):
         Mask(torch.ones(1, 1, 1, 2, 2))
-    with pytest.raises(InputError, match=r"1 mask\(s\) of 2x2 pixels met 3 image\(s\) of 2x4: give one mask"):
+    with pytest.raises(InputError, match=r"1 mask\(s\) of 2x2 pixels for 3 image\(s\) of 2x4: pass one mask"):
         mask(torch.zeros(3, 3, 2, 4))
     assert mask(torch.zeros(3, 3, 2, 2, dtype=torch.float64)).dtype == torch.float64

@@ -287,7 +287,7 @@ def test_latent_weight_draws_latents_to_the_mean(generator: Generator, other_ima
 
 
 @pytest.mark.parametrize("loss", ["l1", "huber", "perceptual"])
-def test_losses_are_minimised(generator: Generator, own_images: Tensor, loss: str) -> None:
+def test_losses_are_minimized(generator: Generator, own_images: Tensor, loss: str) -> None:
     torch.manual_seed(0)
     critic = Discriminator(image_size=16, base_channels=8)
     settings: dict[str, Any] = {"loss": loss, "discriminator": critic, "refine": "none"}
