@@ -25,8 +25,10 @@ def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], 
     for logger in module.loggers:
         logger.log_metrics(values, step=module.trainer.global_step)
     for name, value in values.items():
+        # On the CPU while training: Lightning reads the bar's values after every batch, which would wait for the device.
         # Outside training the value is the same on every rank: sync_dist only keeps Lightning from warning.
-        module.log(name, value, logger=False, prog_bar=name in bar, sync_dist=not module.training)
+        scalar = torch.tensor(value) if module.training else value
+        module.log(name, scalar, logger=False, prog_bar=name in bar, sync_dist=not module.training)
 
 
 def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
