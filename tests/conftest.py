@@ -6,6 +6,8 @@ os.environ.setdefault("WANDB_MODE", "offline")  # no test may wait for a server
 
 import pytest
 
+import tests.processes  # noqa: F401  from now on "forkserver" is a process that has imported torch already
+
 FACES = 120
 
 

@@ -7,6 +7,7 @@ the launching of ranks are what is tested, use `subprocess`.
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -29,17 +30,22 @@ class Process:
         program: "gan_lightning" for the command line, or the path of a Python file.
         arguments: Arguments of the program; what is not a string is converted.
         environment: Variables on top of this process's own; None for a value removes the variable.
+        folder: Working directory; this process's own if None.
     """
 
     def __init__(
-        self, program: str | Path, *arguments: object, environment: Mapping[str, str | None] | None = None
+        self,
+        program: str | Path,
+        *arguments: object,
+        environment: Mapping[str, str | None] | None = None,
+        folder: str | Path | None = None,
     ) -> None:
         self._output = [tempfile.NamedTemporaryFile(mode="r", suffix=".txt") for _ in range(2)]  # noqa: SIM115
         variables = {**os.environ, **(environment or {})}
         variables = {name: value for name, value in variables.items() if value is not None}
         words = [str(program), *map(str, arguments)]
         files = [file.name for file in self._output]
-        self._process = _forkserver.Process(target=_main, args=(words, variables, os.getcwd(), files))
+        self._process = _forkserver.Process(target=_main, args=(words, variables, str(folder or os.getcwd()), files))
         self._process.start()
 
     @property
@@ -97,10 +103,11 @@ def run(
     program: str | Path,
     *arguments: object,
     environment: Mapping[str, str | None] | None = None,
+    folder: str | Path | None = None,
     timeout: float = 200,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, as `subprocess.run(..., capture_output=True, text=True)` does."""
-    process = Process(program, *arguments, environment=environment)
+    process = Process(program, *arguments, environment=environment, folder=folder)
     status = process.wait(timeout)
     return subprocess.CompletedProcess([str(program), *map(str, arguments)], status, *process.output())
 
@@ -146,9 +153,12 @@ def _main(words: Sequence[str], environment: Mapping[str, str], folder: str, fil
     rank = next((environment[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in environment), "0")
     rank_zero_only.rank = int(rank)  # which Lightning reads when it is imported
     torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
-    if words[0] == "gan_lightning":
-        from gan_lightning.__main__ import main
+    try:
+        if words[0] == "gan_lightning":
+            from gan_lightning.__main__ import main
 
-        sys.argv[0] = str(Path(sys.executable).with_name("gan-lightning"))  # the command of the ranks that it starts
-        sys.exit(main())
-    runpy.run_path(words[0], run_name="__main__")
+            sys.argv[0] = str(Path(sys.executable).with_name("gan-lightning"))  # the command of the ranks it launches
+            sys.exit(main())
+        runpy.run_path(words[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()  # which multiprocessing leaves out

@@ -17,6 +17,7 @@ from gan_lightning.__main__ import main
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.loggers.metrics_file import MetricsFile
 from tests.conftest import FACES
+from tests.processes import Process, run_ranks
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = ["--data.image_size", "16", "--data.batch_size", "16"]
@@ -134,10 +135,7 @@ def test_the_evaluation_names_the_metric_to_monitor(metrics, extractor, expected
 def test_a_stopped_run_keeps_its_steps(faces_root, sent):
     arguments = ["fit", "--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root, "--name", "run"]
     arguments += ["--data.count", FACES, "--trainer.max_steps", "100000", "--trainer.val_check_interval", "100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gan_lightning", *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": str(CONFIGS.parent)},
-    )
+    process = Process("gan_lightning", *arguments)
     metrics, until = MetricsFile("runs/run"), time.monotonic() + 120
     while not metrics.history().get("train/loss_g") and time.monotonic() < until:
         time.sleep(0.2)
@@ -155,10 +153,7 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_never_stopped(faces_root):
     more += ["--last_checkpoint.every_n_steps", "1"]
     assert fit(faces_root, *more, name="whole") == 0
     words = ["fit", "--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root, "--name", "run", *more]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gan_lightning", *map(str, words)],
-        env=os.environ | {"PYTHONPATH": str(CONFIGS.parent)},
-    )
+    process = Process("gan_lightning", *words)
     last, until = Path("runs/run/checkpoints/last.ckpt"), time.monotonic() + 120
     while not last.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
@@ -373,8 +368,9 @@ def test_two_devices_restore_what_one_does(finished, faces_root):
     assert restore(finished, faces_root, "deblur", *more, run="one") == 0
     words = restoration_words(finished, faces_root, "deblur", *more, run="two")
     words += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    environment = os.environ | {"PYTHONPATH": str(CONFIGS.parent), "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "gan_lightning", *map(str, words)], env=environment, check=True, timeout=200)
+    assert [
+        rank.returncode for rank in run_ranks("gan_lightning", *words, ranks=2, environment={"OMP_NUM_THREADS": "1"})
+    ] == [0, 0]
     names = [sorted(path.name for path in Path(f"runs/{run}/restored").iterdir()) for run in ("one", "two")]
     assert names[0] == names[1]
     figures = [json.loads(Path(f"runs/{run}/summary.json").read_text())["metrics"] for run in ("one", "two")]

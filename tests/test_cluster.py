@@ -20,6 +20,7 @@ from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.resume.jobs import job_stamp, requeue, requeued_when_warned, runs_again
 from gan_lightning.run import run_folder
 from tests.conftest import FACES
+from tests.processes import Process
 from tests.test_cli import CONFIGS, SMALL
 
 ROOT = CONFIGS.parent
@@ -56,16 +57,20 @@ def fit_words(faces_root, *more):
     return [str(word) for word in [*words, *more]]
 
 
-def start(words, environment, program=(sys.executable, "-m", "gan_lightning")):
-    shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*program, *words], env=os.environ | shared | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+def start(words, environment, program="gan_lightning"):
+    return Process(program, *words, environment={"OMP_NUM_THREADS": "1"} | environment)
+
+
+def launch(program, words, environment=None):
+    """Start a program that starts Python processes itself."""
+    shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | (environment or {})
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*program, *words], env=os.environ | shared, **pipes)
 
 
 def finish(*processes):
-    """Wait for processes; return their outputs."""
-    outputs = [process.communicate(timeout=200)[0].decode() for process in processes]
+    """Wait for processes, and return what they printed."""
+    outputs = ["".join(text or "" for text in process.communicate(timeout=200)) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
     return outputs
 
@@ -74,27 +79,9 @@ def last(run):
     return torch.load(Path("runs") / run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-SIGNAL_AT_STEP = """
-import os, signal, sys
-from gan_lightning.__main__ import main
-from gan_lightning import DCGAN
-
-step, number = int(sys.argv.pop(1)), int(sys.argv.pop(1))
-original = DCGAN._generator_step
-
-def signal_then_step(self, *arguments):
-    if self.global_step + 1 == step:
-        os.kill(os.getpid(), number)
-    return original(self, *arguments)
-
-DCGAN._generator_step = signal_then_step
-sys.exit(main())
-"""
-
-
 def start_with_signal(words, environment, step, number):
-    """Start a training that receives a signal in the middle of a step, between D's update and G's."""
-    return start([str(step), str(int(number)), *words], environment, (sys.executable, "-c", SIGNAL_AT_STEP))
+    """Start a training that gets a signal in the middle of a step, between D's update and G's."""
+    return start([step, int(number), *words], environment, Path(__file__).with_name("signal_at_step.py"))
 
 
 def train_in_slurm(words, ranks, again=0, job="4711", signal_at=None, **environment):
@@ -144,7 +131,7 @@ def test_a_warning_outside_slurm_ends_the_training_and_calls_no_scheduler(faces_
 @pytest.mark.slow
 def test_devices_and_ddp_are_the_only_options_needed(faces_root):
     words = fit_words(faces_root, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 8)
-    finish(start(words, {}))
+    finish(launch([sys.executable, "-m", "gan_lightning"], words))  # Lightning launches the second rank
     (run,) = Path("runs").iterdir()
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["devices"], summary["images_seen"]) == (2, 4 * 16)
@@ -200,7 +187,7 @@ def test_the_batch_file_trains_from_packed_data_on_the_nodes_disk(faces_root, sl
     copies = tmp_path / "disk" / "gan-lightning-4711"
     (copies / ".copy-celeba-0").mkdir(parents=True)  # left by a job that was killed while it copied
     (tmp_path / "shared" / ".celeba-1.node-7.part").mkdir()  # another job is packing this one
-    (output,) = finish(start(words, slurm, ["bash", batch_file]))
+    (output,) = finish(launch(["bash", batch_file], words, slurm))
     summary = json.loads(Path("runs/gan-4711/summary.json").read_text())
     assert (summary["devices"], summary["g_steps"], summary["images_seen"]) == (2, 4, 4 * 2 * 8)
     (pack,) = (tmp_path / "shared").glob("celeba-*")
@@ -227,7 +214,7 @@ def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root)
     small = [*SMALL, "--data.batch_size", "8"]
     words = [*with_our_data(one_node[1:], faces_root), *small, "--trainer.devices", "2"]
     words[words.index("--nproc_per_node") + 1] = "2"
-    finish(start(words, {}, TORCHRUN))
+    finish(launch(TORCHRUN, words))
     (first,) = Path("runs").iterdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -235,7 +222,7 @@ def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root)
     words = [*with_our_data(two_nodes[1:], faces_root), *small, "--trainer.devices", "1"]
     words[words.index("--nproc_per_node") + 1] = "1"
     words = [address if word == "NODE:29500" else word for word in words]
-    finish(start(words, {}, TORCHRUN), start(words, {}, TORCHRUN))
+    finish(launch(TORCHRUN, words), launch(TORCHRUN, words))
     (second,) = set(Path("runs").iterdir()) - {first}
     for run in (first, second):
         assert json.loads((run / "summary.json").read_text())["devices"] == 2

@@ -1,15 +1,13 @@
 """Every metric is over exactly N images, on one rank and on two, where two do not divide N, and where N is but one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from gan_lightning.images import write_png
+from tests.processes import run_ranks
 
 SCRIPT = Path(__file__).parent / "measure_on_ranks.py"
 MEASURED = {
@@ -19,10 +17,8 @@ MEASURED = {
 
 
 def measure(folder, ranks, count):
-    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent.parent), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(SCRIPT), str(folder), str(ranks), str(count)]
-    result = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr
+    for result in run_ranks(SCRIPT, folder, ranks, count, ranks=ranks, environment={"OMP_NUM_THREADS": "1"}):
+        assert result.returncode == 0, result.stderr
     return json.loads((folder / f"figures-{ranks}.json").read_text())
 
 

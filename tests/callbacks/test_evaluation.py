@@ -354,7 +354,7 @@ def measure_on_rank(rank: int, world_size: int, folder: str) -> None:
 def test_two_ranks_measure_what_one_does(tmp_path: Path) -> None:
     metrics = make_metrics(metrics=["fd", "kid"])
     (alone,) = make_trainer(metrics, tmp_path).validate(FakeModule(), FakeData(), verbose=False)
-    torch.multiprocessing.spawn(measure_on_rank, (2, str(tmp_path)), nprocs=2)
+    torch.multiprocessing.start_processes(measure_on_rank, (2, str(tmp_path)), nprocs=2, start_method="forkserver")
     ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert ranks[0]["values"] == ranks[1]["values"]
     assert sorted(ranks[0]["read"] + ranks[1]["read"]) == list(range(COUNT))  # each image once, in the first pass

@@ -22,7 +22,7 @@ def hold(path: Path, seconds: float) -> None:
 
 def holder(path: Path, seconds: float) -> multiprocessing.process.BaseProcess:
     """Start a process that holds the lock when this returns."""
-    process = multiprocessing.get_context("spawn").Process(target=hold, args=(path, seconds), daemon=True)
+    process = multiprocessing.get_context("forkserver").Process(target=hold, args=(path, seconds), daemon=True)
     process.start()
     deadline = time.monotonic() + 60
     while not (path.parent / "held").exists() and time.monotonic() < deadline:

@@ -314,5 +314,5 @@ class GatheringRecorder(Recorder):
 @pytest.mark.slow
 def test_two_ranks_see_every_image_once(open_celeba: Open, tmp_path: Path) -> None:
     data = open_celeba(45, eval_batch_size=4)  # 27 for training, 9 for validation: neither divides
-    strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn")
+    strategy = DDPStrategy(process_group_backend="gloo", start_method="forkserver")
     trainer(tmp_path, devices=2, strategy=strategy, num_sanity_val_steps=0).fit(GatheringRecorder(), datamodule=data)

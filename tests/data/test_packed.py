@@ -419,7 +419,7 @@ def test_two_processes_at_once_make_one_pack(
     for number in range(100, 300):
         make_image(files.root / f"{number}.jpg", number)
     cache = tmp_path / "shared"
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with multiprocessing.get_context("forkserver").Pool(2) as pool:
         results = pool.map(pack_in_child, [(files.root, cache)] * 2, chunksize=1)
     assert results[0] == results[1]
     assert left_in(cache) == [Path(results[0][0]).name]
@@ -434,7 +434,7 @@ def pack_slowly(root: Path, cache: Path) -> None:
 
 def test_a_killed_packing_starts_again_cleanly(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    child = multiprocessing.get_context("spawn").Process(target=pack_slowly, args=(files.root, cache))
+    child = multiprocessing.get_context("forkserver").Process(target=pack_slowly, args=(files.root, cache))
     child.start()
     deadline = time.monotonic() + 60
     while not (parts := list(cache.glob(".*.part/pixels.npy"))) and time.monotonic() < deadline:

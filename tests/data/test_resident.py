@@ -222,5 +222,5 @@ def test_two_ranks_share_the_images(open_celeba: Open, tmp_path: Path) -> None:
     data.prepare_data()
     data.setup()
     pixels = data.dataset("all").read(np.arange(45)).float() / 127.5 - 1
-    strategy = DDPStrategy(process_group_backend="gloo", start_method="spawn")
+    strategy = DDPStrategy(process_group_backend="gloo", start_method="forkserver")
     fit(data, GatheringKeeper(pixels), tmp_path, devices=2, strategy=strategy, max_epochs=1)

@@ -419,7 +419,7 @@ def test_two_ranks_share_the_images(opened: Open, tmp_path: Path) -> None:
     L.Trainer(
         accelerator="cpu",
         devices=2,
-        strategy=DDPStrategy(process_group_backend="gloo", start_method="spawn"),
+        strategy=DDPStrategy(process_group_backend="gloo", start_method="forkserver"),
         max_epochs=1,
         num_sanity_val_steps=0,
         default_root_dir=tmp_path,

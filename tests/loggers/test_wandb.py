@@ -18,6 +18,7 @@ from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.loggers.wandb import SteadyWandbLogger
 from tests.conftest import FACES
 from tests.modules.test_dcgan import TINY, train
+from tests.processes import run
 from tests.test_cli import CONFIGS, fit, read_wandb_records
 
 HERE = Path(__file__).parent
@@ -36,14 +37,12 @@ def server(behaviour):
 
 def train_online(folder, port, *victims, key="0" * 40, **limits):
     """Train ten steps with W&B's server at a local port; return the process and the seconds it took, by name."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "HOME": str(folder), "PYTHONPATH": str(HERE.parents[1])}
+    environment = {name: None for name in os.environ if name.startswith("WANDB_")}
+    environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "HOME": str(folder)}
     environment |= {"WANDB_API_KEY": key} if key else {}
     environment |= {f"WANDB_{name.upper()}": str(value) for name, value in limits.items()}
-    command = [sys.executable, HERE / "train_with_wandb.py", folder, *victims]
-    result = subprocess.run(
-        [str(part) for part in command], env=environment, cwd=folder, capture_output=True, text=True, timeout=150
-    )
+    script = HERE / "train_with_wandb.py"
+    result = run(script, folder, *victims, environment=environment, folder=folder, timeout=150)
     seconds = {name: float(value) for name, value in re.findall(r"(\w+) took ([\d.]+)", result.stdout)}
     return result, seconds
 

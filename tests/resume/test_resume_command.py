@@ -1,9 +1,7 @@
 """Runs resumed by the command line: from whole checkpoints, from damaged ones, and before the first one."""
 
 import errno
-import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ from gan_lightning.__main__ import main
 from gan_lightning.callbacks import curves, samples, summary
 from gan_lightning.loggers.metrics_file import MetricsFile
 from tests.conftest import FACES
+from tests.processes import Process
 from tests.resume.test_checkpoint_io import no_file_larger_than
 
 ROOT = Path(__file__).parents[2]
@@ -168,11 +167,10 @@ def test_a_disk_too_full_for_pictures_does_not_end_a_run(faces_root, monkeypatch
 @pytest.mark.slow
 def test_of_two_jobs_in_one_folder_one_is_refused_and_the_other_ends_well(faces_root):
     """Two jobs start at the same time; then a third one tries to resume while the first is running."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "gan_lightning", *words(faces_root, trainer__max_steps=3000)]
 
     def start(*more):
-        return subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True, env=environment)
+        given = [*words(faces_root, trainer__max_steps=3000), *more]
+        return Process("gan_lightning", *given, environment={"OMP_NUM_THREADS": "1"})
 
     jobs = [start(), start()]
     until = time.monotonic() + 120
@@ -180,7 +178,7 @@ def test_of_two_jobs_in_one_folder_one_is_refused_and_the_other_ends_well(faces_
         time.sleep(0.1)
     refused, first = sorted(jobs, key=lambda job: job.poll() is None)
     assert refused.returncode == 2
-    assert "runs/run is in use by another job" in refused.stderr.read()
+    assert "runs/run is in use by another job" in refused.output()[1]
     resuming = start("--ckpt_path", "last")
     _, said = resuming.communicate(timeout=120)
     assert resuming.returncode == 2, said
