@@ -64,7 +64,7 @@ class LatentEncoder(SafelyLoaded):
             base_channels: Number of channels of the first layer of the encoder.
             hidden_dim: Width of the dense layer.
             lr: Initial learning rate of Adam; it decays to zero on a cosine schedule.
-            image_weight: Weight of the squared error of the image generated from the guess, relative to that of the latent.
+            image_weight: Weight of the squared error of the image generated from the guess; that of the latent has 1.
             batch_size: Number of images per batch and device.
             batches_per_epoch: Number of batches, over all devices, between two validations.
             validation_images: Number of fixed validation images, over all degradations.
