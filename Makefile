@@ -1,13 +1,13 @@
-# Two commands for a newcomer: `make demo` and `make test`. Each makes .venv if it is missing.
+# Two commands for a newcomer: `make demo` and `make test`. Each creates .venv if it is missing.
 PYTHON ?= python3
 BIN := .venv/bin
 
 RUN := $(BIN)/gan-lightning
 RESTORATIONS := denoise inpaint deblur colorize super_resolve
 
-# A run that is there already is moved aside, never overwritten.
+# Move an existing run aside instead of overwriting it.
 define keep
-@if [ -e $(1) ]; then old=$(1)-$$(date +%Y%m%d-%H%M%S); mv $(1) $$old; echo "kept the former $(1) as $$old"; fi
+@if [ -e $(1) ]; then old=$(1)-$$(date +%Y%m%d-%H%M%S); mv $(1) $$old; echo "moved the existing $(1) to $$old"; fi
 endef
 
 .PHONY: help install demo demo-restore $(RESTORATIONS) test lint
@@ -15,7 +15,7 @@ endef
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
-install: .venv/installed ## make .venv and install the package with its development tools
+install: .venv/installed ## create .venv and install the package with its development tools
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -23,23 +23,51 @@ install: .venv/installed ## make .venv and install the package with its developm
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
-demo: install ## train on the built-in faces for a few minutes; pictures and figures go to runs/demo
+demo: install ## train on synthetic faces for a few minutes; samples, metrics and checkpoints go to runs/demo
 	$(call keep,runs/demo)
-	$(RUN) fit --config configs/quickstart.yaml --name demo
+	$(RUN) fit --config quickstart --name demo
 
 runs/demo/checkpoints/best.ckpt:
 	$(MAKE) demo
 
-demo-restore: $(RESTORATIONS) ## restore held-out faces in five ways with the demo's generator; panels go to runs/restore-*
+demo-restore: $(RESTORATIONS) ## restore held-out faces in five ways with the generator of the demo; panels go to runs/restore-*
 
 $(RESTORATIONS): install | runs/demo/checkpoints/best.ckpt
 	$(call keep,runs/restore-$@)
-	$(RUN) test --config configs/restore/$@.yaml --model.generator_ckpt runs/demo/checkpoints/best.ckpt --name restore-$@
+	$(RUN) test --config restore/$@ --model.generator_ckpt runs/demo/checkpoints/best.ckpt --name restore-$@
 
-test: install lint ## lint, types and every test
+test: install lint ## run lint, type checks and all tests
 	$(BIN)/python -m pytest
 
-lint: install ## ruff and mypy
+lint: install ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Files that start other processes, or whole runs: what is left is for the minute after a change.
+LONG := tests/data tests/faces tests/loggers tests/resume tests/test_cli.py tests/test_cluster.py tests/test_readme.py \
+  tests/test_exact_metrics.py tests/test_run.py tests/modules/test_compile.py tests/modules/test_distributed.py \
+  tests/modules/test_precision.py tests/callbacks/test_restoration_output.py
+
+.PHONY: test-fast test-lowest mutants planted-bugs
+
+test-fast: install ## the tests to run after each change; a minute or so
+	$(BIN)/python -m pytest -q -m "not slow" $(addprefix --ignore=,$(LONG))
+
+test-lowest: ## every test with the lowest versions that pyproject.toml allows; not in CI
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --upgrade uv
+	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest
+
+# For some files: make mutants FILES='objectives networks.ema'. Two threads would make mutmut's forks hang.
+FILES ?=
+MUTMUT := 3.8.1
+
+mutants: install ## change the pure files in small ways: do the tests see it? Hours for all of them; not in CI
+	$(BIN)/python -m pip install --quiet 'mutmut==$(MUTMUT)'
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1 $(foreach file,$(FILES),'gan_lightning.$(file).*')
+	$(BIN)/mutmut results
+
+planted-bugs: install ## plant the bugs of benchmarks/planted_bugs.py one at a time: do the tests see them?
+	$(BIN)/python benchmarks/planted_bugs.py

@@ -1,8 +1,8 @@
-"""What a checkpoint costs a training: the default DCGAN at 64 px with its optimizers, until the disk has confirmed it.
+"""Time to save a checkpoint of the default DCGAN at 64 px with its optimizers, until the disk has confirmed it.
 
     python benchmarks/checkpoint_cost.py > benchmarks/results/checkpoint_cost.md
 
-Lightning's own way, which asks the disk for no confirmation, is measured in turn with ours.
+Lightning's own checkpoint IO, which does not wait for the disk, is measured alternately with ours.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from gan_lightning import DCGAN, SyntheticFaces
 from gan_lightning.resume.checkpoint_io import WholeCheckpoints
 
 
-def trained(folder: Path) -> Trainer:
-    """A trainer whose DCGAN has taken a step, so that the optimizers have their states."""
+def trainer_after_one_step(folder: Path) -> Trainer:
+    """Return a trainer whose DCGAN has taken one step, so that the optimizers have states."""
     trainer = Trainer(
         accelerator="cpu",
         max_steps=1,
@@ -40,14 +40,14 @@ def trained(folder: Path) -> Trainer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--folder", type=Path, default=Path("."), help="where to write: the disk that is measured")
+    parser.add_argument("--repeats", type=int, default=10, help="number of measurements")
+    parser.add_argument("--folder", type=Path, default=Path("."), help="folder on the disk to measure")
     options = parser.parse_args()
     quieten_lightning()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        trainer = trained(folder)
-        ways = {"ours: whole, confirmed, the former kept": WholeCheckpoints(), "Lightning's": TorchCheckpointIO()}
+        trainer = trainer_after_one_step(folder)
+        ways = {"ours: atomic, synced to disk": WholeCheckpoints(), "Lightning's": TorchCheckpointIO()}
 
         def seconds(way: TorchCheckpointIO) -> float:
             trainer.strategy.checkpoint_io = way
@@ -57,9 +57,9 @@ def main() -> None:
 
         took = measure_in_turn({key: lambda way=way: seconds(way) for key, way in ways.items()}, options.repeats)
         size = (folder / "last.ckpt").stat().st_size
-    print_header("What a checkpoint costs", f"DCGAN at 64 px, {size / 1e6:.0f} MB with the states of both optimizers")
-    rows = [[key, *(f"{figure:.2f}" for figure in (statistics.median(v), min(v), max(v)))] for key, v in took.items()]
-    print_table(["way", "seconds, median", "least", "most"], rows)
+    print_header("Checkpoints: cost", f"DCGAN at 64 px, {size / 1e6:.0f} MB with the states of both optimizers")
+    rows = [[key, *(f"{value:.2f}" for value in (statistics.median(v), min(v), max(v)))] for key, v in took.items()]
+    print_table(["checkpoint IO", "seconds, median", "minimum", "maximum"], rows)
 
 
 if __name__ == "__main__":

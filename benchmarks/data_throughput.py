@@ -1,10 +1,10 @@
-"""Images a second of the ways to a training batch: a JPEG folder, packed images, resident images.
+"""Images per second from a JPEG folder, packed images and resident images to a training batch.
 
     OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/data_throughput.py --workers 0     # all on one core
     python benchmarks/data_throughput.py --device cuda --workers 0 16
 
 Prints a Markdown table. The JPEG folder is read by torchvision's ImageFolder with the transforms of the PyTorch DCGAN
-tutorial and a DataLoader of 0 or more worker processes. Images are rendered to --root if they are not there yet.
+tutorial and a DataLoader of 0 or more worker processes. Images are rendered to --root if they do not exist yet.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from report import measure_in_turn, print_header, print_table, quieten_lightning
 from torch import Tensor
 from tutorial import jpeg_loader
 
-from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.modules import SyntheticFaces
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 
 Batches = Callable[[], Iterator[Tensor]]
 
@@ -98,15 +98,15 @@ def measure(arguments: argparse.Namespace, device: torch.device, cache: str) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="data/synthetic", help="a folder of synthetic faces; made if missing")
-    parser.add_argument("--count", type=int, default=8000, help="faces")
+    parser.add_argument("--root", default="data/synthetic", help="folder of synthetic faces")
+    parser.add_argument("--count", type=int, default=8000, help="number of faces")
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="worker processes of the JPEG folder")
-    parser.add_argument("--readers", type=int, default=0, help="worker processes of the packed images")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, in this process")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--readers", type=int, default=0, help="number of worker processes of the packed images")
+    parser.add_argument("--threads", type=int, default=1, help="number of threads of torch in this process")
+    parser.add_argument("--seconds", type=float, default=2.0, help="seconds per measurement")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     quieten_lightning()

@@ -1,10 +1,10 @@
-"""A training that is killed at random moments and resumed each time, against the same one left alone: bit for bit.
+"""Compare a run that is killed at random moments and resumed each time with an uninterrupted one, bit for bit.
 
     python benchmarks/kill_resume.py > benchmarks/results/kill_resume.md
 
-SIGKILL goes to the whole process group, and the run is started again by `--ckpt_path last`. A third of the kills wait
-for a checkpoint that is being written. Columns that a clock writes are left out of the comparison; all else must be
-equal.
+SIGKILL is sent to the whole process group, and the run is resumed with `--ckpt_path last`. A third of the kills wait
+until a checkpoint is being written. Columns that contain timings are excluded from the comparison; everything else must
+be equal.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ OPTIONS = {
     "trainer.enable_progress_bar": "false",
 }
 
-FIGURES = ("kills", "before the first checkpoint", "while a file was being written", "most steps lost by a kill")
-FIGURES += ("runs killed and resumed", "differences")
+COUNTS = ("kills", "before the first checkpoint", "while a file was being written", "most steps lost by a kill")
+COUNTS += ("runs killed and resumed", "differences")
 
 
 def start(name: str, folder: Path, ranks: int) -> subprocess.Popen[bytes]:
-    """Begin a run, or go on with it, in a process group of its own."""
+    """Start or resume a run in its own process group."""
     options = OPTIONS | {"name": name, "trainer.devices": ranks}
     if (folder / "runs" / name).is_dir():
         options["ckpt_path"] = "last"
@@ -68,12 +68,12 @@ def start(name: str, folder: Path, ranks: int) -> subprocess.Popen[bytes]:
 
 
 def parts(run: Path) -> list[Path]:
-    """Files that are being written, or were when the run was killed."""
+    """Return the files that are being written, or were when the run was killed."""
     return list((run / "checkpoints").glob(".*.part"))
 
 
 def wait_for_the_moment(process: subprocess.Popen[bytes], run: Path, seconds: float, in_write: bool) -> None:
-    """Wait so long, and for the next checkpoint too if asked to; no longer than the process lives."""
+    """Wait for a number of seconds, and then for the next checkpoint if `in_write`, or until the process ends."""
     until = time.monotonic() + seconds
     while process.poll() is None and time.monotonic() < until:
         time.sleep(0.005)
@@ -82,7 +82,7 @@ def wait_for_the_moment(process: subprocess.Popen[bytes], run: Path, seconds: fl
 
 
 def run_with_kills(name: str, folder: Path, ranks: int, kills: int, whole_seconds: float, found: Counter[str]) -> int:
-    """Train to the end, killed so many times or as often as the run lasts; give the number of kills."""
+    """Train to the end with up to `kills` kills; return the number of kills."""
     run, done = folder / "runs" / name, 0
     while True:
         process = start(name, folder, ranks)
@@ -102,7 +102,7 @@ def run_with_kills(name: str, folder: Path, ranks: int, kills: int, whole_second
 
 
 def note(run: Path, found: Counter[str]) -> None:
-    """Look at what a kill has left: which files, and how many steps are lost."""
+    """Check the files that a kill has left, and count the lost steps."""
     last = run / "checkpoints" / "last.ckpt"
     for path in (run / "checkpoints").glob("*.ckpt"):
         check_whole(path)
@@ -115,7 +115,7 @@ def note(run: Path, found: Counter[str]) -> None:
 
 
 def rows(run: Path) -> list[dict[str, str]]:
-    """metrics.csv without what a clock says."""
+    """Return the rows of metrics.csv without timings."""
     if not (run / "metrics.csv").exists():
         return []
     with (run / "metrics.csv").open(newline="") as file:
@@ -125,7 +125,7 @@ def rows(run: Path) -> list[dict[str, str]]:
 
 
 def differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """Names of all that is not equal to the bit in two trees of dicts, lists, tensors and plain values."""
+    """Return the paths of all differences between two trees of dicts, lists, tensors and plain values."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         return [] if one.equal(other) else [path]
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
@@ -140,7 +140,7 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 def compare(whole: Path, resumed: Path) -> list[str]:
-    """Names of all in which two runs differ."""
+    """Return the names of everything that differs between two runs."""
     found = differences(rows(whole), rows(resumed), "metrics.csv")
     for name in ("last.ckpt", "best.ckpt"):
         one, other = (torch.load(run / "checkpoints" / name, weights_only=True) for run in (whole, resumed))
@@ -151,9 +151,9 @@ def compare(whole: Path, resumed: Path) -> list[str]:
 
 
 def measure(folder: Path, ranks: int, kills: int) -> tuple[list[str], list[str]]:
-    """Give the figures on so many ranks, in the order of FIGURES, and the names of all that differed."""
+    """Return the counts for a number of ranks, in the order of COUNTS, and the names of everything that differed."""
     folder.mkdir(parents=True, exist_ok=True)
-    start("packed", folder, ranks).wait()  # renders and packs the faces, so that no other run does
+    start("packed", folder, ranks).wait()  # renders and packs the faces for the other runs
     started = time.monotonic()
     if start("whole", folder, ranks).wait():
         raise SystemExit(f"the run failed: see {folder / 'whole.log'}")
@@ -167,27 +167,27 @@ def measure(folder: Path, ranks: int, kills: int) -> tuple[list[str], list[str]]
         differing = compare(folder / "runs" / "whole", folder / "runs" / name)
         wrong += [f"{ranks} rank(s), {name}: {which}" for which in differing]
     found |= {"kills": kills, "runs killed and resumed": runs, "differences": len(wrong)}
-    return [str(found[figure]) for figure in FIGURES] + [f"{seconds:.0f}"], wrong
+    return [str(found[name]) for name in COUNTS] + [f"{seconds:.0f}"], wrong
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20, help="number of kills, over as many runs as they take")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="processes of a run, each on a core")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
-    parser.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
+    parser.add_argument("--kills", type=int, default=20, help="number of kills, over as many runs as necessary")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2], help="numbers of ranks to test, one core each")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments of the kills")
+    parser.add_argument("--folder", type=Path, help="working folder; a temporary folder by default")
     options = parser.parse_args()
     random.seed(options.seed)
     folder = (options.folder or Path(tempfile.mkdtemp())).resolve()
     print_header(
         "Killed and resumed",
         f"{STEPS} G iterations of 16 px, validation every {VALIDATION}, last.ckpt every {EVERY}",
-        "equal to the bit: networks, averages, optimizers, best.ckpt, pictures, metrics.csv but for what a clock says",
+        "compared bit for bit: networks, averages, optimizers, best.ckpt, images, and metrics.csv without timings",
     )
     measured = [measure(folder / f"ranks-{ranks}", ranks, options.kills) for ranks in options.ranks]
-    names = [*FIGURES, "seconds of the run left alone"]
-    table = [[name, *figures] for name, *figures in zip(names, *(column for column, _ in measured), strict=True)]
-    print_table(["what", *(f"{ranks} rank(s)" for ranks in options.ranks)], table)
+    names = [*COUNTS, "seconds of the uninterrupted run"]
+    table = [[name, *values] for name, *values in zip(names, *(column for column, _ in measured), strict=True)]
+    print_table(["quantity", *(f"{ranks} rank(s)" for ranks in options.ranks)], table)
     wrong = [which for _, differing in measured for which in differing]
     for which in wrong:
         print(f"- {which}")

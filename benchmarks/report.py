@@ -1,4 +1,4 @@
-"""What the benchmarks share: the lines that say where figures come from, tables, and measurements in turn."""
+"""Shared code of the benchmarks: headers that state the provenance, tables, and alternating measurements."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from pathlib import Path
 
 import torch
 
-from gan_lightning.callbacks.summary import hardware, versions
+from gan_lightning.callbacks.summary import versions
+from gan_lightning.hardware import hardware
 
 STARTED = time.monotonic()
 Rates = dict[str, list[float]]
 
 
 def print_header(title: str, *notes: str) -> None:
-    """Print the title, the command that makes the figures again, commit, versions and hardware; last, what it took."""
+    """Print the title, command, commit, versions and hardware, and at exit the duration."""
     atexit.register(lambda: print(f"Made in {time.monotonic() - STARTED:,.0f} s."))
     script = Path(sys.argv[0]).resolve()
     root = script.parents[1]
@@ -40,7 +41,7 @@ def print_header(title: str, *notes: str) -> None:
 
 
 def commit(root: Path) -> str:
-    """The git commit of the sources, and whether they differ from it."""
+    """Return the git commit of the sources, and whether they have uncommitted changes."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
@@ -52,7 +53,7 @@ def commit(root: Path) -> str:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a Markdown table: the first column to the left, figures to the right."""
+    """Print a Markdown table with the first column left-aligned and the others right-aligned."""
     print(f"| {' | '.join(columns)} |")
     print(f"| --- |{' ---: |' * (len(columns) - 1)}")
     for row in rows:
@@ -61,9 +62,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def measure_in_turn(candidates: Mapping[str, Callable[[], float]], repeats: int) -> Rates:
-    """Measure each candidate once, `repeats` times over, so that what the machine does meanwhile meets all of them.
+    """Measure all candidates once, `repeats` times, so that changes in the load of the machine affect all of them.
 
-    The order is turned round every other time.
+    The order is reversed in every other round.
     """
     rates: Rates = {name: [] for name in candidates}
     for repeat in range(repeats):
@@ -73,22 +74,22 @@ def measure_in_turn(candidates: Mapping[str, Callable[[], float]], repeats: int)
 
 
 def ratio(rates: Rates, name: str, reference: str) -> float:
-    """The median, over the repeats, of one candidate's rate over another's of the same repeat."""
+    """Return the median over all rounds of the ratio of two candidates in the same round."""
     return statistics.median(one / other for one, other in zip(rates[name], rates[reference], strict=True))
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median of some rates, and the least and the greatest."""
+    """Format the median, minimum and maximum of rates."""
     return f"{statistics.median(values):,.0f} ({min(values):,.0f} to {max(values):,.0f})"
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for what the device has still to do."""
+    """Wait until the device has finished all work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def quieten_lightning() -> None:
-    """Keep what each Trainer says about itself out of the tables."""
+    """Silence the messages of the Trainer."""
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -1,12 +1,12 @@
-"""Measure latent inversion on held-out synthetic faces; prints a Markdown table.
+"""Quality and speed of latent inversion on held-out synthetic faces, as a Markdown table.
 
     python benchmarks/restoration.py --generator runs/.../best.ckpt --encoder runs/.../best.ckpt --root data/synthetic
 
-The baseline is the recipe that is common elsewhere: one random latent, Adam at 0.01, squared error, 1,000 steps, one
-image after another. Adam works element by element, so that its errors are taken from one batch, and its time from
-single images (`--baseline-images`), which is given as the mean.
+The baseline is the common recipe: one random latent, Adam with a learning rate of 0.01, squared error, 1,000 steps, one
+image at a time. Since Adam updates each element separately, its errors are measured on one batch. Its time is the mean
+over single images (`--baseline-images`).
 
-`--parts settings` prints a table of its own, of the validation split: what `latent_weight` and `num_steps` do.
+`--parts settings` prints separate tables of the effect of `latent_weight` and `num_steps` on the validation split.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from report import print_header, print_table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_lightning.data.modules import SyntheticFaces
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 from gan_lightning.degradations import (
     Degradation,
     Downsample,
@@ -41,21 +41,21 @@ from gan_lightning.seeding import image_rng
 
 BATCH = 16
 BASELINE_STEPS = 1000
-LATENT_WEIGHT = 1e-4  # that of configs/restore
+LATENT_WEIGHT = 1e-4  # as in configs/restore
 REFINE_STEPS = 100  # as in the published tables; the default of InversionSettings is 200
 PARTS = ["recovery", "inversion", "restorations", "blind", "batching", "encoder", "settings"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--generator", required=True, help="checkpoint of a generator")
-    parser.add_argument("--encoder", help="checkpoint of a LatentEncoder of this generator")
-    parser.add_argument("--root", required=True, help="folder of the synthetic faces")
-    parser.add_argument("--count", type=int, default=10000, help="faces in it")
-    parser.add_argument("--images", type=int, default=64, help="held-out faces")
-    parser.add_argument("--baseline-images", type=int, default=2, help="single images that the baseline is timed on")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:-1], help="rows to measure")
+    parser.add_argument("--generator", required=True, help="checkpoint of a DCGAN")
+    parser.add_argument("--encoder", help="checkpoint of a LatentEncoder for this generator")
+    parser.add_argument("--root", required=True, help="folder of synthetic faces")
+    parser.add_argument("--count", type=int, default=10000, help="number of faces in the folder")
+    parser.add_argument("--images", type=int, default=64, help="number of held-out faces to restore")
+    parser.add_argument("--baseline-images", type=int, default=2, help="number of images to time the baseline on")
+    parser.add_argument("--threads", type=int, default=2, help="number of CPU threads")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:-1], help="parts of the table to measure")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     generator = load_generator(options.generator).requires_grad_(False)
@@ -64,14 +64,14 @@ def main() -> None:
         print_header("Restoration: settings", f"{options.images} faces of the validation split")
         return settings_tables(generator, faces)
     faces = held_out_faces(options.root, options.count, options.images)
-    print_header("Restoration", f"{options.images} faces of the test split, which the generator has never seen")
+    print_header("Restoration", f"{options.images} faces of the test split, which were not used for training")
     print("| what | measured | baseline or input | target |\n| --- | --- | --- | --- |", flush=True)
     if "recovery" in options.parts:
         recovery(generator, options.images)
     if "inversion" in options.parts:
         plain_inversion(generator, faces, baseline_seconds(generator, faces[: options.baseline_images]))
     if "restorations" in options.parts:
-        for name in ("denoising", "inpainting", "deblurring", "colour", "super-resolution"):
+        for name in ("denoising", "inpainting", "deblurring", "color", "super-resolution"):
             restoration(generator, faces, name)
     if "blind" in options.parts:
         blind(generator, faces)
@@ -126,7 +126,7 @@ def baseline_seconds(generator: Generator, faces: Tensor) -> float:
 def restore(
     generator: Generator, degradation: Degradation, observed: Tensor, **settings: Any
 ) -> tuple[list[Inversion], float]:
-    """Return the results batch by batch, and the seconds an image."""
+    """Return the results of each batch, and the seconds per image."""
     start, results = time.perf_counter(), []
     for rows in torch.split(torch.arange(len(observed)), BATCH):
         part = degradation.select(rows)
@@ -156,7 +156,7 @@ def recovery(generator: Generator, count: int) -> None:
     results, seconds = restore(generator, Identity(), own, **settings)
     psnr = psnr_of(results, own)
     share = (psnr > 40).float().mean().item()
-    measured = f"median {psnr.median():.1f} dB, {share:.0%} above 40 dB, {seconds:.2f} s an image"
+    measured = f"median {psnr.median():.1f} dB, {share:.0%} above 40 dB, {seconds:.2f} s per image"
     row("latent recovery", measured, "", "60 dB, 90%", psnr.median().item() >= 60 and share >= 0.9)
 
 
@@ -166,7 +166,7 @@ def plain_inversion(generator: Generator, faces: Tensor, baseline_time: float) -
     error = mse(images_of(results), faces).mean().item()
     reference = f"MSE {base:.5f}, {baseline_time:.2f} s"
     ratios = error / base, seconds / baseline_time
-    measured = f"MSE {error:.5f} ({ratios[0]:.2f}), {seconds:.2f} s an image ({ratios[1]:.3f})"
+    measured = f"MSE {error:.5f} ({ratios[0]:.2f}), {seconds:.2f} s per image ({ratios[1]:.3f})"
     row(
         "inversion, z only",
         measured,
@@ -176,22 +176,22 @@ def plain_inversion(generator: Generator, faces: Tensor, baseline_time: float) -
     )
     results, seconds = restore(generator, Identity(), faces, refine_steps=120)
     refined = mse(images_of(results), faces).mean().item()
-    measured = f"MSE {refined:.5f} ({refined / error:.2f} of z only), {seconds:.2f} s an image"
+    measured = f"MSE {refined:.5f} ({refined / error:.2f} of z only), {seconds:.2f} s per image"
     row("inversion with refinement", measured, reference, "a quarter of z only", refined <= error / 4)
-    row("MSE 0.0079 within 2 s an image", measured, "", "0.0079, 2 s", refined <= 0.0079 and seconds <= 2)
+    row("MSE 0.0079 within 2 s per image", measured, "", "0.0079, 2 s", refined <= 0.0079 and seconds <= 2)
 
 
 def degrade(faces: Tensor, name: str) -> tuple[Degradation, Tensor, slice]:
-    """Return A, the degraded faces, and the rows and columns of the pixels that count."""
+    """Return A, the degraded faces, and the rows and columns in which errors are measured."""
     size = faces.shape[-1]
     hole = {"inpainting": 8, "large hole": 32}.get(name)
     degradation: Degradation = {
         "denoising": Identity(),
         "deblurring": GaussianBlur(2.0),
-        "colour": Grayscale(),
+        "color": Grayscale(),
         "super-resolution": Downsample(4),
     }.get(name) or SquareMask(size, hole or 1)
-    # Files hold 8 bits: so do all degraded images here but the noisy ones, which files would clip.
+    # Round to 8 bits, as files do, except for noisy images, which files would clip.
     observed = GaussianNoise(0.1)(faces) if name == "denoising" else to_float(to_uint8(degradation(faces)))
     return degradation, observed, slice((size - hole) // 2, (size + hole) // 2) if hole else slice(None)
 
@@ -209,7 +209,7 @@ def restoration(generator: Generator, faces: Tensor, name: str) -> None:
     absolute = [l1(image, faces[..., hole, hole]).mean().item() for image in triple]
     whole = l1(restored, faces).mean().item()
     limit = {"denoising": 0.0626, "inpainting": 0.0512}.get(name)
-    measured = f"MSE {errors[0]:.5f}, L1 {absolute[0]:.4f}, whole image's L1 {whole:.4f}, {seconds:.2f} s an image"
+    measured = f"MSE {errors[0]:.5f}, L1 {absolute[0]:.4f}, whole image's L1 {whole:.4f}, {seconds:.2f} s per image"
     reference = f"baseline MSE {errors[1]:.5f}, L1 {absolute[1]:.4f}; input MSE {errors[2]:.5f}, L1 {absolute[2]:.4f}"
     reached = errors[0] <= 0.75 * errors[1] and errors[0] < errors[2] and (limit is None or whole < limit)
     target = "25% below the baseline, below the input" + (f", L1 under {limit}" if limit else "")
@@ -257,7 +257,7 @@ def batching(generator: Generator, faces: Tensor) -> None:
 
 
 def encoder_start(generator: Generator, encoder: nn.Module, faces: Tensor) -> None:
-    """Compare the encoder's guess with random starts: steps to the same loss, and recovery at equal steps."""
+    """Compare encoder and random initialization: steps to the same loss, and recovery at an equal number of steps."""
     for name, degradation in (("inversion", Identity()), ("deblurring", GaussianBlur(2.0))):
         observed = degradation(faces)
         settings: dict[str, Any] = {"refine": "none", "noise_level": 0.0, "tolerance": 0.0, "composite": False}
@@ -269,7 +269,7 @@ def encoder_start(generator: Generator, encoder: nn.Module, faces: Tensor) -> No
         ]
         history = torch.cat([result.history for result in guessed], 1)
         steps = torch.where(history <= reached, torch.arange(len(history))[:, None], len(history)).min(0).values
-        measured = f"{steps.median():.0f} steps (median) to the loss that a random start reaches in 100"
+        measured = f"{steps.median():.0f} steps (median) to the loss of a random start after 100"
         row(f"encoder start, {name}", measured, "", "half the steps", steps.median().item() <= 50)
     own = own_images(generator, len(faces))
     for solver, num_steps in (("lbfgs", 10), ("lbfgs", 25), ("lbfgs", 50), ("levenberg_marquardt", 4), ("adam", 300)):
@@ -294,11 +294,11 @@ def encoder_start(generator: Generator, encoder: nn.Module, faces: Tensor) -> No
 
 
 def settings_tables(generator: Generator, faces: Tensor) -> None:
-    """Measure what the two settings that users turn do to likeness, latents and time.
+    """Measure the effect of the two most important settings on error, latents and time.
 
-    The mean square of a latent is one for images as the generator draws them.
+    Under the prior, the mean square of a latent is one.
     """
-    names = ("denoising", "inpainting", "large hole", "deblurring", "colour", "super-resolution")
+    names = ("denoising", "inpainting", "large hole", "deblurring", "color", "super-resolution")
     for setting, values, extra in (
         ("latent_weight", (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), {}),
         ("num_steps", (5, 10, 25, 50, 100, 200), {"latent_weight": LATENT_WEIGHT}),
@@ -315,7 +315,7 @@ def settings_tables(generator: Generator, faces: Tensor) -> None:
             means = [f"{statistics.mean(squares):.2f}", f"{statistics.mean(times):.2f} s"]
             rows.append([f"{value:g}", *cells, *means])
         print(f"## {setting}\n")
-        print_table([setting, *names, "mean square of the latents", "an image"], rows)
+        print_table([setting, *names, "mean square of the latents", "per image"], rows)
 
 
 if __name__ == "__main__":

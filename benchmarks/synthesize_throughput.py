@@ -1,14 +1,13 @@
-"""Images a second of the synthetic faces, JPEG files included.
+"""Images per second of the synthetic faces, including JPEG files.
 
     OMP_NUM_THREADS=1 python benchmarks/synthesize_throughput.py
 
-Prints a Markdown table for one process and for one a core.
+Prints a Markdown table for one process and for one process per core.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from functools import partial
@@ -17,10 +16,11 @@ from statistics import median
 from report import measure_in_turn, print_header, print_table, spread
 
 from gan_lightning.faces.synthesis import synthesize
+from gan_lightning.hardware import count_cores
 
 
 def images_per_second(count: int, num_workers: int) -> float:
-    """Render into an empty folder; starting the processes is included."""
+    """Render to an empty folder, including the start of the processes."""
     with tempfile.TemporaryDirectory() as root:
         started = time.perf_counter()
         synthesize(root, count, num_workers=num_workers, progress=False)
@@ -29,10 +29,10 @@ def images_per_second(count: int, num_workers: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1000, help="faces")
+    parser.add_argument("--count", type=int, default=1000, help="number of faces")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = count_cores()
     print_header(
         "Synthetic faces: throughput",
         f"{arguments.count} images of 178 x 218 pixels, rendered, labelled and written as JPEG",
@@ -41,7 +41,7 @@ def main() -> None:
     candidates = {str(n): partial(images_per_second, arguments.count, n) for n in dict.fromkeys((1, cores))}
     rates = measure_in_turn(candidates, arguments.repeats)
     rows = [[n, spread(values), f"{median(values) / int(n):.0f}"] for n, values in rates.items()]
-    print_table(["processes", "images/s", "images/s a core"], rows)
+    print_table(["processes", "images/s", "images/s per core"], rows)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Images a second of training: ours end to end, the PyTorch DCGAN tutorial's, and the ceiling of our step.
+"""Throughput of training, in images per second: ours, the PyTorch DCGAN tutorial's, and the upper bound of our step.
 
     python benchmarks/train_throughput.py
     python benchmarks/train_throughput.py --parts end_to_end --base_channels 32 --batch_size 64 --seconds 30
     python benchmarks/train_throughput.py --device cuda --precision bf16-mixed --workers 16 --count 50000
 
-(and the last with --batch_size 1024.)
+(and the last command with --batch_size 1024.)
 
-Prints two Markdown tables. "The step alone": one batch on the device again and again, ours in float32 and in
-bf16-mixed against the tutorial's loop in float32. "End to end": a Trainer with the data module, the loggers and the
-callbacks of the command line, and the tutorial's loop with its own loader, against the ceiling, which is our step on
-one batch on the device without loader, loop and logging. On a GPU give --count images for some hundred batches, or
-the starts of epochs are all that is measured.
+Prints two Markdown tables. "Step only": the same batch on the device at each step, ours in float32 and bf16-mixed,
+compared with the tutorial's loop in float32. "End to end": a Trainer with the data module, loggers and callbacks of the
+command line, and the tutorial's loop with its own loader, compared with the upper bound: our step on one batch on the
+device, without loader, loop and logging. On a GPU, choose --count large enough for some hundred batches; otherwise the
+measurement is dominated by the start of epochs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NEVER = 10**9
 
 
 class Stopwatch(L.Callback):
-    """Measures the images a second of a fit after `warm_up` steps, for some seconds, and then ends it."""
+    """Measure the images per second of a fit after `warm_up` steps, for some seconds, and then stop it."""
 
     def __init__(self, warm_up: int, seconds: float) -> None:
         self.warm_up, self.seconds = warm_up, seconds
@@ -55,7 +55,7 @@ class Stopwatch(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Start the clock, count, or stop."""
+        """Start the clock, count images, or stop."""
         steps = trainer.global_step
         if steps == self.warm_up:
             synchronize(pl_module.device)
@@ -69,7 +69,7 @@ class Stopwatch(L.Callback):
 
 
 class BareSteps(L.Callback):
-    """Calls the training step in a row on one batch, with the Trainer's strategy and precision, outside of its loop."""
+    """Call the training step repeatedly on one batch, with the Trainer's strategy and precision, outside its loop."""
 
     def __init__(self, batch: Tensor, warm_up: int, seconds: float) -> None:
         self.batch, self.warm_up, self.seconds = batch, warm_up, seconds
@@ -77,10 +77,10 @@ class BareSteps(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Measure within the loop's first round, and make it the last."""
+        """Measure within the first iteration of the loop, and stop."""
 
         def step(batch: Tensor) -> None:
-            # With the counting of steps: at "step 1" for ever, every step would log.
+            # Includes counting the steps: at a constant step number, every step would log.
             trainer.fit_loop.epoch_loop.manual_optimization.run(OrderedDict(batch={"image": batch}, batch_idx=0))
 
         self.rate = steps_per_second(step, repeat(self.batch), self.warm_up, self.seconds) * len(self.batch)
@@ -100,7 +100,7 @@ def steps_per_second(step: Callable[[Tensor], None], batches: Iterator[Tensor], 
 
 
 class Benchmark:
-    """The candidates, each a method that gives images a second."""
+    """Candidates, each a method that returns images per second."""
 
     def __init__(self, arguments: argparse.Namespace, folder: str) -> None:
         self.arguments, self.folder = arguments, folder
@@ -111,13 +111,13 @@ class Benchmark:
         self.batch: Tensor = self.data.on_after_batch_transfer(moved, 0)["image"]
 
     def model(self) -> DCGAN:
-        """Untrained networks, always the same."""
+        """Return a DCGAN with the same initial weights every time."""
         L.seed_everything(0, verbose=False)
         options = self.arguments
         return DCGAN(options.image_size, 3, options.latent_dim, options.base_channels, compile=options.compile)
 
     def trainer(self, precision: Any, **settings: Any) -> L.Trainer:
-        """A Trainer that does nothing but train, without an end."""
+        """Return a Trainer that only trains, without end."""
         common = {
             "accelerator": self.arguments.device,
             "devices": 1,
@@ -131,19 +131,19 @@ class Benchmark:
         return L.Trainer(**{**common, **settings})
 
     def end_to_end(self, resident: bool) -> float:
-        """Ours with data module, metrics file, and the callbacks that the command line adds."""
+        """Measure ours with data module, metrics file and the callbacks of the command line."""
         data = open_data(self.arguments, self.folder, resident)
         watch = Stopwatch(self.arguments.warm_up, self.arguments.seconds)
         run = tempfile.mkdtemp(dir=self.folder)
         callbacks = [watch, ProgressBar(), Curves(), SampleWriter(), RunSummary(), LastCheckpoint()]
         settings = {"enable_checkpointing": True, "default_root_dir": run, "logger": MetricsFile(run)}
         trainer = self.trainer(self.arguments.precision, callbacks=callbacks, **settings)
-        with redirect_stdout(io.StringIO()):  # the progress bar is drawn, but not here
+        with redirect_stdout(io.StringIO()):  # the cost of the progress bar is included, its output is not
             trainer.fit(self.model(), datamodule=data)
         return watch.rate
 
     def bare(self, precision: str) -> float:
-        """Our step alone."""
+        """Measure our step only."""
         steps = BareSteps(self.batch, self.arguments.warm_up, self.arguments.seconds)
         settings = {"logger": False, "enable_progress_bar": False, "log_every_n_steps": NEVER}
         one: Any = [{"image": self.batch}]
@@ -152,7 +152,7 @@ class Benchmark:
         return steps.rate
 
     def tutorial(self, batches: Iterator[Tensor], warm_up: int) -> float:
-        """The tutorial's loop on any batches."""
+        """Measure the tutorial's loop on any batches."""
         L.seed_everything(0, verbose=False)
         options = self.arguments
         loop = TutorialLoop(options.image_size, options.latent_dim, options.base_channels, self.device)
@@ -160,14 +160,14 @@ class Benchmark:
         return rate * float(options.batch_size)
 
     def tutorial_with_its_loader(self) -> float:
-        """The tutorial's loop on a folder of JPEGs."""
+        """Measure the tutorial's loop on a folder of JPEGs."""
         options = self.arguments
         loader = jpeg_loader(self.data.root / "celeba", options.image_size, options.batch_size, options.workers)
         batches = (images for images, _ in epochs(loader))
-        return self.tutorial(batches, options.warm_up + 2 * options.workers)  # what it had read in advance
+        return self.tutorial(batches, options.warm_up + 2 * options.workers)  # the prefetched batches
 
     def measure_step(self) -> Rates:
-        """One batch again and again."""
+        """Measure training steps on one batch."""
         contiguous = self.batch.contiguous()
         return measure_in_turn(
             {
@@ -179,11 +179,11 @@ class Benchmark:
         )
 
     def measure_end_to_end(self) -> Rates:
-        """Whole trainings, and the ceiling."""
+        """Measure whole trainings, and the upper bound."""
         precision = self.arguments.precision
         return measure_in_turn(
             {
-                f"the ceiling, {precision}": lambda: self.bare(precision),
+                f"upper bound, {precision}": lambda: self.bare(precision),
                 f"ours, packed, {precision}": lambda: self.end_to_end(resident=False),
                 f"ours, resident, {precision}": lambda: self.end_to_end(resident=True),
                 f"the tutorial's, {self.arguments.workers} workers, float32": self.tutorial_with_its_loader,
@@ -194,42 +194,44 @@ class Benchmark:
 
 def print_step(rates: Rates) -> None:
     baseline = next(iter(rates))
-    print("## The step alone\n")
+    print("## Step only\n")
     rows = [[name, spread(values), f"{ratio(rates, name, baseline):.2f}"] for name, values in rates.items()]
-    print_table(["step", "images/s", "times the tutorial's"], rows)
+    print_table(["step", "images/s", "relative to the tutorial"], rows)
 
 
 def print_end_to_end(rates: Rates, batch_size: int) -> None:
-    ceiling, *_, baseline = rates
+    bound, *_, baseline = rates
     print("## End to end\n")
     rows = [
         [
             name,
             spread(values),
             f"{1000 * batch_size / median(values):.1f}",
-            f"{100 * ratio(rates, name, ceiling):.1f}%",
+            f"{100 * ratio(rates, name, bound):.1f}%",
             f"{ratio(rates, name, baseline):.2f}",
         ]
         for name, values in rates.items()
     ]
-    print_table(["training", "images/s", "ms a step", "of the ceiling", "times the tutorial's"], rows)
+    print_table(["training", "images/s", "ms per step", "of the upper bound", "relative to the tutorial"], rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", default="data/synthetic", help="a folder of synthetic faces; made if missing")
-    parser.add_argument("--count", type=int, default=8000, help="faces")
+    parser.add_argument("--root", default="data/synthetic", help="folder of synthetic faces, rendered if missing")
+    parser.add_argument("--count", type=int, default=8000, help="number of faces")
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--latent_dim", type=int, default=100)
     parser.add_argument("--base_channels", type=int, default=64)
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--precision", default="32-true", help="of ours, end to end")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes of the tutorial's loader")
-    parser.add_argument("--readers", type=int, default=0, help="worker processes of our loader of packed images")
-    parser.add_argument("--compile", action="store_true", help="the networks of our step, by torch.compile")
-    parser.add_argument("--warm_up", type=int, default=None, help="steps before each measurement; 1, or 20 on CUDA")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--precision", default="32-true", help="precision of ours, end to end")
+    parser.add_argument("--workers", type=int, default=2, help="number of worker processes of the tutorial's loader")
+    parser.add_argument("--readers", type=int, default=0, help="number of worker processes of our loader")
+    parser.add_argument("--compile", action="store_true", help="compile our networks with torch.compile")
+    parser.add_argument(
+        "--warm_up", type=int, default=None, help="steps before each measurement; 1 by default, 20 on CUDA"
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="duration of each measurement")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--parts", nargs="+", choices=["step", "end_to_end"], default=["step", "end_to_end"])
     arguments = parser.parse_args()
@@ -241,8 +243,8 @@ def main() -> None:
         print_header(
             "Training: throughput",
             f"{size} px, latents and base channels {width}, batches of {arguments.batch_size}, on {arguments.device}",
-            f"median (least to greatest) of {arguments.repeats} measurements of {arguments.seconds} s, in turn; ratios "
-            "are medians of those within a turn",
+            f"median (minimum to maximum) of {arguments.repeats} alternating measurements of {arguments.seconds} s; "
+            "ratios are medians over rounds",
         )
         if "step" in arguments.parts:
             print_step(benchmark.measure_step())

@@ -1,7 +1,8 @@
-"""The recipe of the PyTorch DCGAN tutorial, the baseline of our benchmarks: its loader, and its training loop.
+"""Data loader and training loop of the PyTorch DCGAN tutorial, the baseline of the benchmarks.
 
-Sigmoid and BCELoss, separate backward passes for reals and fakes, contiguous memory, Adam as it is by default, figures
-fetched from the device at each step, float32. The networks are ours, which equal the tutorial's layer by layer.
+It uses sigmoid and BCELoss, separate backward passes for real and fake images, contiguous memory, default Adam and
+float32, and reads losses from the device at each step. The networks are ours, which equal those of the tutorial layer
+by layer.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gan_lightning.networks.dcgan import Discriminator, Generator
 
 
 def jpeg_loader(root: Path, image_size: int, batch_size: int, workers: int) -> DataLoader[Any]:
-    """Read a folder of folders of JPEGs by torchvision."""
+    """Return a DataLoader for a folder of folders of JPEGs, with torchvision's ImageFolder."""
     transform = transforms.Compose(
         [
             transforms.Resize(image_size),
@@ -34,13 +35,13 @@ def jpeg_loader(root: Path, image_size: int, batch_size: int, workers: int) -> D
         batch_size=batch_size,
         shuffle=True,
         num_workers=workers,
-        drop_last=True,  # the tutorial keeps the last part of a batch; all batches alike are easier to compare
+        drop_last=True,  # unlike the tutorial: batches of equal size are easier to compare
         persistent_workers=workers > 0,
     )
 
 
 class TutorialLoop:
-    """Networks, optimizers and the body of the loop."""
+    """Networks, optimizers and training step of the tutorial."""
 
     def __init__(self, image_size: int, latent_dim: int, base_channels: int, device: torch.device) -> None:
         self.device, self.latent_dim = device, latent_dim
@@ -53,7 +54,7 @@ class TutorialLoop:
         self.losses: list[tuple[float, float]] = []
 
     def step(self, images: Tensor) -> None:
-        """One iteration on a batch (B,C,H,W) in [-1, 1]."""
+        """Take one training step on a batch (B,C,H,W) in [-1, 1]."""
         self.discriminator.zero_grad()
         real = images.to(self.device)
         label = torch.full((len(real),), 1.0, device=self.device)

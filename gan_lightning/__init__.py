@@ -1,66 +1,23 @@
 """Train GANs at scale with Lightning, measure them exactly, restore photographs with them."""
 
-from __future__ import annotations
-
+import ast
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from gan_lightning.data.modules import MNIST, CelebA, FashionMNIST, ImageFolder, StreamedImages, SyntheticFaces
-    from gan_lightning.errors import DivergedError, InputError
-    from gan_lightning.inversion import Inversion, invert
-    from gan_lightning.modules.dcgan import DCGAN
-    from gan_lightning.modules.encoder import LatentEncoder
-    from gan_lightning.modules.restoration import LatentRestoration
-    from gan_lightning.networks.checkpoints import load_generator
-    from gan_lightning.networks.dcgan import Discriminator, Generator
+# The public names stand in `__init__.pyi`. Each is imported on first use, so that `gan-lightning --help` is quick.
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_HOMES = {alias.name: node.module for node in _STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 
-# Public name -> where it lives. Imported on first use, so that `gan-lightning --help` does not wait for torch.
-_HOMES = {
-    "DCGAN": "gan_lightning.modules.dcgan",
-    "CelebA": "gan_lightning.data.modules",
-    "DivergedError": "gan_lightning.errors",
-    "Discriminator": "gan_lightning.networks.dcgan",
-    "FashionMNIST": "gan_lightning.data.modules",
-    "Generator": "gan_lightning.networks.dcgan",
-    "ImageFolder": "gan_lightning.data.modules",
-    "InputError": "gan_lightning.errors",
-    "Inversion": "gan_lightning.inversion",
-    "LatentEncoder": "gan_lightning.modules.encoder",
-    "LatentRestoration": "gan_lightning.modules.restoration",
-    "MNIST": "gan_lightning.data.modules",
-    "StreamedImages": "gan_lightning.data.modules",
-    "SyntheticFaces": "gan_lightning.data.modules",
-    "invert": "gan_lightning.inversion",
-    "load_generator": "gan_lightning.networks.checkpoints",
-}
-
-__all__ = [
-    "DCGAN",
-    "MNIST",
-    "CelebA",
-    "Discriminator",
-    "DivergedError",
-    "FashionMNIST",
-    "Generator",
-    "ImageFolder",
-    "InputError",
-    "Inversion",
-    "LatentEncoder",
-    "LatentRestoration",
-    "StreamedImages",
-    "SyntheticFaces",
-    "invert",
-    "load_generator",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version("gan-lightning")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if (home := _HOMES.get(name)) is not None:
+        return getattr(import_module(home), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,8 +1,7 @@
-"""The command `gan-lightning`: help at once, the Lightning CLI for everything that trains or measures."""
+"""The command `gan-lightning`: quick help, the other commands, and errors in one line."""
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ usage: gan-lightning COMMAND [options]
 Train GANs at scale with Lightning, measure them exactly, restore photographs with them.
 
 commands:
-  fit          train: gan-lightning fit --config configs/quickstart.yaml
+  fit          train: gan-lightning fit --config quickstart
   validate     measure a checkpoint on the validation split: --config C --ckpt_path runs/NAME/checkpoints/best.ckpt
   test         measure a checkpoint on the test split
   predict      draw images from a checkpoint: --num_samples 64
@@ -34,7 +33,11 @@ configuration, metrics, pictures and checkpoints to runs/NAME; choose NAME by --
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; a mistake of the user gives one line and status 2, divergence and a full disk one and status 1."""
+    """Run a command line; that of the process by default.
+
+    Returns:
+        Exit status: 2 after a mistake of the user, 1 after divergence or on a full disk; each prints one line.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -44,17 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     show_messages()
     try:
-        if given[0] == "synthesize":
-            return synthesize(given[1:])
-        if given[0] == "pack":
-            from gan_lightning.data.pack_command import main as pack
+        if given[0] in ("pack", "synthesize"):
+            from gan_lightning.commands import main as run_command
 
-            return pack(given[1:])
-        from gan_lightning.cli import run  # imports torch and lightning
+            return run_command(given)
+        from gan_lightning.cli import run  # slow to import
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv
     except Exception as error:
-        try:  # noqa: SIM105  torch's handler raises its error for a dead worker anywhere: between these lines, too
+        try:  # noqa: SIM105  torch's handler raises its error for a dead worker anywhere, between these lines too
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         except RuntimeError:
             pass
@@ -70,29 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def mistake_behind(error: BaseException | None) -> InputError | DivergedError | StorageError | None:
-    """Find the error that is meant for the user: jsonargparse wraps those of constructors in errors of its own."""
+    """Return the error meant for the user, if any: jsonargparse wraps those of constructors in errors of its own."""
     while error is not None and not isinstance(error, InputError | DivergedError | StorageError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def synthesize(arguments: Sequence[str]) -> int:
-    """Render synthetic faces."""
-    parser = argparse.ArgumentParser(
-        prog="gan-lightning synthesize",
-        description="Render synthetic faces, 178x218 JPEG, in CelebA's own layout with all its lists. The same seed "
-        "gives the same faces; a folder that is there already is completed, never overwritten.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--root", default="data/synthetic", help="folder to write to, or to complete")
-    parser.add_argument("--count", type=int, default=20000, help="number of images")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the faces")
-    parser.add_argument("--num_workers", type=int, default=None, help="processes; None for one a core")
-    options = parser.parse_args(arguments)
-    from gan_lightning.faces.synthesis import synthesize as write_faces
-
-    print(write_faces(options.root, options.count, options.seed, options.num_workers))
-    return 0
 
 
 if __name__ == "__main__":

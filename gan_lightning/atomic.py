@@ -1,4 +1,4 @@
-"""Files that are complete or absent: written beside their place, then renamed."""
+"""Atomic writes: a file is written under a temporary name and then renamed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
-    """Give a path beside a file, which takes the file's place once the block has written it.
+    """Yield a temporary path that replaces a file when the block ends.
 
-    Whatever interrupts the block, the file is as it was; an error leaves nothing beside it. Two processes that write
-    one file don't harm each other: the last to finish wins.
+    If the block is interrupted, the file is unchanged; after an error the temporary file is removed. Several processes
+    may write the same file: the last to finish wins.
 
     Args:
-        path: File to write; its folder is made if it is missing.
-        durable: Have the disk confirm the content before the rename, so that it outlives a loss of power.
+        path: File to write. Its folder is created if it does not exist.
+        durable: Flush the content to the disk before the rename, so that it survives a power failure.
 
     Yields:
-        The path to write, in the same folder, hidden, ending in ".part".
+        A hidden path in the same folder, with the suffix ".part".
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)

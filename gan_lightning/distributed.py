@@ -1,4 +1,4 @@
-"""What the ranks of a job tell each other: plain torch.distributed, which does nothing where there is one process."""
+"""Communication between ranks by torch.distributed; in a single process every function does nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def world_size() -> int:
 
 
 def broadcast(value: Any) -> Any:
-    """Return rank 0's value on every rank; what other ranks give does not count."""
+    """Return rank 0's value on every rank; the values of other ranks are ignored."""
     values = [value]
     if is_distributed():
         distributed.broadcast_object_list(values)
@@ -44,13 +44,13 @@ def gather(value: T) -> list[T]:
 
 @torch.no_grad()
 def mean(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Average scalars over the ranks, each of which measured an equal share; waits for the device.
+    """Average scalars over the ranks, with equal weights; waits for the device.
 
     Args:
-        metrics: Scalar tensors by name; the names are the same on every rank.
+        metrics: Scalar tensors by name, with the same names on every rank.
 
     Returns:
-        Their means as Python numbers, the same on every rank.
+        The means as Python numbers, the same on every rank.
     """
     values = torch.stack([value.detach().float() for value in metrics.values()])
     if is_distributed():
@@ -63,7 +63,7 @@ def mean(metrics: Mapping[str, Tensor]) -> dict[str, float]:
 def average_buffers(*networks: nn.Module) -> None:
     """Average the floating-point buffers of networks over the ranks, in place.
 
-    Batch-norm statistics differ between ranks, for each has seen only its own share of the batch.
+    Batch-norm statistics differ between ranks, because each rank sees only its own part of the batch.
     """
     if not is_distributed():
         return

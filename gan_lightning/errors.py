@@ -1,16 +1,16 @@
-"""The exceptions that are meant for people: one line that says what is wrong, and what to do."""
+"""Exceptions whose message is one line for the user: what is wrong, and what to do."""
 
 
 class InputError(ValueError):
-    """A mistake in what the user gave: a path, a setting, a file. Its message is one line that says what to do.
+    """Invalid input of the user: a path, a setting or a file.
 
-    The command line prints the message alone, without a traceback.
+    The command line prints the message without a traceback.
     """
 
 
 class DivergedError(RuntimeError):
-    """Training produced a loss that is not finite; the message names the step and the last good checkpoint."""
+    """Loss that is not finite; the message names the step and the last good checkpoint."""
 
 
 class StorageError(RuntimeError):
-    """A file of the run could not be written, as on a full disk; the message names it."""
+    """Failure to write a file of the run, as on a full disk; the message names the file."""

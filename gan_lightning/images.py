@@ -1,4 +1,4 @@
-"""The one file that knows the pixel range: uint8 in [0, 255] on disk, float32 in [-1, 1] inside."""
+"""Images as tensors: uint8 in [0, 255] on disk, float32 in [-1, 1] in the networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gan_lightning.atomic import atomic_path
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Map uint8 pixels to the networks' range.
+    """Convert uint8 pixels to the range of the networks.
 
     Args:
         images: uint8 tensor of any shape, in [0, 255].
@@ -25,10 +25,10 @@ def to_float(images: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Map the networks' range to uint8 pixels: clamped, and rounded to the nearest.
+    """Convert images in the range of the networks to uint8 pixels, rounded to the nearest.
 
     Args:
-        images: float tensor of any shape, in [-1, 1]; what lies beyond is clamped.
+        images: float tensor of any shape, in [-1, 1]; values outside are clamped.
 
     Returns:
         uint8 tensor of the same shape, in [0, 255].
@@ -37,12 +37,14 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def make_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:
-    """Lay a batch out as one picture, row by row, on white.
+    """Arrange a batch of images in a grid on white, row by row.
+
+    Unlike torchvision's, the grid of gray images has one channel, and that of a single image has a border.
 
     Args:
         images: (B,C,H,W) float in [-1, 1], or uint8.
-        columns: Images in a row; the nearest to a square unless given.
-        padding: Pixels between images and around them.
+        columns: Number of images in a row; None for a grid that is nearly square.
+        padding: Number of pixels between images and around them.
 
     Returns:
         (C, rows * (H + padding) + padding, columns * (W + padding) + padding) uint8.
@@ -61,10 +63,10 @@ def make_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> T
 
 
 def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
-    """Write one image as PNG, whole or not at all; makes the folder if it is missing.
+    """Write an image as PNG atomically, and create its folder if needed.
 
     Args:
-        path: File to write.
+        path: Path of the file.
         image: (C,H,W) with one or three channels, float in [-1, 1] or uint8.
     """
     pixels = (image if image.dtype == torch.uint8 else to_uint8(image)).cpu()

@@ -1,4 +1,4 @@
-"""What the package says on the way, and how an error from the depths becomes one line."""
+"""Log messages and warnings of a command, and one-line messages of its errors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import traceback
+import warnings
 
 _DEAD_WORKER = re.compile(
     r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is )?(killed by signal: [\w ]+|exited unexpectedly)"
@@ -13,19 +14,33 @@ _DEAD_WORKER = re.compile(
 
 
 def show_messages() -> None:
-    """Have what the package reports on the way printed, on stderr, unless the program has set up its own logging."""
+    """Print the package's log messages on stderr, unless the program has set up logging of its own."""
     package = logging.getLogger("gan_lightning")
     package.setLevel(logging.INFO)
     if not package.hasHandlers():
         package.addHandler(logging.StreamHandler())
 
 
+def hide_needless_warnings() -> None:
+    """Hide warnings and advertisements that the user of a command can do nothing about."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+    for message in (
+        ".*LeafSpec.*",  # Lightning's use of a torch function
+        ".*module\\(s\\) in eval mode.*",  # the averaged generator, on purpose
+        ".*does not have many workers.*",  # packed images need none
+        ".*pre-optimization state.*",  # a checkpoint after the step is what we want
+        ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch
+        ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
 def one_line(error: BaseException) -> str:
-    """Give the message of an error that is meant for people.
+    """Return the message of an error, without the traceback that torch adds to an error of a data worker.
 
     Args:
-        error: One that may come out of a DataLoader's worker: torch puts a whole traceback in place of the message, at
-            the end of which it stands.
+        error: Error meant for the user, possibly raised again by a DataLoader.
     """
     message = str(error).strip()
     if not message.startswith("Caught "):
@@ -34,24 +49,24 @@ def one_line(error: BaseException) -> str:
 
 
 def dead_worker(error: BaseException) -> str | None:
-    """Say what to do about an error that comes of a data worker's sudden end; None for any other.
+    """Return what to do about an error caused by the death of a data worker; None for any other error.
 
     Args:
-        error: What ended the command: torch's own error, or that of a tensor which the worker had yet to hand over.
+        error: Error that ended the command: torch's own, or that of a tensor the dead worker had yet to hand over.
     """
     found = _DEAD_WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is not None:
         how = f" (pid {found[1]}) {'was ' * found[2].startswith('killed')}{found[2]}"
-    elif isinstance(error, ConnectionError | EOFError) and _in_handing_over(error):
+    elif isinstance(error, ConnectionError | EOFError) and _raised_in_transfer(error):
         how = " was killed"
     else:
         return None
     return (
-        f"a process that reads images{how}, perhaps for want of memory: lower data.num_workers, and go on by "
+        f"a process that reads images{how}, perhaps out of memory: lower data.num_workers, and resume the run with "
         "--ckpt_path last"
     )
 
 
-def _in_handing_over(error: BaseException) -> bool:
+def _raised_in_transfer(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     return any(frame.filename.endswith(os.path.join("torch", "multiprocessing", "reductions.py")) for frame in frames)

@@ -1,6 +1,6 @@
 """Adversarial objectives and gradient penalties: pure functions of logits, computed in float32.
 
-Every loss takes logits of shape (B,) and returns a scalar that its network minimises.
+Every loss takes logits of shape (B,) and returns a scalar that its network minimizes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def non_saturating_generator(logits_fake: Tensor, logits_real: Tensor | None = N
 
 
 def mse_generator(logits_fake: Tensor, logits_real: Tensor | None = None) -> Tensor:
-    """E[(1-D(G(z)))^2] on the probability D: bounded, with its gradient where D is undecided."""
+    """E[(1-D(G(z)))^2] of the probability D: bounded, with the largest gradients where D is undecided."""
     return (1 - logits_fake.float().sigmoid()).square().mean()
 
 
@@ -77,15 +77,15 @@ def relativistic_generator(logits_fake: Tensor, logits_real: Tensor | None = Non
 
 @dataclass(frozen=True)
 class Objective:
-    """The two losses of a game, and how D's output is read."""
+    """The losses of generator and discriminator, and the interpretation of D's output."""
 
     discriminator: Callable[..., Tensor]  # (logits_real, logits_fake, real_target=1.0) -> scalar
     generator: Callable[[Tensor, Tensor | None], Tensor]  # (logits_fake, logits_real) -> scalar
-    probability: bool  # D's output is the logit of a probability: its sigmoid is reported, and labels can be smoothed
-    needs_real: bool = False  # the generator's loss compares with the logits of reals
+    probability: bool  # D's output is the logit of a probability, and its sigmoid is reported
+    needs_real: bool = False  # the generator's loss takes the logits of reals, too
 
     def score(self, logits: Tensor) -> Tensor:
-        """Mean of D over a batch: a probability where the objective has one, D's plain output where not."""
+        """Return the mean of D over a batch: a probability if the objective has one, D's plain output otherwise."""
         logits = logits.detach().float()
         return logits.sigmoid().mean() if self.probability else logits.mean()
 
@@ -103,14 +103,14 @@ SMOOTHABLE = ("saturating", "non_saturating", "bce_mse", "least_squares")  # obj
 
 
 def gradient_norms_squared(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Squared L2 norm of D's gradient with respect to each image, differentiable, in float32 whatever the autocast.
+    """Compute the squared L2 norm of D's gradient with respect to each image, in float32 even under autocast.
 
     Args:
-        discriminator: (B,C,H,W) -> (B,) logits.
-        images: (B,C,H,W) in [-1, 1].
+        discriminator: Function from images (B,C,H,W) to logits (B,).
+        images: Images (B,C,H,W) in [-1, 1].
 
     Returns:
-        (B,) squared norms.
+        Squared norms (B,), differentiable.
     """
     with torch.autocast(images.device.type, enabled=False), torch.enable_grad():
         images = images.detach().float().requires_grad_(True)
@@ -119,7 +119,7 @@ def gradient_norms_squared(discriminator: Callable[[Tensor], Tensor], images: Te
 
 
 def zero_centred_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """1/2 E[|grad D|^2]: R1 on real images, R2 on fakes (Mescheder et al. 2018, eq. 9 and 10; times gamma by you)."""
+    """1/2 E[|grad D|^2]: R1 on real images, R2 on fakes (Mescheder et al. 2018, eq. 9 and 10, without gamma)."""
     return gradient_norms_squared(discriminator, images).mean() / 2
 
 
@@ -135,20 +135,20 @@ def one_centred_penalty(
 
 @dataclass(frozen=True)
 class Penalties:
-    """A weighted sum of gradient penalties; those of weight 0 cost nothing."""
+    """A weighted sum of gradient penalties; penalties of weight 0 are not computed."""
 
     r1: float = 0.0
     r2: float = 0.0
     gradient_penalty: float = 0.0
 
     def __bool__(self) -> bool:
-        """Whether there is anything to compute."""
+        """Return whether any weight is not 0."""
         return any((self.r1, self.r2, self.gradient_penalty))
 
     def __call__(
         self, discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, rng: torch.Generator | None = None
     ) -> Tensor:
-        """Sum the penalties at a batch of reals and fakes, both (B,C,H,W)."""
+        """Compute the weighted sum on a batch of reals and fakes, both (B,C,H,W)."""
         total = real.new_zeros(())
         if self.r1:
             total = total + self.r1 * zero_centred_penalty(discriminator, real)

@@ -1,4 +1,4 @@
-"""Random generators that are a function of what they are for: nothing to save, nothing to restore."""
+"""Random generators seeded by their purpose, so that checkpoints need not hold their states."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 
 
 def image_rng(seed: int, index: int, purpose: str) -> torch.Generator:
-    """Return the generator of one image's draws, on the CPU, whatever batch, rank or device the image is on.
+    """Return the random generator of one image, on the CPU, independent of batch, rank and device.
 
     Args:
         seed: Seed of the run.
-        index: The image's index in its data set.
-        purpose: What is drawn; draws of different purposes are independent.
+        index: Index of the image in its data set.
+        purpose: Name of what is drawn; draws for different purposes are independent.
     """
     digest = hashlib.sha256(f"{seed}/{index}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def batch_rng(seed: int, rank: int, batch: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return the generator of one batch's draws.
+    """Return the random generator of one batch.
 
     Args:
         seed: Seed of the run.
-        rank: Rank that the batch is on.
+        rank: Rank that the batch belongs to.
         batch: Number of the batch.
         device: Device of the generator.
     """

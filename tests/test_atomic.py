@@ -1,4 +1,4 @@
-"""A file is as it was, or whole: never half written."""
+"""A file is either unchanged or complete, never partial."""
 
 import subprocess
 import sys

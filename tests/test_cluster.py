@@ -1,4 +1,4 @@
-"""Jobs of a scheduler: names that all processes find, a warning in time, and going on where the job was."""
+"""Jobs of a scheduler: a name common to all processes, the warning before the time limit, and resuming."""
 
 import json
 import os
@@ -15,10 +15,10 @@ import yaml
 
 from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
-from gan_lightning.cli import run_folder
 from gan_lightning.errors import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.resume.jobs import job_stamp, requeue, requeued_when_warned, runs_again
+from gan_lightning.run import run_folder
 from tests.conftest import FACES
 from tests.test_cli import CONFIGS, SMALL
 
@@ -36,16 +36,16 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture
 def scontrol(tmp_path):
-    """A Slurm whose `scontrol` writes down what it is told; gives the environment that it is found in."""
+    """Return an environment with a `scontrol` that writes its arguments to a file."""
     program = tmp_path / "bin" / "scontrol"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/told\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/requeued\n')
     program.chmod(0o755)
     return {"PATH": f"{program.parent}:{os.environ['PATH']}"}
 
 
 def task(rank=0, tasks=1, job="4711", again=0):
-    """What Slurm gives the tasks of a job."""
+    """Return the environment that Slurm gives to a task of a job."""
     known = {"JOB_ID": job, "JOB_NAME": "gan", "NTASKS": tasks, "NTASKS_PER_NODE": tasks, "NNODES": 1, "NODEID": 0}
     known |= {"PROCID": rank, "LOCALID": rank, "NODELIST": "127.0.0.1", "RESTART_COUNT": again}
     return {f"SLURM_{name}": str(value) for name, value in known.items()} | {"MASTER_ADDR": "127.0.0.1"}
@@ -64,10 +64,10 @@ def start(words, environment, program=(sys.executable, "-m", "gan_lightning")):
 
 
 def finish(*processes):
-    """Wait for processes; give what they printed."""
-    said = [process.communicate(timeout=200)[0].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(said)
-    return said
+    """Wait for processes; return their outputs."""
+    outputs = [process.communicate(timeout=200)[0].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(outputs)
+    return outputs
 
 
 def last(run):
@@ -93,12 +93,12 @@ sys.exit(main())
 
 
 def start_with_signal(words, environment, step, number):
-    """A training that gets a signal in the middle of a step, between D's update and G's."""
+    """Start a training that receives a signal in the middle of a step, between D's update and G's."""
     return start([str(step), str(int(number)), *words], environment, (sys.executable, "-c", SIGNAL_AT_STEP))
 
 
 def train_in_slurm(words, ranks, again=0, job="4711", signal_at=None, **environment):
-    """Run the tasks that `srun` would start; give what they printed."""
+    """Run the tasks that `srun` would start; return their outputs."""
     given = [*words, "--trainer.devices", str(ranks), "--trainer.strategy", "ddp" if ranks > 1 else "auto"]
     tasks = [task(rank, ranks, job, again) | environment for rank in range(ranks)]
     if signal_at is None:
@@ -115,14 +115,14 @@ def assert_same_state(one, other):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "step"), [(1, 6), (2, 4)])
-def test_a_job_that_is_warned_is_requeued_and_ends_as_one_that_never_was(faces_root, scontrol, tmp_path, ranks, step):
+def test_a_warned_job_is_requeued_and_ends_like_an_uninterrupted_one(faces_root, scontrol, tmp_path, ranks, step):
     """Step 6 is the last of an epoch, and validation is due after it."""
     words = fit_words(faces_root, "--trainer.max_steps", 9, "--trainer.val_check_interval", 3)
     words += ["--data.batch_size", str(16 // ranks)]
     train_in_slurm(words, ranks, job="1", **scontrol)
-    said = train_in_slurm(words, ranks, signal_at=step, **scontrol)
-    assert (tmp_path / "told").read_text() == "requeue 4711\n"
-    assert "Slurm has job 4711 in its queue again" in said[0]
+    outputs = train_in_slurm(words, ranks, signal_at=step, **scontrol)
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
+    assert "Slurm has requeued job 4711" in outputs[0]
     stopped_at = last("fit-4711")["global_step"]
     assert step <= stopped_at <= step + 1  # ranks agree during a step
     train_in_slurm(words, ranks, again=1, **scontrol)
@@ -134,15 +134,15 @@ def test_a_job_that_is_warned_is_requeued_and_ends_as_one_that_never_was(faces_r
 
 
 @pytest.mark.slow
-def test_a_warning_outside_slurm_ends_the_training_and_asks_no_scheduler(faces_root, scontrol, tmp_path):
+def test_a_warning_outside_slurm_ends_the_training_and_calls_no_scheduler(faces_root, scontrol, tmp_path):
     words = fit_words(faces_root, "--name", "run", "--trainer.max_steps", 100000)
-    said = finish(start_with_signal(words, scontrol, 3, signal.SIGUSR1))
+    outputs = finish(start_with_signal(words, scontrol, 3, signal.SIGUSR1))
     assert last("run")["global_step"] == 3
-    assert not (tmp_path / "told").exists(), said
+    assert not (tmp_path / "requeued").exists(), outputs
 
 
 @pytest.mark.slow
-def test_devices_and_ddp_are_all_that_has_to_be_said(faces_root):
+def test_devices_and_ddp_are_the_only_options_needed(faces_root):
     words = fit_words(faces_root, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 8)
     finish(start(words, {}))
     (run,) = Path("runs").iterdir()
@@ -165,7 +165,7 @@ sys.exit(max([process.wait() for process in [subprocess.Popen(words, env=one) fo
 
 @pytest.fixture
 def slurm(scontrol, tmp_path, monkeypatch, faces_root):
-    """A Slurm of two tasks, data and configurations where the pages say they are; gives the environment of a job."""
+    """Return the environment of a Slurm job of two tasks, with data and configurations where the docs have them."""
     for name, content in {
         "srun": SRUN,
         "gan-lightning": "from gan_lightning.__main__ import main; exit(main())",
@@ -198,19 +198,19 @@ def test_the_batch_file_trains_from_packed_data_on_the_nodes_disk(faces_root, sl
     assert shown[2:] == [str(word).replace(str(faces_root), "/data/celeba") for word in data]
     words = [*with_our_data(shown[2:], faces_root), *SMALL, "--data.batch_size", "8"]
     copies = tmp_path / "disk" / "gan-lightning-4711"
-    (copies / ".copy-celeba-0").mkdir(parents=True)  # of a start that was killed while it copied
-    (tmp_path / "shared" / ".celeba-1.node-7.part").mkdir()  # what another job is packing now
-    (said,) = finish(start(words, slurm, ["bash", batch_file]))
+    (copies / ".copy-celeba-0").mkdir(parents=True)  # left by a job that was killed while it copied
+    (tmp_path / "shared" / ".celeba-1.node-7.part").mkdir()  # another job is packing this one
+    (output,) = finish(start(words, slurm, ["bash", batch_file]))
     summary = json.loads(Path("runs/gan-4711/summary.json").read_text())
     assert (summary["devices"], summary["g_steps"], summary["images_seen"]) == (2, 4, 4 * 2 * 8)
     (pack,) = (tmp_path / "shared").glob("celeba-*")
-    assert f"in {copies / pack.name}" in said, "packed again"
-    assert "Packed before" in said
+    assert f"in {copies / pack.name}" in output, "packed again"
+    assert "Already packed" in output
     assert not copies.exists(), "the copy outlives the job"
     assert list((tmp_path / "shared" / "statistics").iterdir()), "statistics of real images outlive the job"
 
 
-def test_the_batch_files_head_is_as_the_page_says():
+def test_the_head_of_the_batch_file_is_as_documented():
     head = [line.split() for line in (CONFIGS / "cluster" / "slurm.sbatch").read_text().splitlines()]
     options = dict(words[1].lstrip("-").partition("=")[::2] for words in head if words[:1] == ["#SBATCH"])
     assert options["ntasks-per-node"] == options["gpus-per-node"]
@@ -221,7 +221,7 @@ def test_the_batch_files_head_is_as_the_page_says():
 
 @pytest.mark.slow
 def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root):
-    """On two nodes of one process each, as on one node of two: all find one name."""
+    """Two nodes of one process each and one node of two processes: all processes agree on one name."""
     Path("configs").symlink_to(CONFIGS)
     one_node, two_nodes = commands_of_the_page("torchrun")
     small = [*SMALL, "--data.batch_size", "8"]
@@ -242,8 +242,8 @@ def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root)
     assert_same_state(last(first.name), last(second.name))
 
 
-def test_the_sweeps_command_is_one(faces_root, monkeypatch):
-    """W&B puts the drawn options in place of ${args}, as --NAME=VALUE."""
+def test_the_command_of_the_sweep_runs(faces_root, monkeypatch):
+    """W&B replaces ${args} by the sampled options, each as --NAME=VALUE."""
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     Path("configs").symlink_to(CONFIGS)
     sweep = yaml.safe_load((CONFIGS / "cluster" / "sweep.yaml").read_text())
@@ -265,7 +265,7 @@ def test_the_sweeps_command_is_one(faces_root, monkeypatch):
 
 
 class Store:
-    """A store of torchrun's, in this process."""
+    """The key-value store of a torchrun launcher, in this process."""
 
     def __init__(self):
         self.server = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
@@ -284,13 +284,13 @@ def set_environment(monkeypatch, environment):
         monkeypatch.setenv(name, value)
 
 
-def test_processes_of_torchrun_take_the_word_of_the_first(monkeypatch):
+def test_processes_of_torchrun_take_the_string_of_the_first(monkeypatch):
     store = Store()
     set_environment(monkeypatch, store.environment())
     assert [job_stamp(own) for own in ("first", "second", "first again")] == ["first"] * 3
 
 
-def test_without_a_shared_store_the_rendezvous_names_the_run(monkeypatch):
+def test_without_a_shared_store_the_rendezvous_id_names_the_run(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "evening")
     assert job_stamp("own") == "evening"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
@@ -298,7 +298,7 @@ def test_without_a_shared_store_the_rendezvous_names_the_run(monkeypatch):
         run_folder(None, None, "fit")
 
 
-def test_slurms_job_names_the_run(monkeypatch):
+def test_the_slurm_job_names_the_run(monkeypatch):
     assert job_stamp("own") == "own"
     set_environment(monkeypatch, task())
     assert run_folder(None, None, "fit") == Path("runs/fit-4711")
@@ -318,7 +318,7 @@ def test_a_job_knows_whether_it_runs_again(monkeypatch, name, value, again):
     assert runs_again() is again
 
 
-def test_a_requeued_job_that_had_no_checkpoint_yet_begins_again(faces_root, monkeypatch):
+def test_a_requeued_job_without_a_checkpoint_starts_again(faces_root, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     Path("runs/run").mkdir(parents=True)
     Path("runs/run/metrics.csv").write_text("step,val/fd_random\n0,9.5\n")
@@ -329,8 +329,8 @@ def test_a_requeued_job_that_had_no_checkpoint_yet_begins_again(faces_root, monk
     assert last("run")["global_step"] == 4
 
 
-def test_a_warning_ends_predict_after_the_batch_and_gets_the_job_requeued(scontrol, faces_root, monkeypatch, tmp_path):
-    """Lightning's loop of predict alone would go on to the kill."""
+def test_a_warning_ends_predict_after_the_batch_and_requeues_the_job(scontrol, faces_root, monkeypatch, tmp_path):
+    """Lightning's own loop would continue predicting until the job is killed."""
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     assert main(fit_words(faces_root, "--name", "run")) == 0
     set_environment(monkeypatch, task() | scontrol)
@@ -345,32 +345,32 @@ def test_a_warning_ends_predict_after_the_batch_and_gets_the_job_requeued(scontr
     with pytest.raises(SystemExit):
         main([*words, *(word for word in fit_words(faces_root)[1:])])
     assert len(list(Path("runs/drawn/samples").iterdir())) == 64  # the batch under way
-    assert (tmp_path / "told").read_text() == "requeue 4711\n"
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
 
 
-def test_slurm_that_refuses_is_said(scontrol, monkeypatch, caplog, tmp_path):
+def test_a_failed_requeue_is_reported(scontrol, monkeypatch, caplog, tmp_path):
     set_environment(monkeypatch, task() | scontrol | {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "2"})
     assert requeue()
-    assert (tmp_path / "told").read_text() == "requeue 40_2\n"
+    assert (tmp_path / "requeued").read_text() == "requeue 40_2\n"
     (tmp_path / "bin" / "scontrol").write_text("#!/bin/sh\necho no such job >&2\nexit 1\n")
     assert not requeue()
     assert "no such job" in caplog.text
 
 
-def test_a_warning_before_anything_began_ends_the_command_at_once(scontrol, monkeypatch, tmp_path):
+def test_a_warning_before_the_training_ends_the_command_at_once(scontrol, monkeypatch, tmp_path):
     set_environment(monkeypatch, task() | scontrol)
     before = signal.getsignal(signal.SIGUSR1)
     with pytest.raises(SystemExit), requeued_when_warned():
         os.kill(os.getpid(), signal.SIGUSR1)
-    assert (tmp_path / "told").read_text() == "requeue 4711\n"
+    assert (tmp_path / "requeued").read_text() == "requeue 4711\n"
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
-def test_only_the_first_task_requeues_and_no_job_that_has_ended_by_itself(scontrol, monkeypatch, tmp_path):
+def test_only_the_first_task_requeues_and_only_after_a_warning(scontrol, monkeypatch, tmp_path):
     set_environment(monkeypatch, task(rank=1, tasks=2) | scontrol)
     with pytest.raises(SystemExit), requeued_when_warned():
         os.kill(os.getpid(), signal.SIGUSR1)
     set_environment(monkeypatch, task())
     with pytest.raises(SystemExit), requeued_when_warned():
         raise SystemExit
-    assert not (tmp_path / "told").exists()
+    assert not (tmp_path / "requeued").exists()

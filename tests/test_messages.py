@@ -29,7 +29,7 @@ try:
     list(DataLoader(Deadly(), num_workers=1))
 except Exception as error:
     try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or it is raised once more, from wherever we are
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or it is raised once more, from any line
     except RuntimeError:
         pass
     print(dead_worker(error))
@@ -50,7 +50,7 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class Refusing(Dataset[int]):
-    """Refuses item 3."""
+    """Dataset that raises an error for item 3."""
 
     def __len__(self) -> int:
         return 8
@@ -61,20 +61,20 @@ class Refusing(Dataset[int]):
         return index
 
 
-def test_a_worker_that_is_killed_is_one_line_with_what_to_do() -> None:
+def test_a_killed_worker_is_reported_in_one_line_with_what_to_do() -> None:
     (line,) = run(KILLED).stdout.splitlines()
     how = "(was killed|exited unexpectedly)"
-    assert re.fullmatch(rf"a process that reads images.* {how}.*, perhaps for want of memory: lower .* last", line)
+    assert re.fullmatch(rf"a process that reads images.* {how}.*, perhaps out of memory: lower .* last", line)
     assert dead_worker(RuntimeError("CUDA error")) is None
 
 
-def test_an_error_of_a_worker_is_the_line_it_was_raised_with() -> None:
+def test_the_message_of_a_workers_error_is_the_original_one() -> None:
     for workers in (0, 1):
         with pytest.raises(InputError) as raised:
             list(DataLoader(Refusing(), num_workers=workers))
         assert one_line(raised.value) == "x.jpg cannot be read (a: b): remove it."
 
 
-def test_reports_are_printed_once_and_not_over_a_programs_own_logging() -> None:
+def test_messages_are_printed_once_and_respect_a_programs_own_logging() -> None:
     assert run(REPORT).stderr == "said\n"
     assert run(REPORT, "own").stderr == "own said\n"

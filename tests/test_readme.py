@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README and the docs runs, made small."""
+"""Every command and snippet of README and docs runs, on a smaller scale."""
 
 import re
 import shlex
@@ -20,7 +20,7 @@ COMMANDS = sorted(
 
 @pytest.fixture
 def folder_with_data(tmp_path, monkeypatch, faces_root):
-    """A working folder with the configurations, and the data where the pages say they are."""
+    """Working folder with the configurations, and the data where the pages expect them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     Path("configs").symlink_to(ROOT / "configs")
@@ -30,7 +30,7 @@ def folder_with_data(tmp_path, monkeypatch, faces_root):
 
 
 def made_small(command, faces_root):
-    """A command of a page with options that make it quick, and our data for the reader's."""
+    """Return the words of a command of a page, with options that make it quick and with test data."""
     words = shlex.split(command)[1:]
     if words[0] == "synthesize":
         return [{"20000": "3", "data/synthetic": "data/more"}.get(word, word) for word in words]
@@ -67,7 +67,9 @@ def test_pages_show_pictures_and_link_pages_that_are_there(page):
 
 
 def test_the_python_snippet_runs(folder_with_data):
-    for snippet in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL):
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert snippets, "the README has lost its example in Python"
+    for snippet in snippets:
         smaller = snippet.replace("count=2000", f"count={FACES}").replace(
             "max_steps=20", "max_steps=2, accelerator='cpu'"
         )

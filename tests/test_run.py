@@ -1,5 +1,6 @@
-"""One job to a run folder: the claim holds as long as its process lives, and not a moment longer."""
+"""One job per run folder: a claim lasts exactly as long as its process."""
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -8,17 +9,17 @@ import time
 import pytest
 
 from gan_lightning.errors import InputError
-from gan_lightning.run import RunFolder
+from gan_lightning.run import Run
 
 CLAIM = """
 import os, sys, time
-from pathlib import Path
-from gan_lightning.run import RunFolder
+from gan_lightning.run import Run
 from gan_lightning.errors import InputError
 while time.time() < float(sys.argv[2]):
     pass
 try:
-    run = RunFolder(Path(sys.argv[1]))
+    run = Run("fit", root=sys.argv[1])
+    run.claim()
 except InputError as error:
     print("refused", error, flush=True)
 else:
@@ -31,23 +32,29 @@ else:
 """
 
 
+def claim(folder, **options):
+    run = Run("fit", root=str(folder))
+    run.claim(**options)
+    return run
+
+
 def claim_elsewhere(folder, at=0.0):
     arguments = [sys.executable, "-c", CLAIM, str(folder), str(at)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
 
 
-def test_while_one_job_is_at_work_a_second_is_refused(tmp_path):
+def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
     first = claim_elsewhere(tmp_path / "run")
     assert first.stdout.readline() == "claimed\n"
-    with pytest.raises(InputError, match=f"another job is at work in .*run .process {first.pid} on .*choose another"):
-        RunFolder(tmp_path / "run")
+    with pytest.raises(InputError, match=f"run is in use by another job .process {first.pid} on .*choose another"):
+        claim(tmp_path / "run")
     first.send_signal(signal.SIGKILL)
     first.wait()
-    RunFolder(tmp_path / "run").release()
+    claim(tmp_path / "run").release()
     assert not list((tmp_path / "run").iterdir())
 
 
-def test_of_jobs_that_start_at_once_one_begins(tmp_path):
+def test_one_of_several_simultaneous_jobs_gets_the_folder(tmp_path):
     at = time.time() + 4
     jobs = [claim_elsewhere(tmp_path / "run", at) for _ in range(4)]
     said = [job.stdout.readline() for job in jobs]
@@ -55,61 +62,64 @@ def test_of_jobs_that_start_at_once_one_begins(tmp_path):
         job.kill()
         job.wait()
     assert sum(line == "claimed\n" for line in said) == 1, said
-    assert sum("another job is at work" in line for line in said) == 3
+    assert sum("in use by another job" in line for line in said) == 3
 
 
-def test_a_folder_that_was_given_free_can_be_claimed_again(tmp_path):
+def test_a_released_folder_can_be_claimed_again(tmp_path):
     for _ in range(3):
-        run = RunFolder(tmp_path)
+        run = claim(tmp_path)
         assert (tmp_path / ".claim").exists()
         run.release()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_claim_whose_file_is_gone_is_no_claim(tmp_path, monkeypatch):
-    """Its owner removes it between our opening and locking it: the lock would keep out nobody."""
-    locks, real = 0, __import__("fcntl").lockf
+def test_a_lock_on_a_removed_file_is_not_a_claim(tmp_path, monkeypatch):
+    """If its owner removes the file before it is locked, the lock would not exclude anyone."""
+    locks, real = 0, fcntl.flock
 
     def lock_after_removal(file, operation):
         nonlocal locks
-        locks += 1
-        if locks == 1:
+        locks += operation != fcntl.LOCK_UN
+        if locks == 1 and (tmp_path / ".claim").exists():
             (tmp_path / ".claim").unlink()
         real(file, operation)
 
-    monkeypatch.setattr("gan_lightning.run.fcntl.lockf", lock_after_removal)
-    run = RunFolder(tmp_path)
+    monkeypatch.setattr("fcntl.flock", lock_after_removal)
+    run = claim(tmp_path)
     assert locks == 2
     assert (tmp_path / ".claim").read_text().startswith("process ")
     run.release()
 
 
-def test_a_file_system_without_locks_serves(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_works_with_a_warning(tmp_path, monkeypatch, caplog):
     def unsupported(*_):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("gan_lightning.run.fcntl.lockf", unsupported)
-    RunFolder(tmp_path / "run").release()
-    assert "has no locks" in caplog.text
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    claim(tmp_path / "run").release()
+    assert "does not support locks" in caplog.text
 
 
-def test_what_a_killed_job_had_begun_to_write_is_removed(tmp_path):
+def test_partial_files_of_a_killed_job_are_removed(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     for name in (".metrics.csv.12.part", "checkpoints/.last.ckpt.12.part"):
         (tmp_path / name).write_text("half")
     (tmp_path / "checkpoints/last.ckpt").write_text("whole")
-    RunFolder(tmp_path).release()
+    claim(tmp_path, may_resume=True).release()
     assert [path.name for path in tmp_path.rglob("*")] == ["checkpoints", "last.ckpt"]
 
 
-def test_a_run_that_goes_on_is_the_same_one_in_wandb(tmp_path):
-    first = RunFolder(tmp_path / "run")
-    identity = first.wandb_id(goes_on=False)
+def test_a_resumed_run_is_the_same_one_in_wandb(tmp_path):
+    first = claim(tmp_path / "run")
+    identity = first.wandb_id()
     first.release()
-    again = RunFolder(tmp_path / "run")
-    assert again.wandb_id(goes_on=True) == identity
-    assert again.wandb_id(goes_on=False) != identity
+    again = claim(tmp_path / "run")
+    again.resumes = True
+    assert again.wandb_id() == identity
+    again.resumes = False
+    assert again.wandb_id() != identity
     again.release()
-    other = RunFolder(tmp_path / "other")
-    assert other.wandb_id(goes_on=True) != identity
+    other = claim(tmp_path / "other")
+    other.resumes = True
+    assert other.wandb_id() != identity
     other.release()

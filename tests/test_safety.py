@@ -22,11 +22,11 @@ from PIL import Image, ImageFile
 from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
 from gan_lightning.data.decode import CropResize, decode_image
-from gan_lightning.data.folder import read_folder
-from gan_lightning.data.modules import StreamedImages
+from gan_lightning.data.listing import read_folder
 from gan_lightning.data.packed import open_packed
 from gan_lightning.data.packing import pack_images
-from gan_lightning.data.photos import PhotoFormat, Photos, read_photo
+from gan_lightning.data.photos import PhotoDataset, PhotoFormat, read_photo
+from gan_lightning.data.streamed_images import StreamedImages
 from gan_lightning.degradations import FileMask, read_masks
 from gan_lightning.errors import InputError
 from gan_lightning.metrics.cache import StatisticsCache
@@ -216,8 +216,8 @@ def test_bombs_are_never_decoded(side, tmp_path, monkeypatch):
     too_large = "pixels|exceeds limit|none of the|cannot be read"
     for read in (
         lambda: decode_image(path, CropResize(SIZE, None, 3)),
-        lambda: read_photo(path, PhotoFormat(3, SIZE, SIZE, "centre_crop")),
-        lambda: Photos(path.parent, PhotoFormat(3, SIZE, SIZE, "centre_crop")),
+        lambda: read_photo(path, PhotoFormat(3, SIZE, SIZE), "center_crop"),
+        lambda: PhotoDataset(path.parent, PhotoFormat(3, SIZE, SIZE), "center_crop"),
         lambda: FileMask(path, SIZE),
         lambda: read_masks(path.parent, ["bomb.jpg"], SIZE),
     ):

@@ -1,6 +1,20 @@
-"""Lightning callbacks: they ask the module for samples, and never import it."""
+"""Lightning callbacks. They ask the module for samples, and never import it."""
 
+from gan_lightning.callbacks.curves import Curves
+from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
+from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
+from gan_lightning.callbacks.summary import RunSummary
 
-__all__ = ["RestorationProgress", "RestorationWriter"]
+__all__ = [
+    "Curves",
+    "GenerationMetrics",
+    "ProgressBar",
+    "RestorationProgress",
+    "RestorationWriter",
+    "RunSummary",
+    "SampleGrid",
+    "SampleWriter",
+]

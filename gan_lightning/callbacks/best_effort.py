@@ -1,4 +1,4 @@
-"""What a run can do without: pictures and summaries never end it."""
+"""Output that a run can do without: a picture or summary that cannot be written never stops it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def best_effort(what: str, errors: type[Exception] = OSError) -> Iterator[None]:
-    """Go on without a file that cannot be written, as on a full disk, and say so.
+    """Log a warning instead of an error if a file cannot be written, as on a full disk.
 
     Args:
-        what: The file, as the message calls it.
-        errors: What is passed over.
+        what: Name of the file in the warning.
+        errors: Type of the errors to ignore.
     """
     try:
         yield
     except errors as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        _log.warning("%s could not be written (%s): the run goes on without it", what, reason)
+        _log.warning("%s could not be written (%s): the run continues without it", what, reason)

@@ -1,4 +1,4 @@
-"""Curves of the run as one picture, linear and logarithmic side by side."""
+"""Training curves in one picture, with linear and logarithmic axes side by side."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.loggers.metrics_file import MetricsFile
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
-ROWS = {  # title of a row -> how the names of its series begin
+ROWS = {  # title of a row -> prefixes of the metrics in it
     "losses": ("train/loss_",),
-    "mean output of D": ("train/d_", "val/d_"),
+    "mean output of the discriminator": ("train/d_", "val/d_"),
     "Fréchet distance": ("val/fid", "val/fd_"),
 }
 
 
 class Curves(Callback):
-    """Draws curves.png from metrics.csv when the fit ends, whether it ran through or was stopped."""
+    """Draw curves.png from metrics.csv when `fit` ends or fails."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
+        """Draw the curves."""
         with best_effort("curves.png"):
             self._draw(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Draw what there is: a run that failed is looked at most."""
-        with best_effort("curves.png", Exception):  # an error here would keep the last checkpoint from being saved
+        """Draw the curves up to the failure, where they are needed most."""
+        with best_effort("curves.png", Exception):  # an error here would prevent the last checkpoint
             self._draw(trainer)
 
     @rank_zero_only
@@ -41,13 +41,13 @@ class Curves(Callback):
 
 
 def draw_curves(history: Series, path: Path) -> None:
-    """Draw losses, outputs of D and Frechet distances over the steps, each linear and logarithmic.
+    """Plot losses, discriminator outputs and Frechet distances against steps, on linear and logarithmic axes.
 
     Args:
-        history: For each name its (step, value) pairs.
-        path: PNG to write.
+        history: (step, value) pairs by name of the metric.
+        path: PNG file to write; not written if there is nothing to plot.
     """
-    from matplotlib.figure import Figure  # slow to import, needed once a run
+    from matplotlib.figure import Figure  # slow to import, and needed once per run
 
     rows = {
         title: {name: points for name, points in history.items() if name.startswith(starts)}
@@ -70,7 +70,7 @@ def draw_curves(history: Series, path: Path) -> None:
         logarithmic.set_title(f"{title}, logarithmic", loc="left")
         for axis in (linear, logarithmic):
             axis.grid(alpha=0.3)
-            axis.set_xlabel("G iterations")
+            axis.set_xlabel("generator iterations")
         linear.legend(fontsize="small")
     with atomic_path(path) as beside:
         figure.savefig(beside, dpi=110, format="png")

@@ -1,4 +1,4 @@
-"""Frechet distance and its relatives at each evaluation, logged for people, checkpoints and loggers."""
+"""Frechet distance and related metrics at each evaluation, for loggers and checkpoints."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _log = logging.getLogger(__name__)
 
 _LOGGED_AS: Mapping[str, Mapping[MetricName, str]] = {
     "inception": {"fd": "fid", "kid": "kid", "is": "is"},
-    "random": {"fd": "fd_random", "kid": "kid_random"},  # other names, so that nobody takes them for FID and KID
+    "random": {"fd": "fd_random", "kid": "kid_random"},  # not FID and KID
 }
 
 
 class GenerationMetrics(Callback):
-    """Measure the module's samples against the data module's images.
+    """Compares the module's samples with the data module's images.
 
-    It runs before the first step (the value of the untrained networks), at each validation, and in `validate` and
-    `test`. Images are uint8, rounded; the data module gives the real ones, `module.sample(n, rng)` the generated ones.
-    The statistics of the real images are computed once and kept on disk. Every figure is the same on any number of
-    ranks: exactly `num_images` on each side, and no image counts twice.
+    It runs before the first step (the value of untrained networks), at each validation, at the end of training, and in
+    `validate` and `test`. Images are rounded to uint8. Real images come from the data module, generated ones from
+    `module.sample(n, rng)`. The statistics of the real images are computed once and cached on disk. Every metric is the
+    same on any number of ranks: exactly `num_images` on each side, each counted once.
 
     Logged as `val/fid`, `val/kid`, `val/is`, or `val/fd_random`, `val/kid_random`; in `test` as `test/...`.
     """
@@ -58,28 +58,28 @@ class GenerationMetrics(Callback):
         """Choose what to measure.
 
         Args:
-            num_images: Images on each side, real and generated: exactly so many.
-            metrics: fd (Frechet distance), kid (kernel distance), is (Inception Score; with inception alone).
-            extractor: "inception", which FID is defined on, or "random", a fixed random network that needs no weights.
-            split: Where the real images come from; auto: test in `test`, else val.
-            batch_size: Images at a time. The latents depend on it: keep it to compare runs.
-            seed: Of the latents.
-            inception_weights: File of the Inception weights; null is where torch-fidelity keeps them.
-            download: Fetch the Inception weights if they are missing.
-            cache_dir: Where statistics of real images are kept; null is the package's cache folder.
+            num_images: Exact number of real and of generated images.
+            metrics: fd (Frechet distance), kid (kernel distance), is (Inception Score; only with inception).
+            extractor: "inception", on which FID is defined, or "random", a fixed random network that needs no weights.
+            split: Split of the real images; auto is test in `test`, and val elsewhere.
+            batch_size: Number of images in a batch. The latents depend on it: keep it to compare runs.
+            seed: Seed of the latents.
+            inception_weights: File of the Inception weights; null for the path where torch-fidelity keeps them.
+            download: Whether to download the Inception weights if they are missing.
+            cache_dir: Folder for statistics of real images; null for the package's cache folder.
 
         Raises:
-            InputError: A choice that cannot be measured.
+            InputError: If a value is unsupported.
         """
         super().__init__()
         if extractor not in _LOGGED_AS:
-            raise InputError(f"extractor must be inception or random, not {extractor}")
+            raise InputError(f"extractor must be inception or random, but is {extractor}")
         if unknown := [name for name in metrics if name not in _LOGGED_AS["inception"]]:
             raise InputError(f"metrics must be some of fd, kid, is, not {unknown[0]}")
         if unknown := [name for name in metrics if name not in _LOGGED_AS[extractor]]:
             raise InputError(f"{unknown[0]} cannot be measured with extractor: {extractor}; it needs inception")
         if num_images < 2 or batch_size < 1:
-            raise InputError(f"num_images must be at least 2 and batch_size 1, not {num_images} and {batch_size}")
+            raise InputError(f"num_images must be at least 2 and batch_size 1, but got {num_images} and {batch_size}")
         self.num_images, self.metrics, self.extractor, self.split = num_images, list(metrics), extractor, split
         self.batch_size, self.seed, self.cache_dir = batch_size, seed, cache_dir
         self.inception_weights, self.download = inception_weights, download
@@ -87,16 +87,29 @@ class GenerationMetrics(Callback):
         self._protocol: dict[str, Settings] = {}
         self._measured_at = -1
 
+    @staticmethod
+    def monitored(metrics: Sequence[str], extractor: str) -> tuple[str | None, str]:
+        """Return the metric by which the best checkpoint is chosen, and whether "min" or "max" of it is best.
+
+        Args:
+            metrics: Metrics that are measured: the first of fd, kid and is among them counts.
+            extractor: Feature extractor, "inception" or "random".
+        """
+        for metric, name in _LOGGED_AS[extractor].items():
+            if metric in metrics:
+                return f"val/{name}", "max" if metric == "is" else "min"
+        return None, "min"
+
     @property
     def protocol(self) -> dict[str, Settings]:
-        """How each figure of this run was measured, by its name: data, crop, N, resizer, extractor, EMA, versions."""
+        """How each metric was measured, by its logged name: data, crop, N, resizer, extractor, EMA, versions."""
         return self._protocol
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse, before the first step, what could not be measured after it.
+        """Check before the first step that everything can be measured.
 
         Raises:
-            InputError: Too few images in the split, no Inception weights, or no data module.
+            InputError: If the split has too few images, or Inception weights or a data module are missing.
         """
         self._evaluator, self._measured_at = None, -1
         draws = hasattr(pl_module, "sample")  # else there is nothing to compare
@@ -122,20 +135,20 @@ class GenerationMetrics(Callback):
         self._protocol = {}
 
     def state_dict(self) -> dict[str, int]:
-        """Tell a run that is resumed at its end that the end has been measured."""
+        """Return the step of the last measurement, so that a run that is resumed at its end does not repeat it."""
         return {"measured_at": self._measured_at}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there."""
+        """Load the step of the last measurement."""
         self._measured_at = state_dict["measured_at"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the untrained networks, whose value the later ones are compared with."""
+        """Measure the untrained networks, as a reference for all later values."""
         if trainer.global_step == 0:
             self._measure_outside_validation(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure what came after the last validation: the last value of a run is that of its end."""
+        """Measure the final networks, unless the last validation has."""
         self._measure_outside_validation(trainer, pl_module)
 
     def _measure_outside_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -146,12 +159,12 @@ class GenerationMetrics(Callback):
             _send_to_loggers(trainer, values)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, and log before checkpoints are chosen by the value."""
+        """Measure and log, before ModelCheckpoint reads the value."""
         if not trainer.sanity_checking and self._evaluator is not None:
             self._measure_and_log(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, and log."""
+        """Measure and log."""
         if self._evaluator is not None:
             self._measure_and_log(trainer, pl_module, "test")
 
@@ -159,14 +172,14 @@ class GenerationMetrics(Callback):
         values = self._measure(trainer, pl_module, stage)
         fitting = trainer.state.fn == "fit"
         for name, value in values.items():
-            # In fit, Lightning's own logging would put batches on the x-axis; elsewhere its table is made of it.
-            # Every rank has the same value: sync_dist changes nothing, and keeps Lightning from warning.
+            # In fit, Lightning's own logging would have batches on the x-axis; elsewhere it prints a table.
+            # The value is the same on every rank: sync_dist only keeps Lightning from warning.
             pl_module.log(name, value, logger=not fitting, prog_bar=fitting, sync_dist=True)
         if fitting:
             _send_to_loggers(trainer, values)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, float]:
-        """Measure on all ranks together; the values by the names they are logged under."""
+        """Measure on all ranks together and return the values by the names they are logged under."""
         assert self._evaluator is not None
         self._measured_at = trainer.global_step
         started, source, split = time.monotonic(), _source(trainer), self._split(stage)
@@ -174,9 +187,9 @@ class GenerationMetrics(Callback):
         measured = self._evaluator.measure(cast(Sampler, pl_module.sample), source, split, pl_module.device)
         values = {names[metric]: value for metric, value in measured.items()}
         if trainer.is_global_zero:
-            figures = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
+            report = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
             seconds = time.monotonic() - started
-            _log.info("%s: %d generated and %d real images, %.1f s", figures, *[self.num_images] * 2, seconds)
+            _log.info("%s: %d generated and %d real images, %.1f s", report, *[self.num_images] * 2, seconds)
         if not values.keys() <= self._protocol.keys():
             settings = self._evaluator.settings(source, split, float(getattr(pl_module, "ema_decay", 0.0)))
             stated = {names[metric]: setting for metric, setting in settings.items()}
@@ -202,7 +215,7 @@ def _source(trainer: Trainer) -> RealImageSource:
     data = getattr(trainer, "datamodule", None)
     if not hasattr(data, "real_images"):
         raise InputError(
-            "GenerationMetrics needs a data module that gives real images: CelebA, ImageFolder or SyntheticFaces"
+            "GenerationMetrics needs a data module with real images: CelebA, ImageFolder or SyntheticFaces"
         )
     return cast(RealImageSource, data)
 
@@ -214,7 +227,7 @@ def _send_to_loggers(trainer: Trainer, values: dict[str, float]) -> None:
 
 
 def _describe_to_loggers(trainer: Trainer, protocol: Mapping[str, Settings]) -> None:
-    """State each figure's protocol once, in a line beside the hyperparameters."""
+    """Log each metric's protocol once, as a line among the hyperparameters."""
     if trainer.is_global_zero:
         lines = {
             f"protocol/{name}": ", ".join(f"{key}={value}" for key, value in settings.items())

@@ -1,4 +1,4 @@
-"""A progress bar with the figures that matter, under short names."""
+"""A progress bar that shows the metrics under short names, at a rate that terminals and log files can bear."""
 
 from __future__ import annotations
 
@@ -10,31 +10,53 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-ON_A_TERMINAL, IN_A_FILE = 0.1, 10.0  # seconds between two updates: what an eye can follow, and what a log can bear
+ON_A_TERMINAL, IN_A_FILE = 0.1, 10.0  # seconds between two updates
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, without the version number, and with "loss_g" for "train/loss_g".
+    """Lightning's progress bar without the version number, and with "loss_g" in place of "train/loss_g".
 
-    It is drawn some times a second, not at each batch, which would take half a millisecond.
+    It is updated a few times per second, not at each batch: an update takes half a millisecond.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Take what Lightning's bar takes."""
+        """Accept the arguments of Lightning's progress bar."""
         super().__init__(*args, **kwargs)
-        self._interval = ON_A_TERMINAL if sys.stdout.isatty() else IN_A_FILE
-        self._drawn = -math.inf
+        self._seconds = ON_A_TERMINAL if sys.stdout.isatty() else IN_A_FILE
+        self._last_update = -math.inf
 
-    def _should_update(self, current: int, total: int) -> bool:
-        now = time.monotonic()
-        if (now - self._drawn < self._interval and current != total) or not super()._should_update(current, total):
+    def _is_due(self, batch_idx: int, batches: float | None) -> bool:
+        now, batch = time.monotonic(), batch_idx + 1
+        if batch != batches and (batch % max(self.refresh_rate, 1) or now - self._last_update < self._seconds):
             return False
-        self._drawn = now
+        self._last_update = now
         return True
+
+    # The arguments are outputs, batch and batch_idx, and in evaluation dataloader_idx.
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Update the bar if it is due."""
+        if self._is_due(args[2], self.train_progress_bar.total):
+            super().on_train_batch_end(trainer, pl_module, *args)
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Update the bar if it is due."""
+        if self._is_due(args[2], self.val_progress_bar.total):
+            super().on_validation_batch_end(trainer, pl_module, *args)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Update the bar if it is due."""
+        if self._is_due(args[2], self.test_progress_bar.total):
+            super().on_test_batch_end(trainer, pl_module, *args)
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Update the bar if it is due."""
+        if self._is_due(args[2], self.predict_progress_bar.total):
+            super().on_predict_batch_end(trainer, pl_module, *args)
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """Give the figures for the bar, by short names."""
-        figures = super().get_metrics(trainer, pl_module)
-        return {name.rsplit("/", 1)[-1]: value for name, value in figures.items() if name != "v_num"}
+        """Return the metrics that the bar shows, by short names."""
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name.rsplit("/", 1)[-1]: value for name, value in metrics.items() if name != "v_num"}

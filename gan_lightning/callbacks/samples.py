@@ -1,4 +1,4 @@
-"""Pictures of what the generator makes: a grid of fixed latents while it trains, single images on `predict`."""
+"""Pictures of samples: a grid of fixed latents during training, single images in `predict`."""
 
 from __future__ import annotations
 
@@ -16,39 +16,42 @@ from gan_lightning.images import make_grid, write_png
 
 
 class SampleGrid(Callback):
-    """Draws the same latents at the start and at each validation, as one grid: to samples/ and to every logger."""
+    """Draw a grid of samples from fixed latents before the first step and at each validation.
+
+    The grid is written to samples/ in the run folder and sent to every logger that takes images.
+    """
 
     def __init__(self, num_images: int = 64, seed: int = 0) -> None:
-        """Fix the latents.
+        """Store the settings.
 
         Args:
-            num_images: Images in the grid.
-            seed: Seed of their latents.
+            num_images: Number of images in the grid.
+            seed: Seed of the latents.
 
         Raises:
-            InputError: No images.
+            InputError: If `num_images` is less than 1.
         """
         if num_images < 1:
-            raise InputError(f"sample_grid.num_images must be at least 1, not {num_images}")
+            raise InputError(f"sample_grid.num_images must be at least 1, but got {num_images}")
         self.num_images = num_images
         self.seed = seed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See whether the module draws samples at all."""
+        """Check whether the module draws samples."""
         self._active, self._drawn_at = hasattr(pl_module, "sample"), -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the untrained generator."""
+        """Draw samples of the untrained generator."""
         if trainer.global_step == 0 and self._active:
             self._draw(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the generator as it is now."""
+        """Draw samples of the current generator."""
         if not trainer.sanity_checking and self._active:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the generator as the run leaves it, unless the last validation has done so."""
+        """Draw samples of the final generator, unless the last validation has drawn them."""
         if self._active and trainer.global_step != self._drawn_at:
             self._draw(trainer, pl_module)
 
@@ -64,14 +67,14 @@ class SampleGrid(Callback):
 
     def _log(self, trainer: Trainer, path: Path, grid: Tensor) -> None:
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):  # W&B and its like; without a step it would take the last one logged
+            if hasattr(logger, "log_image"):  # W&B; without a step it would use the last one logged
                 logger.log_image("samples", [str(path)], step=trainer.global_step)
             elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):  # TensorBoard
                 add_image("samples", grid, trainer.global_step)
 
 
 class SampleWriter(Callback):
-    """Writes the images of `predict` to samples/, each under its number."""
+    """Write the samples of `predict` to samples/ in the run folder, named by their numbers."""
 
     def on_predict_batch_end(
         self,
@@ -82,8 +85,17 @@ class SampleWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write a batch: `outputs` (B,C,H,W) in [-1, 1], `batch` their numbers (B,)."""
-        if not hasattr(pl_module, "sample"):  # what it predicts are no samples
+        """Write a batch.
+
+        Args:
+            trainer: Trainer, in whose root folder samples/ is.
+            pl_module: Module; nothing is written unless it draws samples.
+            outputs: Images (B,C,H,W) in [-1, 1].
+            batch: Numbers of the images (B,).
+            batch_idx: Index of the batch.
+            dataloader_idx: Index of the data loader.
+        """
+        if not hasattr(pl_module, "sample"):  # its predictions are something else
             return
         for number, image in zip(batch.tolist(), outputs, strict=True):
             write_png(Path(trainer.default_root_dir) / "samples" / f"{number:06d}.png", image)

@@ -1,39 +1,36 @@
-"""summary.json: what a run reached, by which protocol, at what cost, on what."""
+"""summary.json: the metrics of a run, how they were measured, what the run cost, and on which hardware."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import platform
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
+from gan_lightning.hardware import hardware, peak_memory
 from gan_lightning.loggers.metrics_file import MetricsFile
 
 PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow")
-HIGHER_IS_BETTER = ("is", "images_per_second", "psnr", "ssim")  # last parts of the names of metrics
+HIGHER_IS_BETTER = ("is", "images_per_second", "psnr", "ssim")  # the last part of the name of a metric
 
 
 class RunSummary(Callback):
-    """Writes summary.json after each validation and at the end, so that a job that is killed has one too."""
+    """Write summary.json after each validation and at the end, so that a killed job has one too."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._images_seen = 0
-        self._g_steps = 0  # of the checkpoint, where nothing is trained
-        self._seconds_before = 0.0  # of the runs that this one resumes
+        self._g_steps = 0  # those of the checkpoint where nothing is trained
+        self._seconds_before = 0.0  # spent before this run was resumed
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
@@ -42,17 +39,17 @@ class RunSummary(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count images; a module that makes its own says how many they are by `batch_size`."""
+        """Count the images of the batch; a module without data has an attribute `batch_size`."""
         count = len(batch["image"]) if isinstance(batch, dict) else int(getattr(pl_module, "batch_size", 0))
         self._images_seen += count * trainer.world_size
         self._g_steps = trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
-        """Images and seconds up to now, for a run that resumes this one."""
+        """Return the images, seconds and steps up to now, for a run that resumes this one."""
         return {"images_seen": self._images_seen, "seconds": self._seconds(), "g_steps": self._g_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
+        """Continue counting."""
         self._images_seen, self._seconds_before = state_dict["images_seen"], state_dict["seconds"]
         self._g_steps = state_dict["g_steps"]
 
@@ -60,12 +57,12 @@ class RunSummary(Callback):
         return self._seconds_before + time.perf_counter() - self._started
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what there is."""
+        """Write the summary up to now."""
         if not trainer.sanity_checking:
             self._write(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the end."""
+        """Write the final summary."""
         self._write(trainer)
 
     @rank_zero_only
@@ -92,24 +89,15 @@ class RunSummary(Callback):
 
 
 def summarize(name: str, points: Sequence[tuple[int, float]]) -> dict[str, float]:
-    """Give the first, the best and the last value of a metric, and the step of the best; NaN is never the best."""
+    """Return the first, best and last value of a metric, and the step of the best; NaN is never the best."""
     higher = name.rsplit("/", 1)[-1] in HIGHER_IS_BETTER
     finite = [(step, value) for step, value in points if math.isfinite(value)] or list(points)
     best_step, best = (max if higher else min)(finite, key=lambda point: point[1])
     return {"first": points[0][1], "best": best, "best_step": best_step, "last": points[-1][1]}
 
 
-def peak_memory() -> dict[str, int]:
-    """Peak bytes of this process in main memory, and of its tensors on the GPU if there is one."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
-    if torch.cuda.is_available():
-        peak["cuda"] = torch.cuda.max_memory_allocated()
-    return peak
-
-
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on."""
+    """Return the versions of Python and of the packages that affect metrics."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -119,31 +107,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, Any]:
-    """Processor, cores that this process may use, and GPUs."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"processor": processor_name(), "cores": cores, "gpus": gpus}
-
-
-def processor_name() -> str:
-    """Name of the processor, as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file atomically, with null for numbers that are not finite."""
     with atomic_path(path) as beside:
         beside.write_text(json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
 
 
 def without_nan(content: Any) -> Any:
-    """Put null for numbers that are not finite, which JSON has no words for."""
+    """Replace numbers that are not finite, which JSON cannot represent, by None."""
     if isinstance(content, dict):
         return {key: without_nan(value) for key, value in content.items()}
     if isinstance(content, list):

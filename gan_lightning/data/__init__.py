@@ -1,1 +1,1 @@
-"""Images on disk, packed images, and the LightningDataModules on them."""
+"""Images on disk, packed images, and the LightningDataModules that read them."""

@@ -1,4 +1,4 @@
-"""Batches of packed images: which images, in which order, on which rank; and one read for each."""
+"""Batches of images: which images, in which order, on which rank; each batch is one read."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ BatchIndex = tuple[NDArray[np.int64], NDArray[np.bool_]]
 
 
 class ImageRows(Protocol):
-    """What a dataset reads from: `PackedImages`, or a stream."""
+    """Source that a dataset reads from: `PackedImages`, or a stream."""
 
-    framing: CropResize
+    crop_resize: CropResize
     digest: str
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """Read (B,C,H,W) uint8 in channels_last memory."""
+        """Return the images of these rows, (B,C,H,W) uint8 in channels_last memory."""
 
 
 class EpochBatches(DistributedSampler[BatchIndex]):
-    """The batches of an epoch, as a pure function of seed, epoch, and world size; no state of a random generator.
+    """The batches of an epoch, as a pure function of seed, epoch and world size; no random generator keeps a state.
 
     With `shuffle` an epoch is a permutation of all items, whatever the number of ranks. Rank r of W takes its items r,
     r + W, ..., so batch k of all ranks together holds the same images as batch k of one rank with a W times larger
-    batch. With `drop_last` (training) each rank gets the same number of full batches; without (evaluation) every item
-    comes exactly once, none is repeated, and the ranks get the same number of batches, of sizes as even as they can be:
-    for a rank without an item to fill one it is an empty batch, for the others would wait for a rank that has none.
+    batch. With `drop_last` (training) each rank gets the same number of full batches. Without it (evaluation) every
+    item is read exactly once, and the ranks get the same number of batches, of sizes as even as possible. A rank that
+    runs out of items gets an empty batch, because the others would wait for it.
 
-    It is a DistributedSampler so that Lightning leaves it in place and tells it the epoch; use it as
+    The class is a DistributedSampler so that Lightning leaves it in place and sets its epoch. Use it as
     `DataLoader(dataset, sampler=EpochBatches(...), batch_size=None)`.
 
     Args:
         num_items: Number of items in the dataset.
-        batch_size: Items in a batch, on this rank.
-        shuffle: Permute the items, differently in each epoch.
-        drop_last: Leave out the items that fill no batch.
+        batch_size: Number of items in a batch, per rank.
+        shuffle: Permute the items, in a new order each epoch.
+        drop_last: Leave out items that do not fill a batch.
         seed: Seed of the order and the flips, not negative.
-        flip_probability: Probability that an item is to be flipped, in [0, 1]; drawn for each item and epoch.
-        num_replicas: Number of ranks; that of torch.distributed if None, or 1.
-        rank: This rank; that of torch.distributed if None, or 0.
+        flip_probability: Probability, in [0, 1], that an item is to be flipped; drawn for each item and epoch.
+        num_replicas: Number of ranks. If None, that of torch.distributed, or 1.
+        rank: Index of this rank. If None, that of torch.distributed, or 0.
 
     Yields:
         Positions (B) int64 in [0, num_items), and whether to flip each, (B) bool.
@@ -69,27 +69,27 @@ class EpochBatches(DistributedSampler[BatchIndex]):
         rank: int | None = None,
     ) -> None:
         if batch_size < 1:
-            raise InputError(f"The batch size is {batch_size}: give 1 or more.")
+            raise InputError(f"The batch size is {batch_size}: set it to 1 or more.")
         num_replicas = distributed.world_size() if num_replicas is None else num_replicas
         rank = distributed.rank() if rank is None else rank
         super().__init__(_Items(num_items), num_replicas, rank, shuffle, seed, drop_last)
         self.num_items = num_items
         self.batch_size = batch_size
         self.flip_probability = flip_probability
-        self._resumed = (-1, 0)  # epoch, and its batches that were trained on before
+        self._resumed = (-1, 0)  # an epoch, and the number of its batches that were trained on before
 
     def resume(self, epoch: int, batches_done: int) -> None:
-        """Leave out the first batches of one epoch: a run that is resumed in the middle of it has seen them.
+        """Skip the first batches of one epoch, which a run that is resumed in the middle of it has seen.
 
         Args:
             epoch: The epoch that was interrupted.
-            batches_done: Its batches that need not come again, on each rank.
+            batches_done: Number of its batches to skip, per rank.
         """
         self._resumed = (epoch, batches_done)
-        self.set_epoch(epoch)  # worker processes begin to read before Lightning tells of it
+        self.set_epoch(epoch)  # worker processes begin to read before Lightning sets it
 
     def __len__(self) -> int:
-        """Number of batches of a whole epoch on this rank."""
+        """Return the number of batches of a whole epoch on this rank."""
         if self.drop_last:
             return self.num_items // self.num_replicas // self.batch_size
         return math.ceil(math.ceil(self.num_items / self.num_replicas) / self.batch_size)
@@ -113,7 +113,7 @@ class EpochBatches(DistributedSampler[BatchIndex]):
 
 
 class _Items(Dataset[int]):
-    """What DistributedSampler wants to know of a dataset: its length."""
+    """A dataset of which only the length is known, which is all that DistributedSampler needs."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -123,12 +123,12 @@ class _Items(Dataset[int]):
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
-    """A split of packed images, read by whole batches.
+    """A split of images, read in whole batches.
 
     Args:
-        images: The pack.
-        rows: (N) rows of the listing that make up the split; none that could not be read.
-        attributes: (M, A) int8 of the whole listing, or None.
+        images: The images that the split is a part of.
+        rows: (N) rows of the listing that make up the split, without images that cannot be read.
+        attributes: (M,A) int8 of the whole listing, or None.
     """
 
     def __init__(self, images: ImageRows, rows: NDArray[np.int64], attributes: NDArray[np.int8] | None = None) -> None:
@@ -140,7 +140,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return len(self.rows)
 
     def read(self, positions: NDArray[np.int64]) -> Tensor:
-        """Read images alone.
+        """Read only the images.
 
         Args:
             positions: (B) positions in the split, in [0, N).
@@ -157,14 +157,13 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
             batch: Positions and flips, as `EpochBatches` yields them.
 
         Returns:
-            "image" (B,C,H,W) uint8 in channels_last memory, not flipped yet; "index" (B) int64, the row of the listing;
-            "flip" (B) bool; and "attributes" (B,A) int8 if the dataset has some.
+            The batch, with the keys of a loader in the table of `ImageDataModule`.
         """
         positions, _ = batch
         return {"image": self.read(positions), **self.describe(batch)}
 
     def describe(self, batch: BatchIndex) -> dict[str, Tensor]:
-        """Give what goes with the images of a batch: all that `__getitem__` gives but "image".
+        """Return all keys of a batch except "image".
 
         Args:
             batch: Positions and flips, as `EpochBatches` yields them.
@@ -178,11 +177,11 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
 
 def batches_done(trainer: Any) -> int:
-    """Tell how many batches of the current epoch a run had seen that has just been resumed; 0 at any other time.
+    """Return the number of batches of the current epoch that a run has seen which was just resumed; otherwise 0.
 
     Args:
-        trainer: Lightning's.
+        trainer: The Lightning trainer.
     """
     loop = trainer.fit_loop
-    # Loaders are asked for again at other times too, when the count is still that of the epoch before.
+    # Lightning asks for loaders at other times, too, when the count is still that of the previous epoch.
     return int(loop.epoch_loop.batch_progress.current.ready) if loop.restarting else 0

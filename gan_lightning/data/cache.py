@@ -1,27 +1,26 @@
-"""Where derived data is kept (packed images, statistics), and one writer at a time."""
+"""The folder of derived data (packed images, statistics), and locks that admit one writer at a time."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from gan_lightning.errors import InputError
+from filelock import BaseFileLock, FileLock, Timeout
 
-if sys.platform != "win32":
-    import fcntl
+from gan_lightning.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 
 def default_cache_dir() -> Path:
-    """The folder for derived data, which is always safe to delete.
+    """Return the folder for derived data, which is always safe to delete.
 
     Returns:
-        `$GAN_LIGHTNING_CACHE`, else `$XDG_CACHE_HOME/gan-lightning`, else `~/.cache/gan-lightning`; not made yet.
+        `$GAN_LIGHTNING_CACHE`, else `$XDG_CACHE_HOME/gan-lightning`, else `~/.cache/gan-lightning`. It may not exist.
     """
     if own := os.environ.get("GAN_LIGHTNING_CACHE"):
         return Path(own).expanduser()
@@ -29,51 +28,65 @@ def default_cache_dir() -> Path:
 
 
 def make_cache_dir(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Make the cache folder if it is missing.
+    """Create the cache folder if it does not exist.
 
     Args:
         cache_dir: The folder, or None for `default_cache_dir()`.
 
     Returns:
-        Its path.
+        Path of the folder.
 
     Raises:
-        InputError: If it cannot be made.
+        InputError: If the folder cannot be created.
     """
     folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"Cannot make the cache folder {folder} ({error.strerror}): set cache_dir or $GAN_LIGHTNING_CACHE."
+            f"Cannot create the cache folder {folder} ({error.strerror}): set cache_dir or $GAN_LIGHTNING_CACHE."
         ) from error
     return folder
 
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
-    """Hold a lock that the system drops when its process ends, however it ends; waits while another holds it.
+    """Hold a lock that the system releases when the process ends, however it ends. Wait while another process holds it.
 
     Args:
-        path: The lock file; made if missing, and left in place, since to remove it would race with those who wait.
+        path: The lock file. It is created if it does not exist.
 
     Yields:
-        Whether the lock is held. Some network file systems have none: then the body runs all the same, so it must be
-        safe without, and only uses the lock to save work and to clean up.
+        Whether the lock is held. Some network file systems do not support locks; the body then runs without one. It
+        must be safe without, and use the lock only to save work and to clean up.
     """
-    with path.open("a") as file:
-        yield _lock(file.fileno(), path)
+    # filelock would fall back to a marker file, which a process that is killed leaves behind on a shared disk.
+    lock = FileLock(path, fallback_to_soft=False)
+    held = _acquire(lock)
+    try:
+        yield held
+    finally:
+        lock.release()
 
 
-def _lock(descriptor: int, path: Path) -> bool:
-    if sys.platform == "win32":
-        return False
+def exclusive_root(root: Path, cache_dir: str | None) -> AbstractContextManager[bool]:
+    """Hold the lock of a folder of source images while something is written to it.
+
+    Args:
+        root: The folder.
+        cache_dir: The cache folder, which holds the lock file; nodes that share it exclude each other, too.
+    """
+    key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
+    return exclusive(make_cache_dir(cache_dir) / f".root-{key}.lock")
+
+
+def _acquire(lock: BaseFileLock) -> bool:
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("Waiting for another process that holds %s", path)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
+            lock.acquire(blocking=False)
+        except Timeout:
+            logger.info("Waiting for another process that holds %s", lock.lock_file)
+            lock.acquire()
+    except OSError:  # locks are unsupported, or the file cannot be written
         return False
     return True

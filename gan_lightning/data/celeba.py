@@ -1,4 +1,4 @@
-"""CelebA as it lies on disk: the official layout and Kaggle's, read without a checksum of the images.
+"""CelebA, in the official layout and in Kaggle's, read without a checksum of the images.
 
 Liu, Luo, Wang, Tang: Deep Learning Face Attributes in the Wild, ICCV 2015.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gan_lightning.data.cache import exclusive_root
 from gan_lightning.data.listing import SPLITS, ImageListing, stays_inside
+from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError
 
 IMAGE_FOLDER = "img_align_celeba"
@@ -20,19 +23,73 @@ PARTITION_LIST = "list_eval_partition"
 ATTRIBUTE_LIST = "list_attr_celeba"
 
 
+class CelebA(PackedDataModule):
+    """Aligned faces of CelebA with their official split, in the official layout or in Kaggle's.
+
+    Args:
+        root: Folder that holds celeba/, or that folder itself.
+        crop: Side of the centered square that is cut out of each 178x218 file: 178, 148 and 108 are usual; null for
+            the largest square, 178.
+        attributes: Names of the attributes that batches carry (Smiling, Eyeglasses, ...). The list of attributes is
+            needed only if there are any.
+        download: Download missing files with torchvision, which needs gdown and often exceeds the quota of the server.
+        **common: Options of PackedDataModule.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        crop: int | None = 178,
+        attributes: list[str] | None = None,
+        download: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(root, crop=crop, **common)
+        self.attributes = attributes or []
+        self.download = download
+
+    def read_files(self) -> ImageListing:
+        """List CelebA below the root."""
+        return read_celeba(self.root, self.attributes)
+
+    def prepare_data(self) -> None:
+        """Download CelebA if it is missing and `download` is set; then pack it."""
+        if self.download:
+            with exclusive_root(self.root, self.cache_dir):
+                self._download()
+        super().prepare_data()
+
+    def _download(self) -> None:
+        try:
+            self.read_files()
+            return
+        except InputError:
+            from torchvision.datasets import CelebA as TorchvisionCelebA
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            TorchvisionCelebA(str(self.root), download=True)
+        except Exception as error:  # no gdown, no network, a quota, a web page instead of a file
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise InputError(
+                f"CelebA cannot be downloaded ({reason}): fetch img_align_celeba.zip and list_eval_partition.txt from "
+                f"mmlab.ie.cuhk.edu.hk/projects/CelebA.html, put them in {self.root / 'celeba'} and unzip the archive."
+            ) from error
+
+
 def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) -> ImageListing:
     """List the aligned images of a copy of CelebA with the official train, val and test split.
 
-    The lists may be the official `.txt` or Kaggle's `.csv`, the image folder nested in one of its own name or not; the
-    result is the same. Images that are listed but missing are found out when they are read.
+    The lists may be the official `.txt` or Kaggle's `.csv`, and the image folder may be nested in one of the same name;
+    the result is the same. Images that are listed but missing are detected when they are read.
 
     Args:
-        root: The folder that holds `celeba/`, or that folder itself.
-        attributes: Names of the attributes to read (`Smiling`, ...); their list is needed only where there are some.
+        root: Folder that holds `celeba/`, or that folder itself.
+        attributes: Names of the attributes to read (`Smiling`, ...). Their list is needed only if there are any.
 
     Raises:
-        InputError: If the root, the image folder or a list that is needed is not there; if a list is malformed, names a
-            file outside the image folder, or lacks an attribute.
+        InputError: If the root, the image folder or a required list does not exist; if a list is malformed, names a
+            file outside of the image folder, or lacks an attribute.
     """
     base = _find_base(Path(root).expanduser())
     folder = base / IMAGE_FOLDER
@@ -46,13 +103,13 @@ def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) ->
 
 def _find_base(root: Path) -> Path:
     if not root.is_dir():
-        raise InputError(f"No folder {root}: give the folder that holds CelebA's celeba/.")
+        raise InputError(f"No folder {root}: set the root to the folder that holds CelebA's celeba/.")
     for base in (root / "celeba", root):
         if (base / IMAGE_FOLDER).is_dir():
             return base
     raise InputError(
         f"{root} does not hold CelebA: there is neither celeba/{IMAGE_FOLDER} nor {IMAGE_FOLDER} in it. "
-        "Unpack img_align_celeba.zip there, or name another root."
+        "Unpack img_align_celeba.zip there, or set another root."
     )
 
 
@@ -64,7 +121,7 @@ def _find_list(base: Path, stem: str) -> Path:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Number and fields of each line that is not empty; commas in a .csv, else white space."""
+    """Yield number and fields of each line that is not empty, split at commas in a .csv, otherwise at white space."""
     separator = "," if path.suffix == ".csv" else None
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
@@ -79,9 +136,11 @@ def _read_partition(path: Path) -> tuple[list[str], NDArray[np.int8]]:
         if number == 1 and path.suffix == ".csv":
             continue
         if len(fields) != 2 or fields[1] not in ("0", "1", "2"):
-            raise InputError(f"{path}, line {number}: expected a file name and 0, 1 or 2, found {' '.join(fields)!r}.")
+            raise InputError(
+                f"{path}, line {number}: expected a file name and 0, 1 or 2, but got {' '.join(fields)!r}."
+            )
         if not stays_inside(fields[0]):
-            raise InputError(f"{path}, line {number}: {fields[0]!r} is not inside {IMAGE_FOLDER}; correct the list.")
+            raise InputError(f"{path}, line {number}: {fields[0]!r} is not inside {IMAGE_FOLDER}: correct the list.")
         names.append(fields[0])
         partition.append(int(fields[1]))
     if not names:

@@ -1,7 +1,8 @@
-"""What a listing of images is made of, byte by byte: the part of a pack's fingerprint that no clock can spoil.
+"""The content of a listing of images, byte by byte: the part of a pack's fingerprint that no clock can spoil.
 
-Every file is read once; what came of it is kept in the cache beside the files' sizes and times, so that the next look
-costs as much as a listing. A copy of the images, or one whose times have changed, is read again, but not packed again.
+Every file is read once. The result is stored in the cache under the sizes and times of the files, so that the next
+look costs as much as a listing. A copy of the images, or one whose times have changed, is read again, but not packed
+again.
 """
 
 from __future__ import annotations
@@ -15,70 +16,69 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.data.listing import OF_THE_IMAGE, ImageListing
+from gan_lightning.data.listing import IMAGE_ERRORS, ImageListing
+from gan_lightning.hardware import count_cores
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 256  # files read in one go by a thread
-MAX_THREADS = 16  # beyond, they wait for the interpreter's lock
+CHUNK = 256  # files that a thread reads at a time
+MAX_THREADS = 16  # more would wait for the interpreter lock
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
-def content_of(files: ImageListing, cache: Path) -> str:
-    """Give the SHA-256 of names and bytes of a listing of images, in hex.
+def content_of(listing: ImageListing, cache: Path) -> str:
+    """Return the SHA-256, in hex, of the names and bytes of a listing of images.
 
     Args:
-        files: The images.
-        cache: Where it is kept that a file of this size and these times had this content.
+        listing: The images.
+        cache: Folder that stores which content files of these sizes and times have.
 
     Raises:
-        OSError: If a file cannot be read for a reason of the machine's.
+        OSError: If a file cannot be read, and the machine is at fault.
     """
-    kept = cache / "sources" / look_at(files)
+    stored = cache / "sources" / look_at(listing)
     try:
-        if _HASH.match(content := kept.read_text(encoding="ascii")):
+        if _HASH.match(content := stored.read_text(encoding="ascii")):
             return content
     except (OSError, UnicodeDecodeError):
         pass
-    content = read_content(files)
+    content = read_content(listing)
     try:
-        with atomic_path(kept) as beside:
+        with atomic_path(stored) as beside:
             beside.write_text(content, encoding="ascii")
-    except OSError as error:  # a cache that is only read serves all the same
-        logger.debug("The content of %s was not written down: %s", files.root, error)
+    except OSError as error:  # a read-only cache still serves
+        logger.debug("The content of %s was not stored: %s", listing.root, error)
     return content
 
 
-def look_at(files: ImageListing) -> str:
-    """Give what changes whenever a file is written to, in hex: a hash of the names, sizes and times of all files.
+def look_at(listing: ImageListing) -> str:
+    """Return a hash, in hex, of the names, sizes and times of all files, which changes when one is written to.
 
     Args:
-        files: The images; they are not opened.
+        listing: The images, which are not opened.
     """
     look = hashlib.sha256()
-    for stamp in files.stamps():
+    for stamp in listing.stamps():
         look.update(stamp.encode(errors="surrogateescape"))
     return look.hexdigest()
 
 
-def read_content(files: ImageListing) -> str:
-    """Read all files, on all cores.
+def read_content(listing: ImageListing) -> str:
+    """Read all files, on all cores, and return the SHA-256 of their names and bytes, in hex.
 
     Args:
-        files: The images.
+        listing: The images.
+
+    Raises:
+        OSError: If a file cannot be read, and the machine is at fault.
     """
-    names = files.source_names()
+    names = listing.source_names()
     content = hashlib.sha256()
     with ThreadPoolExecutor(min(MAX_THREADS, count_cores()), thread_name_prefix="read") as executor:
         chunks = (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
-        for lines in executor.map(lambda chunk: list(_hash_files(files.root, chunk)), chunks):
+        for lines in executor.map(lambda chunk: list(_hash_files(listing.root, chunk)), chunks):
             content.update(b"".join(lines))
     return content.hexdigest()
-
-
-def count_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _hash_files(root: Path, names: list[str]) -> Iterator[bytes]:
@@ -87,7 +87,7 @@ def _hash_files(root: Path, names: list[str]) -> Iterator[bytes]:
             with open(os.path.join(root, name), "rb", buffering=0) as file:
                 content = hashlib.sha256(file.read()).digest()
         except OSError as error:
-            if error.errno not in OF_THE_IMAGE:
+            if error.errno not in IMAGE_ERRORS:
                 raise
             content = b"cannot be opened"
         yield name.encode(errors="surrogateescape") + b"\0" + content

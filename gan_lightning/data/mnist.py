@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST as torchvision keeps them on disk, padded from 28 to 32 pixels.
+"""MNIST and Fashion-MNIST as torchvision stores them, padded from 28 to 32 pixels.
 
 LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998. Xiao, Rasul, Vollgraf:
 Fashion-MNIST, 2017.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gan_lightning.data.listing import ImageArrays
+from gan_lightning.data.cache import exclusive_root
+from gan_lightning.data.listing import ImageArrays, ImageListing
+from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError
 
 PADDED_SIZE = 32
@@ -22,26 +24,87 @@ PADDED_SIZE = 32
 MnistKind = Literal["MNIST", "FashionMNIST"]
 
 
+class MNIST(PackedDataModule):
+    """Handwritten digits, 28 x 28 padded with zeros, as torchvision stores them. The test split is the official one.
+
+    Args:
+        root: Folder that holds MNIST/raw.
+        image_size: Height and width in pixels; the padded images are resized unless it is 32.
+        channels: 1 for grayscale, 3 for three equal ones.
+        val_fraction: Fraction of the official training set that becomes the val split.
+        split_seed: Seed of that split.
+        flip: Mirror each training image left to right with probability one half; a mirrored digit is not a digit.
+        download: Download missing files with torchvision.
+        **common: Options of PackedDataModule, except crop.
+    """
+
+    kind: MnistKind = "MNIST"
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        image_size: int = PADDED_SIZE,
+        channels: int = 1,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        flip: bool = False,
+        download: bool = False,
+        **common: Any,
+    ) -> None:
+        if common.pop("crop", None) is not None:
+            raise InputError(f"{self.kind} is not cropped: set crop to null.")
+        super().__init__(root, image_size=image_size, channels=channels, flip=flip, **common)
+        self.val_fraction = val_fraction
+        self.split_seed = split_seed
+        self.download = download
+
+    def read_files(self) -> ImageListing:
+        """Read the images below the root."""
+        return read_mnist(self.root, self.kind, val_fraction=self.val_fraction, seed=self.split_seed)
+
+    def prepare_data(self) -> None:
+        """Download the files if they are missing and `download` is set; then pack the images."""
+        if self.download:
+            with exclusive_root(self.root, self.cache_dir):
+                read_mnist(self.root, self.kind, download=True)
+        super().prepare_data()
+
+
+class FashionMNIST(MNIST):
+    """Articles of clothing, 28 x 28 padded with zeros, as torchvision stores them. The test split is the official one.
+
+    Args:
+        root: Folder that holds FashionMNIST/raw.
+        **common: Options of MNIST.
+    """
+
+    kind = "FashionMNIST"
+
+    def __init__(self, root: str, **common: Any) -> None:
+        super().__init__(root, **common)
+
+
 def read_mnist(
     root: str | os.PathLike[str], kind: MnistKind, *, val_fraction: float = 0.1, seed: int = 0, download: bool = False
 ) -> ImageArrays:
-    """Read all images, framed in zeros (black) to 32 x 32, with a seeded split of the official training set.
+    """Read all images, padded with zeros (black) to 32 x 32, with a seeded split of the official training set.
 
-    Rows are those of the official training set, then those of the official test set, which is the test split.
+    Rows are those of the official training set, followed by those of the official test set, which is the test split.
 
     Args:
-        root: The folder that holds `MNIST/raw` or `FashionMNIST/raw`.
-        kind: Which of the two.
+        root: Folder that holds `MNIST/raw` or `FashionMNIST/raw`.
+        kind: Which of the two datasets to read.
         val_fraction: Fraction of the official training set that becomes the val split, in [0, 1).
         seed: Seed of the split.
-        download: Download what is missing.
+        download: Download missing files.
 
     Raises:
-        InputError: If the files are absent and not to be downloaded, cannot be downloaded, or are damaged; if the
+        InputError: If the files are missing and not to be downloaded, cannot be downloaded, or are damaged; if the
             fraction is out of range.
     """
     if not 0 <= val_fraction < 1:
-        raise InputError(f"val_fraction is {val_fraction}: give 0 or more, and less than 1.")
+        raise InputError(f"val_fraction is {val_fraction}: set it to 0 or more, and less than 1.")
     root = Path(root).expanduser()
     train, test = (_read_set(root, kind, official, download) for official in ("train", "test"))
     order = np.random.default_rng(seed).permutation(len(train))
@@ -69,10 +132,10 @@ def _read_set(root: Path, kind: MnistKind, official: str, download: bool) -> NDA
     try:
         dataset = getattr(datasets, kind)(str(root), train=official == "train", download=download)
         images: NDArray[np.uint8] = dataset.data.numpy()
-    except Exception as error:  # torchvision raises nearly anything on an absent, half-written or foreign file
+    except Exception as error:  # torchvision raises nearly any class on a missing or damaged file
         if not download and "not found" in str(error):
             raise InputError(
-                f"{kind} is not in {root}: set download: true, or put its four files, unpacked, in {folder}."
+                f"{kind} was not found in {root}: set download: true, or put its four files, unpacked, in {folder}."
             ) from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise InputError(
@@ -80,7 +143,7 @@ def _read_set(root: Path, kind: MnistKind, official: str, download: bool) -> NDA
             "or put its four files there, unpacked."
         ) from error
     if images.ndim != 3 or images.dtype != np.uint8 or max(images.shape[1:]) > PADDED_SIZE:
-        raise InputError(f"{folder} holds {images.dtype} {images.shape}, not {kind}: put its files there.")
+        raise InputError(f"expected {kind} in {folder} but got {images.dtype} {images.shape}: put its files there.")
     return images
 
 

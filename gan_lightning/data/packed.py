@@ -1,13 +1,14 @@
-"""Packed images: decoded, cropped and resized once (see packing.py), then read by memory map, a batch at a time.
+"""Packed images: decoded, cropped and resized once (see packing.py), then read from a memory map, a batch at a time.
 
-A pack is a folder in the cache, named by a fingerprint of its source: `pixels.npy`, uint8 (N,H,W,C), one row for each
-file of the listing (zeros where a file could not be read), and `pack.json`.
+A pack is a folder in the cache whose name ends with a fingerprint of its source. It holds `pixels.npy`, uint8
+(N,H,W,C), one row for each file of the listing (zeros for files that could not be read), and `pack.json`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +30,7 @@ FORMAT_VERSION = 4
 
 
 class Skipped(NamedTuple):
-    """An image that could not be read: its row in the listing, its name, and why."""
+    """An image that could not be read: its row in the listing, its name, and the reason."""
 
     row: int
     name: str
@@ -37,19 +38,19 @@ class Skipped(NamedTuple):
 
 
 class PackedImages:
-    """A pack on disk, opened for reading. Pickles as its path, so workers and ranks map the same pages.
+    """A pack on disk, opened for reading. It is pickled as its path, so that workers and ranks map the same pages.
 
     Args:
-        folder: The pack.
+        folder: Folder of the pack.
 
     Attributes:
-        framing: Crop, size and channels of the pixels.
-        digest: SHA-256 of the pixels, in hex: what statistics of the images are keyed by.
+        crop_resize: Crop, size and channels of the pixels.
+        digest: SHA-256 of the pixels, in hex, by which statistics of the images are keyed.
         skipped: The images that could not be read.
-        rows: The rows that hold an image, int64, ascending: all but the skipped.
+        rows: Rows that hold an image, int64, ascending: all except the skipped ones.
 
     Raises:
-        FileNotFoundError: If there is no pack.
+        FileNotFoundError: If the pack does not exist.
         InputError: If it is damaged, of another version, or renamed.
     """
 
@@ -59,14 +60,14 @@ class PackedImages:
             header: dict[str, Any] = json.loads((self.folder / "pack.json").read_text(encoding="utf-8"))
             version = header["format_version"]
             if version != FORMAT_VERSION:
-                raise ValueError(f"it is of version {version}, this program reads {FORMAT_VERSION}")
+                raise ValueError(f"expected version {FORMAT_VERSION} but got {version}")
             if header["fingerprint"] != fingerprint_of(self.folder):
-                raise ValueError("it is of other images or other settings than its name says")
-            self.framing = CropResize(**header["framing"])
+                raise ValueError("its images or settings are not those that its name states")
+            self.crop_resize = CropResize(**header["framing"])  # the key of every pack so far
             self.digest: str = header["digest"]
             self.skipped = [Skipped(*entry) for entry in header["skipped"]]
             pixels = np.load(self.folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-            if pixels.dtype != np.uint8 or pixels.shape != (header["images"], *self.framing.shape):
+            if pixels.dtype != np.uint8 or pixels.shape != (header["images"], *self.crop_resize.shape):
                 raise ValueError(f"its pixels are {pixels.dtype} {pixels.shape}")
         except (KeyError, TypeError, ValueError, EOFError) as error:
             raise InputError(
@@ -80,10 +81,10 @@ class PackedImages:
         return PackedImages, (self.folder,)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """Read a batch by one index operation.
+        """Read a batch in one index operation.
 
         Args:
-            rows: (B) rows of the listing, in any order, each one of `rows`.
+            rows: (B) rows of the listing, in any order, all among the attribute `rows`.
 
         Returns:
             (B,C,H,W) uint8 in channels_last memory.
@@ -92,12 +93,12 @@ class PackedImages:
 
 
 def fingerprint_of(folder: Path) -> str:
-    """The fingerprint that the name of a pack ends with, and its header holds."""
+    """Return the fingerprint with which the name of a pack ends; its header holds it, too."""
     return folder.name.rpartition("-")[2]
 
 
 def open_packed(
-    files: ImageListing,
+    listing: ImageListing,
     *,
     image_size: int,
     crop: int | None,
@@ -107,30 +108,55 @@ def open_packed(
     """Open the pack that `pack_images` made of this listing; the arguments are the same.
 
     Raises:
-        InputError: If there is none (the images changed since, or were never packed), or it is damaged.
+        InputError: If it does not exist (the images have changed, or were never packed), or is damaged.
     """
-    folder = pack_folder(files, CropResize(image_size, crop, channels), make_cache_dir(cache_dir))
+    folder = pack_folder(listing, CropResize(image_size, crop, channels), make_cache_dir(cache_dir))
     try:
         return PackedImages(folder)
     except FileNotFoundError as error:
         raise InputError(
-            f"{files.root} is not packed in {folder.parent} as it is now: run `gan-lightning pack` with the same "
+            f"{listing.root} is not packed in {folder.parent} as it is now: run `gan-lightning pack` with the same "
             "options, or leave auto_pack on and call prepare_data()."
         ) from error
 
 
-def pack_folder(files: ImageListing, framing: CropResize, cache: Path) -> Path:
-    """Where the pack of these very files lies, if there is one.
+def pack_folder(listing: ImageListing, crop_resize: CropResize, cache: Path) -> Path:
+    """Return the folder of the pack of these files, which may not exist.
 
     Args:
-        files: The images; each is read if it was not before, or was written to since.
-        framing: Crop, size and channels.
+        listing: The images. Those that are new, or were written to since the last time, are read.
+        crop_resize: Crop, size and channels of the pixels.
         cache: Folder of the packs.
 
     Returns:
-        The folder, whose name changes with any name and any byte of the files, and with any setting.
+        The folder, whose name changes with every name and every byte of the files, and with every setting.
     """
-    settings = [FORMAT_VERSION, RESIZER, PIL.__version__.split(".")[0], asdict(framing)]
-    fingerprint = hashlib.sha256(json.dumps([*settings, len(files), content_of(files, cache)]).encode())
-    crop = f"-crop{framing.crop}" if framing.crop else ""
-    return cache / f"{files.name}-{framing.image_size}x{framing.channels}{crop}-{fingerprint.hexdigest()[:16]}"
+    settings = [FORMAT_VERSION, RESIZER, PIL.__version__.split(".")[0], asdict(crop_resize)]
+    content = json.dumps([*settings, len(listing), content_of(listing, cache)])
+    fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
+    crop = f"-crop{crop_resize.crop}" if crop_resize.crop else ""
+    return cache / f"{listing.name}-{crop_resize.image_size}x{crop_resize.channels}{crop}-{fingerprint}"
+
+
+def describe_size(count: int, crop_resize: CropResize) -> str:
+    """Describe the size of a pack on disk and in memory: "202,599 images at 64 x 64 x 3 take 2.49 GB".
+
+    Args:
+        count: Number of images.
+        crop_resize: Size and channels of the images.
+    """
+    height, width, channels = crop_resize.shape
+    needed = pixel_bytes(count, crop_resize)
+    return f"{count:,} images at {height} x {width} x {channels} take " + (
+        f"{needed / 1e9:.2f} GB" if needed >= 1e8 else f"{needed / 1e6:.2f} MB"
+    )
+
+
+def pixel_bytes(count: int, crop_resize: CropResize) -> int:
+    """Return the number of bytes of the pixels of a pack.
+
+    Args:
+        count: Number of images.
+        crop_resize: Size and channels of the images.
+    """
+    return count * math.prod(crop_resize.shape)

@@ -1,4 +1,4 @@
-"""A user's own photographs, as they are: nothing is cropped, resized or repaired without being told to."""
+"""A user's own photographs for `predict`: nothing is cropped, resized or repaired unless requested."""
 
 from __future__ import annotations
 
@@ -7,87 +7,134 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+import lightning as L
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from gan_lightning import distributed
-from gan_lightning.data.decode import MAX_PIXELS, to_eight_bits
-from gan_lightning.data.folder import read_folder
+from gan_lightning.data.decode import resize_center, to_eight_bits, turn_upright
+from gan_lightning.data.listing import ImageListing, read_folder
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_float
 
-Resize = Literal["refuse", "centre_crop"]
-GREY_TOLERANCE = 2  # how far apart the channels of a grey photograph may lie, after JPEG
+Resize = Literal["refuse", "center_crop", "centre_crop"]
+GRAY_TOLERANCE = 2  # maximum difference between the channels of a gray photograph, after JPEG
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PhotoFormat:
-    """What a model takes.
+    """Shape of the photographs that a model takes.
 
     Attributes:
-        channels: 1 or 3. Grey photographs become three equal channels; coloured ones are never made grey.
-        height: In pixels.
-        width: In pixels.
-        resize: What happens to larger photographs: "refuse", or "centre_crop" to the shape and then resize (bicubic,
-            antialiased).
+        channels: 1 or 3. Gray photographs become three equal channels; color is never dropped.
+        height: Height in pixels.
+        width: Width in pixels.
     """
 
     channels: int
     height: int
     width: int
-    resize: Resize = "refuse"
-
-    def __post_init__(self) -> None:
-        if self.resize not in ("refuse", "centre_crop"):
-            raise InputError(f"resize {self.resize!r} is not known: choose refuse or centre_crop")
 
 
-class Photos(Dataset[dict[str, Tensor | list[str]]]):
-    """The photographs below a folder, sorted by name, read by whole batches.
+class Photos(L.LightningDataModule):
+    """A folder of photographs that are degraded already, in the format that the model takes; for `predict`.
 
-    All files are opened at once when it is made, so that what cannot be used is known before any work. Unreadable ones
-    are named in a warning and skipped.
+    Args:
+        root: Folder of the photographs; folders below it are searched, too.
+        resize: What happens to photographs that are larger than the model takes. "refuse" stops before any work;
+            "center_crop" cuts out the largest part of the right aspect, and resizes it (bicubic, antialiased).
+        batch_size: Number of photographs in a batch, per device.
+        num_workers: Number of worker processes that read batches.
+
+    Raises:
+        InputError: If an option is unsupported.
+    """
+
+    def __init__(self, root: str, *, resize: Resize = "refuse", batch_size: int = 16, num_workers: int = 0) -> None:
+        super().__init__()
+        check_resize(resize)
+        if batch_size < 1 or num_workers < 0:
+            raise InputError(
+                f"batch_size is {batch_size} and num_workers {num_workers}: set them to at least 1 and at least 0."
+            )
+        self.root = Path(root).expanduser()
+        self.resize: Resize = "center_crop" if resize == "centre_crop" else resize  # one name for one result
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check that the photographs are only to be restored.
+
+        Args:
+            stage: "predict", or None.
+
+        Raises:
+            InputError: If it is another stage.
+        """
+        if stage not in (None, "predict"):
+            raise InputError(f"Photos is for predict, not for {stage}: use ImageFolder.")
+
+    def read_files(self) -> ImageListing:
+        """List the photographs."""
+        return read_folder(self.root)
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Tensor | list[str]]]:
+        """Return all photographs, in the format that the model takes.
+
+        Raises:
+            InputError: If the model takes no photographs, or not these.
+        """
+        return photo_loader(self.root, photo_format_of(self), self.batch_size, self.num_workers, self.resize)
+
+
+class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
+    """The photographs below a folder, sorted by name, read in whole batches.
+
+    All files are decoded once when it is made, so that every photograph that cannot be used is known before any work.
+    Those that cannot be read are named in a warning and skipped.
 
     Args:
         root: The folder.
-        wanted: The format that the model takes.
+        photo_format: Format that the model takes.
+        resize: As for `Photos`.
 
     Attributes:
-        names: Of the readable photographs, relative to the root.
-        skipped: Number of unreadable ones.
+        names: Names of the readable photographs, relative to the root.
+        skipped: Number of photographs that cannot be read.
 
     Raises:
-        InputError: No folder, no photograph in it, none that can be read; one that is too large, too small, or coloured
-            where the model takes grey.
+        InputError: If there is no such folder, no photograph in it, or none that can be read; if a photograph is too
+            large, too small, or in color where the model takes gray.
     """
 
-    def __init__(self, root: str | os.PathLike[str], wanted: PhotoFormat) -> None:
-        listed = read_folder(root)
-        self.root, self.wanted = listed.root, wanted
+    def __init__(self, root: str | os.PathLike[str], photo_format: PhotoFormat, resize: Resize = "refuse") -> None:
+        check_resize(resize)
+        listing = read_folder(root)
+        self.root, self.photo_format, self.resize = listing.root, photo_format, resize
         self.names, unreadable = [], []
-        for name in listed.names:
+        for name in listing.names:
             try:
-                read_photo(self.root / name, wanted)
+                read_photo(self.root / name, photo_format, resize)
             except InputError:
                 raise
-            except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
+            except Exception as error:  # Pillow's plugins raise nearly any class on a broken file
                 unreadable.append(name)
-                log.warning("skipped %s: it cannot be read (%s)", name, str(error) or repr(error))
+                logger.warning("skipped %s: it cannot be read (%s)", name, str(error) or repr(error))
             else:
                 self.names.append(name)
         self.skipped = len(unreadable)
         if not self.names:
             raise InputError(f"none of the {self.skipped} photographs below {root} can be read: {unreadable[0]}, ...")
         if unreadable:
-            log.warning("skipped %d of %d photographs", self.skipped, len(listed.names))
+            logger.warning("skipped %d of %d photographs", self.skipped, len(listing.names))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -102,10 +149,10 @@ class Photos(Dataset[dict[str, Tensor | list[str]]]):
             "image" (B,C,H,W) float32 in [-1, 1]; "alpha" (B,1,H,W) float32 in [0, 1], ones where a photograph has no
             transparency; "index" (B) int64; "name", a list of B.
         """
-        shape = self.wanted.height, self.wanted.width
-        images, alphas = torch.empty(len(rows), self.wanted.channels, *shape), torch.empty(len(rows), 1, *shape)
+        shape = self.photo_format.height, self.photo_format.width
+        images, alphas = torch.empty(len(rows), self.photo_format.channels, *shape), torch.empty(len(rows), 1, *shape)
         for place, row in enumerate(rows):
-            images[place], alphas[place] = read_photo(self.root / self.names[row], self.wanted)
+            images[place], alphas[place] = read_photo(self.root / self.names[row], self.photo_format, self.resize)
         return {
             "image": images,
             "alpha": alphas,
@@ -115,25 +162,27 @@ class Photos(Dataset[dict[str, Tensor | list[str]]]):
 
 
 class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
-    """Batches of positions in order, rank r of W taking r, r + W, ...; none is repeated.
+    """Batches of positions in order, of which rank r of W takes r, r + W, ...; no position is repeated.
 
-    A rank without any gets one empty batch: Lightning would leave it out of the end, where the others wait for it.
-
-    It is a DistributedSampler so that Lightning leaves it in place.
+    A rank without photographs yields one empty batch: Lightning would leave it out of the end of the loop, where the
+    other ranks wait for it. The class is a DistributedSampler so that Lightning leaves it in place.
 
     Args:
         count: Number of photographs.
-        batch_size: Of each rank.
+        batch_size: Number of photographs in a batch, per rank.
+
+    Raises:
+        InputError: If the batch size is not positive.
     """
 
     def __init__(self, count: int, batch_size: int) -> None:
         if batch_size < 1:
-            raise InputError(f"the batch size is {batch_size}: give 1 or more")
+            raise InputError(f"the batch size is {batch_size}: set it to 1 or more")
         super().__init__(range(count), distributed.world_size(), distributed.rank(), shuffle=False)  # type: ignore[arg-type]
         self.count, self.batch_size = count, batch_size
 
     def __len__(self) -> int:
-        """Number of batches of this rank."""
+        """Return the number of batches of this rank."""
         return max(1, -(-len(range(self.rank, self.count, self.num_replicas)) // self.batch_size))
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
@@ -142,77 +191,105 @@ class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
             yield own[first : first + self.batch_size]
 
 
+def photo_format_of(data: L.LightningDataModule) -> PhotoFormat:
+    """Return the format of the photographs that the model beside a data module takes.
+
+    Args:
+        data: The data module, attached to a trainer.
+
+    Raises:
+        InputError: If the model takes no photographs.
+    """
+    model = data.trainer.lightning_module if data.trainer else None
+    photo_format: PhotoFormat | None = getattr(model, "photo_format", None)
+    if photo_format is None:
+        raise InputError("predict on a folder of photographs needs a model that restores them: LatentRestoration")
+    return photo_format
+
+
 def photo_loader(
-    root: str | os.PathLike[str], wanted: PhotoFormat, batch_size: int, num_workers: int = 0
+    root: str | os.PathLike[str],
+    photo_format: PhotoFormat,
+    batch_size: int,
+    num_workers: int = 0,
+    resize: Resize = "refuse",
 ) -> DataLoader[dict[str, Tensor | list[str]]]:
-    """Give the photographs below a folder in batches, for `predict`.
+    """Return the photographs below a folder in batches, for `predict`.
 
     Args:
         root: The folder.
-        wanted: The format that the model takes.
-        batch_size: Photographs in a batch, on each rank.
-        num_workers: Processes that read.
+        photo_format: Format that the model takes.
+        batch_size: Number of photographs in a batch, per rank.
+        num_workers: Number of worker processes that read batches.
+        resize: As for `Photos`.
 
     Raises:
-        InputError: As `Photos`.
+        InputError: As `PhotoDataset`.
     """
-    photos = Photos(root, wanted)
+    photos = PhotoDataset(root, photo_format, resize)
     return DataLoader(photos, batch_size=None, sampler=PhotoBatches(len(photos), batch_size), num_workers=num_workers)
 
 
-def read_photo(path: Path, wanted: PhotoFormat) -> tuple[Tensor, Tensor]:
-    """Decode one photograph, upright (EXIF).
+def read_photo(path: Path, photo_format: PhotoFormat, resize: Resize = "refuse") -> tuple[Tensor, Tensor]:
+    """Decode one photograph and turn it upright.
 
     Args:
         path: The file.
-        wanted: The format to bring it to.
+        photo_format: Format of the result.
+        resize: As for `Photos`.
 
     Returns:
         (C,H,W) float32 in [-1, 1], and its alpha channel (1,H,W) in [0, 1].
 
     Raises:
-        InputError: It does not fit the format.
-        Exception: It cannot be read.
+        InputError: If the photograph does not fit the format.
+        Exception: If it cannot be read.
     """
     with Image.open(path) as opened:
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
-        upright = ImageOps.exif_transpose(opened)
+        upright = turn_upright(opened)
         transparent = "A" in upright.getbands() or "transparency" in upright.info
-        colours = _to_grey_or_rgb(upright, path, wanted)
+        color = _to_gray_or_rgb(upright, path, photo_format)
         alpha = upright.convert("RGBA").getchannel("A") if transparent else Image.new("L", upright.size, 255)
-    pixels, opacity = (np.array(_fit(picture, path, wanted)) for picture in (colours, alpha))
+    pixels, opacity = (np.array(_fit(image, path, photo_format, resize)) for image in (color, alpha))
     if opacity.max() < 128:
-        raise ValueError("it is transparent all over")
-    image = torch.from_numpy(pixels.reshape(wanted.height, wanted.width, wanted.channels)).permute(2, 0, 1)
-    return to_float(image), torch.from_numpy(opacity)[None] / 255
+        raise ValueError("it is fully transparent")
+    image = torch.from_numpy(pixels.reshape(photo_format.height, photo_format.width, photo_format.channels))
+    return to_float(image.permute(2, 0, 1)), torch.from_numpy(opacity)[None] / 255
 
 
-def _to_grey_or_rgb(image: Image.Image, path: Path, wanted: PhotoFormat) -> Image.Image:
+def check_resize(resize: str) -> None:
+    """Raise if a value of the option `resize` is unsupported.
+
+    Args:
+        resize: The value.
+
+    Raises:
+        InputError: If it is unsupported.
+    """
+    if resize not in get_args(Resize):
+        raise InputError(f"resize {resize!r} is unsupported: choose refuse or center_crop")
+
+
+def _to_gray_or_rgb(image: Image.Image, path: Path, photo_format: PhotoFormat) -> Image.Image:
     image = to_eight_bits(image)
-    if wanted.channels == 3:
+    if photo_format.channels == 3:
         return image.convert("RGB")
     if image.mode not in ("1", "L", "LA"):
         channels = np.asarray(image.convert("RGB")).astype(np.int16)
-        if int(np.ptp(channels, axis=2).max()) > GREY_TOLERANCE:
-            raise InputError(
-                f"{path} is in colour, but the model takes grey: convert it, or choose another degradation"
-            )
+        if int(np.ptp(channels, axis=2).max()) > GRAY_TOLERANCE:
+            raise InputError(f"{path} is in color, but the model takes gray: convert it, or choose another degradation")
     return image.convert("L")
 
 
-def _fit(image: Image.Image, path: Path, wanted: PhotoFormat) -> Image.Image:
-    """Refuse, or crop and resize."""
-    size, target = image.size, (wanted.width, wanted.height)
-    if size == target:
+def _fit(image: Image.Image, path: Path, photo_format: PhotoFormat, resize: Resize) -> Image.Image:
+    """Crop and resize an image to the format, or refuse it."""
+    width, height = target = photo_format.width, photo_format.height
+    if image.size == target:
         return image
-    scale = min(size[0] / target[0], size[1] / target[1])
-    told = f"{path} is {size[0]}x{size[1]} pixels, the model takes {target[0]}x{target[1]}"
+    scale = min(image.width / width, image.height / height)
+    mismatch = f"{path} is {image.width}x{image.height} pixels, the model takes {width}x{height}"
     if scale < 1:
-        raise InputError(f"{told}: give a larger photograph, or restore it by super-resolution (Downsample)")
-    if wanted.resize == "refuse":
-        raise InputError(f"{told}: set model.resize to centre_crop to have it cropped and resized")
-    width, height = (round(scale * side) for side in target)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    box = (left, top, left + width, top + height)
-    return image.crop(box).resize(target, Image.Resampling.BICUBIC)
+        raise InputError(f"{mismatch}: use a larger photograph, or restore it by super-resolution (Downsample)")
+    if resize == "refuse":
+        raise InputError(f"{mismatch}: use --data Photos --data.resize center_crop to crop and resize it")
+    return resize_center(image, (round(scale * width), round(scale * height)), target)

@@ -1,4 +1,4 @@
-"""The images of a split in the memory of the device: an epoch then takes nothing from the host but their order."""
+"""The images of a split in the memory of the device: an epoch then reads only their order from the host."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from gan_lightning.data.batches import EpochBatches, ImageDataset
-from gan_lightning.data.packing import describe_size
+from gan_lightning.data.packed import describe_size, pixel_bytes
 from gan_lightning.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 8192  # images copied in one go, so that the host never holds a second copy of all
+CHUNK = 8192  # images copied at a time, so that the host never holds a second copy of all
 
 
 class ResidentImages:
@@ -24,17 +24,17 @@ class ResidentImages:
 
     Args:
         dataset: The split.
-        device: Where the images are to lie.
-        announce: Say how many bytes that takes, and where, before the first of them moves.
+        device: Device that holds the images.
+        announce: Log the number of bytes and the device before the first image is copied.
 
     Raises:
-        InputError: If the device has not so much memory free.
+        InputError: If the device has too little free memory.
     """
 
     def __init__(self, dataset: ImageDataset, device: torch.device, announce: bool = True) -> None:
-        shape = dataset.images.framing.shape
-        needed, free = len(dataset) * int(np.prod(shape)), free_memory(device)
-        size = describe_size(len(dataset), dataset.images.framing)
+        shape = dataset.images.crop_resize.shape
+        needed, free = pixel_bytes(len(dataset), dataset.images.crop_resize), free_memory(device)
+        size = describe_size(len(dataset), dataset.images.crop_resize)
         too_much = InputError(
             f"{size} ({needed:,} bytes) on {device}, {free or 0:,} are free: set resident: false, or use a smaller "
             "image_size or a device with more memory."
@@ -46,18 +46,18 @@ class ResidentImages:
         self.device = device
         try:
             self._pixels = torch.empty((len(dataset), *shape), dtype=torch.uint8, device=device)
-        except torch.OutOfMemoryError as error:  # free memory in pieces, or another process was quicker
+        except torch.OutOfMemoryError as error:  # fragmented memory, or another process was faster
             raise too_much from error
         for start in range(0, len(dataset), CHUNK):
             positions = np.arange(start, min(start + CHUNK, len(dataset)))
             self._pixels[start : start + CHUNK] = dataset.read(positions).permute(0, 2, 3, 1).to(device)
 
     def free(self) -> None:
-        """Give the memory back, whoever still holds this object."""
+        """Free the memory, even if something else still refers to this object."""
         self._pixels = self._pixels.new_empty(0)
 
     def read(self, positions: Tensor) -> Tensor:
-        """Read a batch by one index operation on the device.
+        """Read a batch in one index operation on the device.
 
         Args:
             positions: (B) int64 positions in the split, on the device.
@@ -69,23 +69,23 @@ class ResidentImages:
 
 
 class ResidentBatches:
-    """The batches of an epoch whose images are resident: no loader; positions cross to the device once an epoch.
+    """The batches of an epoch of resident images, without a loader; positions are copied to the device once an epoch.
 
     Args:
-        images: Those of the split, on the device.
+        images: Images of the split, on the device.
         dataset: The split.
-        sampler: The order; Lightning finds it here, and tells it the epoch.
+        sampler: Order of the images. Lightning finds it under this name, and sets its epoch.
     """
 
     def __init__(self, images: ResidentImages, dataset: ImageDataset, sampler: EpochBatches) -> None:
         self.images, self.dataset, self.sampler = images, dataset, sampler
 
     def __len__(self) -> int:
-        """Number of batches of a whole epoch on this rank."""
+        """Return the number of batches of a whole epoch on this rank."""
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        """Yield batches as a loader of the `ImageDataset` would, on the device."""
+        """Yield the batches of a loader of the `ImageDataset`, on the device."""
         indices = list(self.sampler)
         if not indices:
             return
@@ -100,10 +100,10 @@ class ResidentBatches:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Free bytes of a device, or None where the system does not tell.
+    """Return the number of free bytes of a device, or None if the system does not report it.
 
     Args:
-        device: A CUDA device; for any other the host's memory counts, which it shares.
+        device: A CUDA device. Any other device shares the memory of the host.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]

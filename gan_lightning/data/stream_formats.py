@@ -1,4 +1,4 @@
-"""What may come out of a stream: plain values, and images that are not decoded before their size is known."""
+"""Formats allowed in a stream: plain values, and images that are not decoded before their size is known."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litdata.streaming.serializers import (  # type: ignore[import-not-found, im
 from gan_lightning.data.listing import stays_inside
 from gan_lightning.errors import InputError
 
-# litdata's own others run pickles, or decode what no image is made of.
+# The other formats of litdata run pickles, or decode what is not an image.
 PLAIN = (
     "str",
     "bool",
@@ -28,10 +28,10 @@ PLAIN = (
 
 
 class Undecoded(BytesSerializer):  # type: ignore[misc, unused-ignore]
-    """Gives the bytes of an encoded image, which litdata would decode however large it is."""
+    """Reader of the bytes of an encoded image, which litdata would decode however large it is."""
 
     def can_serialize(self, item: object) -> bool:
-        """Nothing is written with it."""
+        """Return False: it is for reading only."""
         return False
 
 
@@ -39,16 +39,16 @@ SERIALIZERS = {"jpeg": Undecoded()}
 
 
 def check_formats(index: bytes, url: str) -> None:
-    """Refuse a source that could do harm when it is read.
+    """Raise if reading a source could do harm.
 
     Args:
-        index: Its index.json.
-        url: What to call it.
+        index: Content of its index.json.
+        url: Name of the source in an error message.
 
     Raises:
-        InputError: It holds pickled objects, or others that are no plain values or images; files that lie elsewhere;
-            or it is compressed and lies in a plain folder, where litdata would put what it unpacked in the place of
-            the source.
+        InputError: If the source holds items other than plain values and images, such as pickles; if it names files
+            outside of itself; or if it is compressed and a local folder, whose files litdata would replace by what it
+            unpacks.
     """
     content = json.loads(index)
     for chunk in content["chunks"]:
@@ -56,11 +56,11 @@ def check_formats(index: bytes, url: str) -> None:
             raise InputError(f"{url} is refused: its index names the file {chunk['filename']!r}, outside of the source")
     if content["config"].get("compression") and "://" not in url and not url.startswith("local:"):
         raise InputError(
-            f"{url} is compressed, and would be unpacked in its own place: give local:{url}, which is copied first"
+            f"{url} is compressed, and would be unpacked in place: give local:{url}, which is copied first"
         )
     for written_as in content["config"]["data_format"] or ():
         if str(written_as).split(":")[0] not in PLAIN:
             raise InputError(
                 f"{url} is refused: it holds items written as {written_as!r}, which could run code: write it anew with "
-                "images, arrays or the bytes of files alone"
+                "images, arrays or the bytes of files only"
             )

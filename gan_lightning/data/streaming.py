@@ -1,6 +1,6 @@
 """Images streamed from a folder or an object store by litdata, for sources larger than a disk.
 
-Imported only where it is used, for litdata is an extra: `pip install gan-lightning[streaming]`.
+Imported only where it is used, because litdata is an extra: `pip install gan-lightning[streaming]`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from gan_lightning.data.cache import make_cache_dir
-from gan_lightning.data.decode import CropResize, CropTooLargeError, frame_opened
+from gan_lightning.data.decode import CropResize, CropTooLargeError, to_pixels, turn_upright
 from gan_lightning.data.stream_formats import SERIALIZERS, check_formats
 from gan_lightning.errors import InputError
 
@@ -29,33 +29,34 @@ Item = tuple[int, NDArray[np.uint8], bool, str]
 
 
 class StreamedSplit:
-    """One split of a source, read item by item wherever one is asked for; the counterpart of `PackedImages`.
+    """One split of a source, read item by item in any order; the counterpart of `PackedImages`.
 
     Args:
-        url: The folder of the split, as `litdata.optimize` wrote it: a path, or s3://, gs://, ... of an object store.
-        framing: Crop, size and channels.
-        cache_dir: Folder for the chunks that are fetched; `default_cache_dir()` if None.
+        url: Folder of the split as `litdata.optimize` wrote it: a path, or the address (s3://, gs://, ...) of a folder
+            in an object store.
+        crop_resize: Crop, size and channels of the pixels.
+        cache_dir: Folder of the chunks that are fetched; `default_cache_dir()` if None.
 
     Attributes:
-        framing: Crop, size and channels of the pixels.
-        digest: SHA-256 in hex of the source's index, which knows when it was written, and the framing.
+        crop_resize: Crop, size and channels of the pixels.
+        digest: SHA-256 in hex of crop_resize and of the source's index, which states when it was written.
         count: Number of images.
 
     Raises:
-        InputError: If there is no such source, or it cannot be reached.
+        InputError: If the source does not exist, or cannot be reached.
     """
 
-    def __init__(self, url: str, framing: CropResize, cache_dir: str | None = None) -> None:
-        self.url, self.framing, self.cache_dir = url, framing, cache_dir
+    def __init__(self, url: str, crop_resize: CropResize, cache_dir: str | None = None) -> None:
+        self.url, self.crop_resize, self.cache_dir = url, crop_resize, cache_dir
         self._process = os.getpid()
-        self._stream = FramedStream(self, drop_last=False)
+        self._stream = CroppedStream(self, drop_last=False)
         self.count = sum(stop - start for start, stop in self._stream.region_of_interest)
         index = (Path(self._stream.input_dir.path) / "index.json").read_bytes()
         check_formats(index, url)
-        self.digest = hashlib.sha256(index + repr((url, framing)).encode()).hexdigest()
+        self.digest = hashlib.sha256(index + repr((url, crop_resize)).encode()).hexdigest()
 
     def __reduce__(self) -> tuple[type[StreamedSplit], tuple[str, CropResize, str | None]]:
-        return StreamedSplit, (self.url, self.framing, self.cache_dir)
+        return StreamedSplit, (self.url, self.crop_resize, self.cache_dir)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
         """Read a batch, image by image.
@@ -69,25 +70,25 @@ class StreamedSplit:
         Raises:
             InputError: If one of them cannot be read.
         """
-        if self._process != os.getpid():  # forked: the threads and locks of the parent's stream are not ours
-            self._process, self._stream = os.getpid(), FramedStream(self, drop_last=False)
-        pixels = np.empty((len(rows), *self.framing.shape), np.uint8)
+        if self._process != os.getpid():  # forked: the threads and locks of the stream are the parent's
+            self._process, self._stream = os.getpid(), CroppedStream(self, drop_last=False)
+        pixels = np.empty((len(rows), *self.crop_resize.shape), np.uint8)
         for place, row in enumerate(rows):
             _, pixels[place], _, reason = self._stream[int(row)]
-            if reason:  # a metric is over exactly these images
+            if reason:  # a metric must use exactly these images
                 raise InputError(f"{reason}: write that split anew without it.")
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def batches(self, batch_size: int, *, seed: int, flip_probability: float, num_workers: int) -> StreamedBatches:
-        """Make the batches of training: chunk after chunk, in a new order each epoch, shared by the ranks.
+        """Return the batches of training: chunk after chunk, in a new order each epoch, shared by the ranks.
 
         Args:
-            batch_size: Images in a batch, on each rank.
+            batch_size: Number of images in a batch, per rank.
             seed: Seed of the order and the flips.
             flip_probability: Probability that an image is to be flipped.
-            num_workers: Processes that fetch and decode.
+            num_workers: Number of worker processes that fetch and decode.
         """
-        stream = FramedStream(self, drop_last=True, shuffle=True, seed=seed, flip_probability=flip_probability)
+        stream = CroppedStream(self, drop_last=True, shuffle=True, seed=seed, flip_probability=flip_probability)
         return StreamedBatches(
             StreamingDataLoader(
                 stream,
@@ -100,31 +101,31 @@ class StreamedSplit:
 
 
 class StreamedBatches:
-    """The batches of an epoch, a function of seed, epoch and ranks alone, whatever was read before.
+    """The batches of an epoch, as a function of only seed, epoch and ranks, whatever was read before.
 
-    It stands before litdata's loader, whose own state is ahead of the training by the batches that are read in advance.
+    The class wraps the loader of litdata, whose own state is ahead of the training by the batches read in advance.
 
     Args:
-        loader: litdata's loader of a `FramedStream`.
+        loader: Loader of litdata for a `CroppedStream`.
     """
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
         self.epoch = 0
-        self.sampler = self  # by which Lightning tells the epoch
+        self.sampler = self  # on which Lightning sets the epoch
         self._resumed = (-1, 0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def resume(self, epoch: int, batches_done: int) -> None:
-        """Leave out the first batches of one epoch, as `EpochBatches.resume`; they are not fetched again."""
+        """Skip the first batches of one epoch, as `EpochBatches.resume`; they are not fetched again."""
         self._resumed = (epoch, batches_done)
         self.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Number of batches of a whole epoch on this rank."""
+        """Return the number of batches of a whole epoch on this rank."""
         return len(self.loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -132,8 +133,8 @@ class StreamedBatches:
         loader, done = self.loader, done if epoch == self.epoch else 0
         if done >= len(self):
             return
-        loader.restore = False  # an epoch that was left in the middle is not gone on with
-        loader.current_epoch = self.epoch  # litdata counts it up, and numbers epochs from 1
+        loader.restore = False  # do not continue an epoch that was left in the middle
+        loader.current_epoch = self.epoch  # litdata increments it, and counts epochs from 1
         if done:
             items, number = done * loader.batch_size, self.epoch + 1
             state = loader.dataset.state_dict(items, loader.num_workers, loader.batch_size) | {"current_epoch": number}
@@ -144,10 +145,11 @@ class StreamedBatches:
         yield from loader
 
 
-class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
-    """litdata's stream of a split.
+class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
+    """Stream of the cropped images of a split.
 
-    Its items are position, pixels (H,W,C) uint8, whether to flip them, and why they could not be read, or "".
+    An item holds the position, the pixels (H,W,C) uint8, whether to flip them, and the reason why they could not be
+    read, or "".
     """
 
     def __init__(
@@ -159,12 +161,12 @@ class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
         seed: int = 0,
         flip_probability: float = 0.0,
     ) -> None:
-        self._url, self._framing, self._flip_probability = source.url, source.framing, flip_probability
+        self._url, self._crop_resize, self._flip_probability = source.url, source.crop_resize, flip_probability
         cache = str(make_cache_dir(source.cache_dir) / "streams")
         try:
             order = {"shuffle": shuffle, "drop_last": drop_last, "seed": seed}
             super().__init__(source.url, cache_dir=cache, serializers=SERIALIZERS, **order)
-        except Exception as error:  # no folder, no index, no credentials, no network: each by a class of its own
+        except Exception as error:  # no folder, index, credentials or network: each raises its own class
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise InputError(
                 f"{source.url} cannot be streamed ({reason}): give the folder or address that holds train/, val/ and "
@@ -175,16 +177,16 @@ class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
         position = int(index.index if isinstance(index, ChunkedIndex) else index)
         name, reason = f"Image {position} of {self._url}", ""
         try:
-            pixels = frame_opened(to_pillow(super().__getitem__(index)), self._framing, name)
+            pixels = to_pixels(turn_upright(to_pillow(super().__getitem__(index))), self._crop_resize, name)
         except (CropTooLargeError, MemoryError):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None:  # no wrong of the image's
+            if isinstance(error, OSError) and error.errno is not None:  # not the fault of the image
                 raise InputError(
-                    f"{name} cannot be fetched ({error}): see that the source is there, and go on by --ckpt_path last."
+                    f"{name} cannot be fetched ({error}): check the source, and resume with --ckpt_path last."
                 ) from error
             reason = f"{name} cannot be read ({str(error).strip() or repr(error)})"
-            pixels = np.zeros(self._framing.shape, dtype=np.uint8)
+            pixels = np.zeros(self._crop_resize.shape, dtype=np.uint8)
         flip = False
         if self._flip_probability:
             random = np.random.default_rng([self.seed, self.current_epoch, position])
@@ -193,17 +195,18 @@ class FramedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
 
 
 def to_pillow(item: Any) -> Image.Image:
-    """Take the image of an item: itself, or its "image".
+    """Return the image of an item.
 
     Args:
-        item: A Pillow image, the bytes of a file, (H,W) or (H,W,C) uint8 of NumPy, (C,H,W) uint8 of torch, or a dict.
+        item: A Pillow image, the bytes of a file, a NumPy array (H,W) or (H,W,C) uint8, a torch tensor (C,H,W) uint8,
+            or a dict with one of these under "image".
 
     Raises:
-        TypeError: If it is none of these.
+        TypeError: If the item is none of these.
     """
     if isinstance(item, dict):
         item = item.get("image")
-    if isinstance(item, bytes | memoryview):  # litdata gives a view of what was written as bytes
+    if isinstance(item, bytes | memoryview):  # litdata returns a view of what was written as bytes
         return Image.open(io.BytesIO(item))
     if isinstance(item, Tensor):
         item = item.permute(1, 2, 0).contiguous().numpy()
@@ -211,17 +214,17 @@ def to_pillow(item: Any) -> Image.Image:
         return Image.fromarray(item[..., 0] if item.shape[2:] == (1,) else item)
     if isinstance(item, Image.Image):
         return item
-    raise TypeError(f"a {type(item).__name__} is no image")
+    raise TypeError(f"a {type(item).__name__} is not an image")
 
 
 def collate(items: list[Item]) -> dict[str, Any]:
-    """Make a batch as `ImageDataset` gives it; others of the batch take the place of what could not be read.
+    """Collate a batch like those of `ImageDataset`, in which other images replace those that could not be read.
 
     Args:
-        items: Those of a `FramedStream`.
+        items: Items of a `CroppedStream`.
 
     Returns:
-        The batch, with "unreadable", a list of lines, if there are such items; if there are no others, they are zeros.
+        The batch. If images could not be read, "unreadable" lists the reasons; if all could not, they are zeros.
     """
     reasons = [item[3] for item in items if item[3]]
     good = [item for item in items if not item[3]] or items

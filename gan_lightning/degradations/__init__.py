@@ -1,4 +1,4 @@
-"""Forward operators A(x) of image restoration, as differentiable modules on (B,C,H,W); the noise lies apart."""
+"""Forward operators A(x) of image restoration as differentiable modules on (B,C,H,W), and, separately, noise."""
 
 from gan_lightning.degradations.base import Compose, Degradation, Identity
 from gan_lightning.degradations.color import Grayscale

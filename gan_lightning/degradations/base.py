@@ -1,4 +1,4 @@
-"""What all degradations share, the one that changes nothing, and their composition."""
+"""Base class of all degradations, the identity, and composition."""
 
 from __future__ import annotations
 
@@ -10,66 +10,71 @@ from gan_lightning.errors import InputError
 
 
 class Degradation(nn.Module):
-    """A deterministic, differentiable and linear map of images, with its adjoint.
+    """Deterministic, differentiable, linear operator on images, with its adjoint.
 
-    Images are (B,C,H,W) floats; as all maps are linear, any range will do, and zero is what an unknown pixel becomes.
+    Images are (B,C,H,W) floats. Since the operator is linear, they may have any range; missing pixels become zero.
     """
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """Apply the transposed map: <A x, v> = <x, A' v> for all images x and all v of the shape of A x."""
+        """Apply the adjoint A', for which <A x, v> = <x, A' v> for all images x and all v of the shape of A x."""
         raise NotImplementedError
 
     def select(self, rows: Tensor) -> Degradation:
-        """Return the map of some images of the batch; itself where all images share one.
+        """Return the operator restricted to some images of the batch, which is `self` if all images share it.
 
         Args:
-            rows: (N,) int64, places in the batch.
+            rows: (N,) int64, indices of the images in the batch.
         """
         return self
 
     def known(self, observed: Tensor) -> Tensor | None:
-        """Tell which pixels of A x say something of x: (1 or B,1,H,W) of zeros and ones, None if all do.
+        """Return the mask of the pixels of A x that were observed.
 
         Args:
-            observed: An A x, for its size.
+            observed: Degraded images A x, of which only the size is used.
+
+        Returns:
+            (1 or B,1,H,W), one where a pixel was observed and zero where it is missing; None if no pixel is missing.
         """
         return None
 
 
 def has_adjoint(degradation: object) -> bool:
-    """Whether a degradation is one of ours that defines its adjoint, as all parts of it do."""
+    """Return whether an object is a `Degradation` that implements `adjoint`, as do all its parts."""
     if isinstance(degradation, Compose):
         return all(map(has_adjoint, degradation.parts))
     return isinstance(degradation, Degradation) and type(degradation).adjoint is not Degradation.adjoint
 
 
 class Identity(Degradation):
-    """Nothing lost: plain inversion."""
+    """Identity operator: inversion without degradation."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the images."""
+        """Return the images unchanged."""
         return images
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """Return the values: the identity is its own adjoint."""
+        """Return the values unchanged: the identity is self-adjoint."""
         return values
 
 
 class Compose(Degradation):
-    """Degradations one after the other, the first one first.
+    """Composition of degradations.
 
     Args:
-        degradations: What is applied; an empty list is the identity.
+        degradations: Degradations in the order in which they are applied. An empty list is the identity.
 
     Raises:
-        InputError: A part that is no Degradation, of which neither adjoint nor known pixels could be told.
+        InputError: If a part is not a `Degradation`, so that its adjoint and its observed pixels are unknown.
     """
 
     def __init__(self, degradations: Sequence[Degradation]) -> None:
         super().__init__()
         for part in degradations:
             if not isinstance(part, Degradation):
-                raise InputError(f"{type(part).__name__} is no Degradation: derive it from gan_lightning.degradations")
+                raise InputError(
+                    f"{type(part).__name__} is not a Degradation: subclass gan_lightning.degradations.Degradation"
+                )
         self.degradations = nn.ModuleList(degradations)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,23 +84,23 @@ class Compose(Degradation):
         return images
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """Apply the adjoints, the last one first."""
+        """Apply the adjoints in reverse order."""
         for degradation in reversed(self.parts):
             values = degradation.adjoint(values)
         return values
 
     def select(self, rows: Tensor) -> Degradation:
-        """Return the composition for some images of the batch."""
+        """Return the composition restricted to some images of the batch."""
         parts = self.parts
         selected = [part.select(rows) for part in parts]
         shared = all(new is old for new, old in zip(selected, parts, strict=True))
         return self if shared else Compose(selected)
 
     def known(self, observed: Tensor) -> Tensor | None:
-        """Tell the known pixels where the last part is a mask; before another map a mask leaves no pixel as it was."""
+        """Return the mask of the last part; an operator after a mask mixes observed and missing pixels."""
         return self.parts[-1].known(observed) if len(self.degradations) else None
 
     @property
     def parts(self) -> list[Degradation]:
-        """The degradations, in their order."""
+        """Degradations in the order in which they are applied."""
         return [part for part in self.degradations if isinstance(part, Degradation)]

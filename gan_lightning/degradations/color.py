@@ -1,4 +1,4 @@
-"""Loss of colour."""
+"""Conversion of color images to grayscale."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class Grayscale(Degradation):
-    """Colour to one channel, by the luma of ITU-R BT.601; channels other than three are averaged.
+    """Conversion to one channel: the luma of ITU-R BT.601 for three channels, the mean for any other number.
 
     Args:
-        channels: Channels of the images.
+        channels: Number of channels of the images.
 
     Raises:
-        InputError: Fewer than one channel; at the call, images of another number of channels.
+        InputError: If `channels` is less than 1. When called, if the images have a different number of channels.
     """
 
     def __init__(self, channels: int = 3) -> None:
         super().__init__()
         if channels < 1:
-            raise InputError(f"channels is {channels}: give the images' number of channels, 1 or more")
+            raise InputError(f"channels is {channels}: it must be 1 or more, the number of channels of the images")
         weights = torch.tensor(LUMA) if channels == 3 else torch.full((channels,), 1 / channels)
         self.register_buffer("weights", weights.reshape(1, channels, 1, 1), persistent=False)
         self.weights: Tensor
@@ -33,11 +33,11 @@ class Grayscale(Degradation):
         """Map images (B,C,H,W) to their luma (B,1,H,W)."""
         if images.shape[1] != self.weights.shape[1]:
             raise InputError(
-                f"Grayscale(channels={self.weights.shape[1]}) met images of {images.shape[1]} channels: "
+                f"Grayscale(channels={self.weights.shape[1]}) got images with {images.shape[1]} channels: "
                 f"set channels to {images.shape[1]}"
             )
         return (images * self.weights.to(images)).sum(1, keepdim=True)
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """Spread values (B,1,H,W) over the channels."""
+        """Map values (B,1,H,W) to images (B,C,H,W), weighted as in the luma."""
         return values * self.weights.to(values)

@@ -1,4 +1,4 @@
-"""Missing pixels: masks that are drawn, read from files, or the photograph's own transparency."""
+"""Masks of missing pixels: generated, read from files, or taken from the alpha channel of a photograph."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from gan_lightning.errors import InputError
 
 
 class Mask(Degradation):
-    """Set unknown pixels to zero, in all channels.
+    """Mask that sets missing pixels to zero in all channels.
 
-    Transparent photographs: `Mask(rgba[:, 3:] > 127)`.
+    For photographs with transparency, use `Mask(rgba[:, 3:] > 127)`.
 
     Args:
-        mask: (H,W), (1,H,W) or (B,1,H,W): true, or one, where a pixel is known.
+        mask: (H,W), (1,H,W) or (B,1,H,W), true or one where a pixel is known.
 
     Raises:
-        InputError: A mask of another shape, or an image of which nothing is known; at the call, images of another size.
+        InputError: If the mask has an unsupported shape or leaves no pixel of an image known. When called, if the
+            images have a different size.
     """
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
         if not 2 <= mask.ndim <= 4 or (mask.ndim > 2 and mask.shape[-3] != 1):
-            raise InputError(f"a mask of shape {tuple(mask.shape)} is not supported: give (H,W) or (B,1,H,W)")
+            raise InputError(f"a mask of shape {tuple(mask.shape)} is not supported: expected (H,W) or (B,1,H,W)")
         known = (mask if mask.dtype == torch.bool else mask >= 0.5).reshape(-1, 1, *mask.shape[-2:])
         if not known.flatten(1).any(1).all():
             raise InputError(
@@ -41,17 +42,17 @@ class Mask(Degradation):
         self.mask: Tensor
 
     def forward(self, images: Tensor) -> Tensor:
-        """Keep the known pixels of images (B,C,H,W)."""
+        """Set the missing pixels of images (B,C,H,W) to zero."""
         if images.shape[-2:] != self.mask.shape[-2:] or len(self.mask) not in (1, len(images)):
             size, images_size = ("x".join(map(str, shape)) for shape in (self.mask.shape[-2:], images.shape[-2:]))
             raise InputError(
-                f"{len(self.mask)} mask(s) of {size} pixels met {len(images)} image(s) of {images_size}: "
-                "give one mask, or one an image, of the images' size"
+                f"got {len(self.mask)} mask(s) of {size} pixels for {len(images)} image(s) of {images_size}: "
+                "pass one mask, or one per image, of the size of the images"
             )
         return images * self.mask.to(images)
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """Keep the known pixels: a mask is its own adjoint."""
+        """Set the missing pixels to zero: a mask is self-adjoint."""
         masked: Tensor = self(values)
         return masked
 
@@ -65,16 +66,16 @@ class Mask(Degradation):
 
 
 class SquareMask(Mask):
-    """A square hole, in the centre unless placed.
+    """Square hole, centered by default.
 
     Args:
         image_size: Height and width of the images.
         hole_size: Height and width of the hole, in pixels.
-        top: Row of the hole's upper edge.
-        left: Column of its left edge.
+        top: Row of the top edge of the hole; centered by default.
+        left: Column of the left edge of the hole; centered by default.
 
     Raises:
-        InputError: A hole that does not lie inside the image.
+        InputError: If the hole does not lie inside the image.
     """
 
     def __init__(self, image_size: int, hole_size: int = 8, top: int | None = None, left: int | None = None) -> None:
@@ -89,38 +90,38 @@ class SquareMask(Mask):
 
 
 class RandomMask(Mask):
-    """Pixels missing at random, the same ones in every image.
+    """Randomly missing pixels, the same in every image.
 
     Args:
         image_size: Height and width of the images.
-        fraction: Share of missing pixels, above 0 and below 1; met to the pixel.
-        seed: Which ones.
+        fraction: Fraction of missing pixels, in (0, 1); their number is exact to the nearest pixel.
+        seed: Seed of the random choice of pixels.
 
     Raises:
-        InputError: A fraction out of range.
+        InputError: If `fraction` is out of range.
     """
 
     def __init__(self, image_size: int, fraction: float, seed: int = 0) -> None:
         if not 0 < fraction < 1:
-            raise InputError(f"fraction is {fraction}: give the share of missing pixels, above 0 and below 1")
+            raise InputError(f"fraction is {fraction}: it must be above 0 and below 1, the fraction of missing pixels")
         order = torch.randperm(image_size**2, generator=torch.Generator().manual_seed(seed))
         super().__init__((order >= round(fraction * image_size**2)).reshape(image_size, image_size))
 
 
 class HalfMask(Mask):
-    """One half of the image missing.
+    """Mask in which one half of the image is missing.
 
     Args:
         image_size: Height and width of the images.
-        missing: Which half.
+        missing: Half of the image that is missing.
 
     Raises:
-        InputError: A half that is not known.
+        InputError: If `missing` is not one of the four halves.
     """
 
     def __init__(self, image_size: int, missing: Literal["left", "right", "top", "bottom"] = "right") -> None:
         if missing not in ("left", "right", "top", "bottom"):
-            raise InputError(f"missing {missing!r} is not known: choose left, right, top or bottom")
+            raise InputError(f"unknown value of missing {missing!r}: choose left, right, top or bottom")
         first = torch.arange(image_size) < image_size // 2
         known = first if missing in ("right", "bottom") else ~first
         mask = known.expand(image_size, image_size)
@@ -128,14 +129,14 @@ class HalfMask(Mask):
 
 
 class FileMask(Mask):
-    """A mask from an image file, white where pixels are known: one for all images.
+    """Mask read from an image file, white where pixels are known; all images share it.
 
     Args:
-        path: The file.
+        path: Path of the image file.
         image_size: Height and width of the images.
 
     Raises:
-        InputError: A file that is missing or no image, or of another size.
+        InputError: If the file does not exist, is not an image, or has a different size.
     """
 
     def __init__(self, path: str | os.PathLike[str], image_size: int) -> None:
@@ -143,33 +144,34 @@ class FileMask(Mask):
 
 
 def read_masks(folder: str | os.PathLike[str], names: Sequence[str], image_size: int) -> Mask:
-    """Read the masks of a batch from a folder, each by its image's name, whatever the suffixes are.
+    """Read the masks of a batch from a folder, matching masks and images by name without the suffix.
 
     Args:
         folder: Folder of mask files, white where pixels are known.
-        names: Names of the images, in the batch's order.
+        names: File names of the images, in the order of the batch.
         image_size: Height and width of the images.
 
     Raises:
-        InputError: A mask that is missing, no image, or of another size.
+        InputError: If a mask does not exist, is not an image, or has a different size.
     """
     files = {path.stem: path for path in sorted(Path(folder).glob("*")) if path.is_file()}
     stems = [Path(name).stem for name in names]
     if missing := [name for name, stem in zip(names, stems, strict=True) if stem not in files]:
         raise InputError(
-            f"{folder} has no mask for {missing[0]} (missing: {len(missing)}): name masks like their images"
+            f"{folder} has no mask for {missing[0]} (missing: {len(missing)}): name each mask like its image"
         )
     return Mask(torch.stack([_read_mask(files[stem], image_size)[None] for stem in stems]))
 
 
 def _read_mask(path: Path, image_size: int) -> Tensor:
-    """Read (H,W) booleans from an image file: its alpha channel where it has one, else its brightness."""
+    """Read an image file as a boolean mask (H,W), from its alpha channel if it has one, else from its brightness."""
     try:
         with Image.open(path) as image:
-            if image.size != (image_size, image_size):  # known before any pixel is decoded
+            # The size is in the header: an image of the wrong size is not decoded.
+            if image.size != (image_size, image_size):
                 raise InputError(
                     f"mask {path} is {image.width}x{image.height} pixels: "
-                    f"give one of {image_size}x{image_size}, the images' size"
+                    f"it must have the size of the images, {image_size}x{image_size}"
                 )
             picture = image.getchannel("A") if "A" in image.getbands() else image.convert("L")
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:

@@ -1,7 +1,7 @@
-"""Degradations that treat rows and columns alike, by one matrix: blur and downsampling.
+"""Separable degradations, y = M x M': blur and downsampling.
 
-As y = M x M', at the sizes of our images a matrix product is the fastest way on a CPU, its transpose is the adjoint,
-and derivatives of every kind, of the matrix too, come by themselves.
+For small images, matrix products are the fastest implementation on a CPU. The adjoint is the product with the
+transposed matrices, and autograd differentiates with respect to the images and to the matrices.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch.nn import functional as F
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.errors import InputError
 
-TRUNCATE = 4.0  # standard deviations of a Gaussian kernel on each side, as in SciPy
+TRUNCATE = 4.0  # radius of a Gaussian kernel in standard deviations, as in SciPy
 
 
 class Separable(Degradation):
-    """y = M_rows x M_columns', the matrices made for the size at hand."""
+    """Separable operator y = M_rows x M_columns', with matrices built for the size of the images."""
 
     def matrix(self, size: int, like: Tensor) -> Tensor:
-        """Make the (output size, size) matrix, of the dtype and on the device of `like`."""
+        """Return the matrix (output size, size), with the dtype and device of `like`."""
         raise NotImplementedError
 
     def input_size(self, output_size: int) -> int:
-        """Tell the size whose output has this size."""
+        """Return the input size for an output size."""
         return output_size
 
     def forward(self, images: Tensor) -> Tensor:
@@ -43,23 +43,23 @@ class Separable(Degradation):
 
 
 class GaussianBlur(Separable):
-    """Blur by a Gaussian, cut off at four standard deviations; borders are mirrored about the outermost pixel.
+    """Gaussian blur, truncated at four standard deviations, with borders mirrored about the outermost pixel.
 
     Args:
-        sigma: Standard deviation in pixels, above 0; a list gives each image of the batch its own.
+        sigma: Standard deviation in pixels, above 0. A list has one value for each image of the batch.
 
     Raises:
-        InputError: A sigma that is not a number above 0; at the call, one above the image's side, or another number of
-            sigmas than of images.
+        InputError: If a sigma is not a finite number above 0. When called, if a sigma exceeds the side of the images
+            or the number of sigmas differs from the number of images.
     """
 
     def __init__(self, sigma: float | Sequence[float]) -> None:
         super().__init__()
         widths = list(sigma) if isinstance(sigma, Sequence) else [float(sigma)]
         if not widths or not all(width > 0 and math.isfinite(width) for width in widths):
-            raise InputError(f"sigma is {sigma}: give the blur's standard deviation in pixels, above 0")
+            raise InputError(f"sigma is {sigma}: it must be above 0, the standard deviation of the blur in pixels")
         self.sigma = sigma
-        # Each kernel is cut at its own width and then padded: no image's blur depends on the others of its batch.
+        # Each kernel is truncated at its own width, then padded: the blur of an image does not depend on its batch.
         self._radii = [kernel_radius(width) for width in widths]
         radius = max(self._radii)
         taps = [F.pad(t, (radius - len(t) // 2,) * 2) for t in map(_taps_of, widths)]
@@ -67,20 +67,20 @@ class GaussianBlur(Separable):
         self.taps: Tensor
 
     def select(self, rows: Tensor) -> Degradation:
-        """Return the blurs of some images of the batch."""
+        """Return the blur of some images of the batch."""
         return GaussianBlur([self.sigma[row] for row in rows.tolist()]) if isinstance(self.sigma, Sequence) else self
 
     def forward(self, images: Tensor) -> Tensor:
         """Blur images (B,C,H,W)."""
         if len(self.taps) not in (1, len(images)):
-            raise InputError(f"{len(self.taps)} sigmas met {len(images)} image(s): give one sigma, or one an image")
+            raise InputError(f"got {len(self.taps)} sigmas for {len(images)} image(s): pass one, or one per image")
         return super().forward(images)
 
     def matrix(self, size: int, like: Tensor) -> Tensor:
-        """Make the blur's matrices, (1 or B, 1, size, size)."""
+        """Return the blur matrices, (1 or B, 1, size, size)."""
         center = self.taps.shape[-1] // 2
         if kernel_radius(size) < center:
-            raise InputError(f"sigma is {self.sigma}: give no more than the image's side of {size} pixels")
+            raise InputError(f"sigma is {self.sigma}: it must not exceed the image's side of {size} pixels")
         # Without the padding, which would change the order of the sums, and so the last bit.
         kernels = [
             taps[center - radius : center + radius + 1]
@@ -94,52 +94,53 @@ def _taps_of(sigma: float) -> Tensor:
 
 
 def kernel_radius(sigma: float) -> int:
-    """Tell how many taps a Gaussian kernel has on each side."""
+    """Return the number of taps on each side of the center of a Gaussian kernel."""
     return int(TRUNCATE * sigma + 0.5)
 
 
 def gaussian_taps(sigma: Tensor, radius: int) -> Tensor:
-    """Make normalised Gaussian kernels (..., 2 * radius + 1), differentiable in sigma (...), in pixels."""
+    """Return normalized Gaussian kernels (..., 2 * radius + 1), differentiable in sigma (...), in pixels."""
     offsets = torch.arange(-radius, radius + 1, device=sigma.device, dtype=sigma.dtype)
     return torch.softmax(-0.5 * (offsets / sigma[..., None]) ** 2, dim=-1)
 
 
 def mirrored_matrix(taps: Tensor, size: int) -> Tensor:
-    """Make the matrices (..., size, size) that filter a line with kernels (..., taps), its ends mirrored."""
+    """Return the matrices (..., size, size) that filter a mirrored signal with kernels (..., taps)."""
     radius = taps.shape[-1] // 2
     period = max(2 * (size - 1), 1)
     offsets = torch.arange(-radius, radius + 1, device=taps.device)
     sources = (torch.arange(size, device=taps.device)[:, None] + offsets).remainder(period)
     sources = torch.minimum(sources, period - sources).clamp_(max=size - 1)
-    placed = F.one_hot(sources, size).to(taps.dtype)  # (size, taps, size): where each tap falls
+    placed = F.one_hot(sources, size).to(taps.dtype)  # (size, taps, size), the input pixel of each tap
     return torch.einsum("...t,itj->...ij", taps, placed)
 
 
 class Downsample(Separable):
-    """Fewer pixels: the degradation of super-resolution.
+    """Downsampling by an integer factor, the degradation of super-resolution.
 
     Args:
-        factor: Input pixels to one output pixel along each side, 2 or more; it must divide the image's sides.
-        method: "area" averages; "bicubic" is the antialiased one of torchvision and Pillow.
+        factor: Number of input pixels per output pixel along each side, 2 or more. It must divide the image sides.
+        method: Interpolation: "area" averages pixels, "bicubic" is antialiased, as in torchvision and Pillow.
 
     Raises:
-        InputError: A factor below 2 or a method that is not known; at the call, a side that the factor does not divide.
+        InputError: If the factor is not an integer of 2 or more, or the method is unknown. When called, if the factor
+            does not divide a side of the images.
     """
 
     def __init__(self, factor: int, method: Literal["area", "bicubic"] = "area") -> None:
         super().__init__()
         if not 2 <= factor < math.inf or factor != int(factor):
-            raise InputError(f"factor is {factor}: give a whole number, 2 or more")
+            raise InputError(f"factor is {factor}: it must be an integer of 2 or more")
         if method not in ("area", "bicubic"):
-            raise InputError(f"method {method!r} is not known: choose area or bicubic")
+            raise InputError(f"unknown method {method!r}: choose area or bicubic")
         self.factor, self.method = int(factor), method
 
     def input_size(self, output_size: int) -> int:
-        """Tell the larger size."""
+        """Return the size before downsampling."""
         return output_size * self.factor
 
     def matrix(self, size: int, like: Tensor) -> Tensor:
-        """Make the matrix from the method's answer to unit impulses."""
+        """Return the matrix whose columns are the downsampled unit impulses."""
         if size % self.factor:
             raise InputError(
                 f"factor {self.factor} does not divide the image's side of {size} pixels: choose one that does"

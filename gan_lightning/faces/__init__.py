@@ -1,4 +1,4 @@
-"""Synthetic faces: drawn from (seed, index), rendered with NumPy, labelled as CelebA labels its pictures."""
+"""Synthetic faces: drawn from (seed, index), rendered with NumPy, labeled as CelebA labels its images."""
 
 from gan_lightning.faces.attributes import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks
 from gan_lightning.faces.parameters import Face

@@ -1,4 +1,4 @@
-"""What CelebA's text files say about a picture: forty attributes and five points."""
+"""Labels of a face as in CelebA's text files: forty attributes and five landmarks."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ LANDMARKS = (
 
 
 def face_attributes(face: Face) -> dict[str, int]:
-    """CelebA's forty attributes of a face's picture.
+    """Return CelebA's forty attributes of a face.
 
     Args:
         face: The face.
 
     Returns:
-        Name to 1 or -1, in CelebA's order. -1 also where the renderer cannot know: Attractive is a matter of taste,
-        and no picture is Blurry or has a Double_Chin.
+        Name to 1 or -1, in CelebA's order. An attribute that the renderer cannot decide is -1, too: Attractive is a
+        matter of taste, and no image is Blurry or has a Double_Chin.
     """
     true = _hair_attributes(face) | _feature_attributes(face) | _worn_attributes(face)
     return {name: 1 if true.get(name, False) else -1 for name in ATTRIBUTES}
 
 
 def _hair_attributes(face: Face) -> dict[str, bool]:
-    """Hair on head and face; what a hat hides is not claimed."""
+    """Return the attributes of hair on head and face; those hidden by a hat are false."""
     hair = face.hair_style != HairStyle.BALD
     long = face.hair_style in (HairStyle.BOB, HairStyle.LONG)
     seen = hair and (long or face.hat == Hat.NONE)
@@ -61,7 +61,7 @@ def _hair_attributes(face: Face) -> dict[str, bool]:
 
 
 def _feature_attributes(face: Face) -> dict[str, bool]:
-    """Features of the face; what dark glasses hide is not claimed."""
+    """Return the attributes of facial features; those hidden by sunglasses are false."""
     eyes_seen = face.glasses != Glasses.SUN
     return {
         "Arched_Eyebrows": face.brow_arch > 0.7,
@@ -84,7 +84,7 @@ def _feature_attributes(face: Face) -> dict[str, bool]:
 
 
 def _worn_attributes(face: Face) -> dict[str, bool]:
-    """What is worn; long hair covers the ears, and all but a V-neck cover a necklace."""
+    """Return the attributes of what is worn. Long hair covers the ears, and only a V-neck shows a necklace."""
     return {
         "Eyeglasses": face.glasses != Glasses.NONE,
         "Heavy_Makeup": face.eye_shadow > 0 and face.glasses != Glasses.SUN,
@@ -97,14 +97,14 @@ def _worn_attributes(face: Face) -> dict[str, bool]:
 
 
 def face_landmarks(face: Face) -> tuple[int, ...]:
-    """Five points of a face's picture.
+    """Return the five landmarks of a face.
 
     Args:
         face: The face.
 
     Returns:
-        Ten integers, pixels from the upper left corner, in the order of `LANDMARKS`: the eyes, the nose's tip and the
-        mouth's corners; left and right as the viewer sees them.
+        Ten integers, in pixels from the upper left corner, in the order of `LANDMARKS`: the eyes, the tip of the nose
+        and the corners of the mouth. Left and right are the viewer's.
     """
     head = Head.of(face)
     points = (

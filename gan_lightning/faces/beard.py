@@ -23,7 +23,7 @@ from gan_lightning.faces.strands import fine_noise
 
 
 def draw_beard(canvas: Array, face: Face, head: Head, shape: Surface, light: Light) -> None:
-    """Stubble, moustache, goatee, full beard and sideburns, on skin and a little beyond it."""
+    """Paint stubble, mustache, goatee, full beard and sideburns, on the skin and a little beyond it."""
     if face.beard == Beard.NONE and not face.sideburns:
         return
     area = region(-head.half_width - 6, head.half_width + 6, -8, head.chin + 12)
@@ -43,7 +43,7 @@ def draw_beard(canvas: Array, face: Face, head: Head, shape: Surface, light: Lig
 
 
 def _beard_cover(face: Face, head: Head, area: Region) -> Array:
-    """Where hair grows, 0 to 1."""
+    """Return the density of facial hair, 0 to 1."""
     u, v = area.u - head.turn(0, 3), area.v
     x = np.abs(u) * (1 / head.half_width)
     mouth, half = head.mouth_v, head.mouth_half

@@ -1,9 +1,9 @@
-"""The drawing board: coordinates, soft masks, layers, and the light.
+"""The canvas: coordinates, soft masks, layers, and light.
 
-A face is drawn upright in its own frame, where the eyes' midpoint is the origin, u grows to the right, v down and z
-towards the viewer, in pixels of the final picture; one affine warp then brings in roll, scale and shift. Upright, most
-shapes are products or sums of a function of u and one of v, which makes them cheap: a sum of K Gaussians is one matrix
-product. Colours are planar and linear in light; `encode` turns them into pixels.
+A face is drawn upright in its own frame. The origin is the midpoint of the eyes; u points to the right, v down, and z
+towards the viewer, in pixels of the final image. One affine warp then applies roll, scale and shift. In the upright
+frame most shapes are products or sums of a function of u and a function of v, which makes them cheap: a sum of K
+Gaussians is one matrix product. Colors are planar and linear in light; `encode` converts them to pixels.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from PIL import Image
 
 from gan_lightning.faces.parameters import Color, Face
 
-Array = npt.NDArray[Any]  # of float32: NumPy's types lose the width in mixed expressions
+Array = npt.NDArray[Any]  # float32: the types of NumPy lose the width in mixed expressions
 
-WIDTH, HEIGHT = 178, 218  # CelebA's aligned pictures
-CENTER_X, CENTER_Y = 88.5, 111.5  # where CelebA's alignment puts the eyes' midpoint
+WIDTH, HEIGHT = 178, 218  # CelebA's aligned images
+CENTER_X, CENTER_Y = 88.5, 111.5  # midpoint of the eyes in CelebA's alignment
 CANVAS_WIDTH, CANVAS_HEIGHT = 224, 264  # larger, so that the warp always finds drawn pixels
 ORIGIN_X, ORIGIN_Y = 112, 134
-EYE_X = 19.5  # half the distance of CelebA's aligned eyes
+EYE_X = 19.5  # half the distance between the eyes in CelebA's alignment
 _U: Array = (np.arange(CANVAS_WIDTH, dtype=np.float32) - ORIGIN_X)[None, :]
 _V: Array = (np.arange(CANVAS_HEIGHT, dtype=np.float32) - ORIGIN_Y)[:, None]
 
 
 class Region(NamedTuple):
-    """A rectangle of the canvas and its coordinates: u is (1, width), v is (height, 1)."""
+    """A rectangle of the canvas and its coordinates: u is (1,width), v is (height,1)."""
 
     rows: slice
     columns: slice
@@ -39,25 +39,25 @@ class Region(NamedTuple):
 
 
 def region(left: float, right: float, top: float, bottom: float) -> Region:
-    """The rectangle of the canvas that covers the given one in the face's frame."""
+    """Return the rectangle of the canvas that covers a rectangle in the frame of the face."""
     columns = slice(max(round(left) + ORIGIN_X, 0), min(round(right) + ORIGIN_X + 1, CANVAS_WIDTH))
     rows = slice(max(round(top) + ORIGIN_Y, 0), min(round(bottom) + ORIGIN_Y + 1, CANVAS_HEIGHT))
     return Region(rows, columns, _U[:, columns], _V[rows])
 
 
 def within(inner: slice, outer: slice) -> slice:
-    """A slice of the canvas as a slice of an array that covers `outer`."""
+    """Convert a slice of the canvas to a slice of an array that covers `outer`."""
     return slice(inner.start - outer.start, inner.stop - outer.start)
 
 
 def clip(values: Array, low: float, high: float) -> Array:
-    """As `np.clip`, which takes four times as long on small arrays."""
+    """Clip as `np.clip` does, which takes four times as long on small arrays."""
     result = np.maximum(values, low)
     return np.minimum(result, high, out=result)
 
 
 def soft(distance: Array, width: float = 1.0) -> Array:
-    """Coverage of a pixel at a signed distance inside an edge: 0 to 1 over `width` pixels."""
+    """Return the coverage of a pixel at a signed distance inside an edge: 0 to 1 over `width` pixels."""
     result = distance * (1 / width)
     result += 0.5
     np.maximum(result, 0, out=result)
@@ -66,14 +66,14 @@ def soft(distance: Array, width: float = 1.0) -> Array:
 
 
 def smooth(distance: Array, width: float) -> Array:
-    """As `soft`, without kinks: for wide transitions that are seen."""
+    """Return the coverage as `soft` does, but without kinks: for wide transitions that are visible."""
     t = soft(distance, width)
     curve: Array = t * t * (3 - 2 * t)
     return curve
 
 
 def bump(distance: Array, width: float) -> Array:
-    """A bell of height 1 about 0 that is zero beyond `width`: a cheap Gaussian."""
+    """Return a bell of height 1 around 0 that is zero beyond `width`: a cheap Gaussian."""
     t = distance * (1 / width)
     t *= t
     np.subtract(1, t, out=t)
@@ -83,12 +83,12 @@ def bump(distance: Array, width: float) -> Array:
 
 
 def linear(color: Color) -> Array:
-    """An sRGB colour as (3,1,1) linear light (gamma 2, which makes encoding one square root)."""
+    """Convert an sRGB color to (3,1,1) linear light (gamma 2, so that encoding is one square root)."""
     return np.array([c * c for c in color], np.float32)[:, None, None]
 
 
 def blend(canvas: Array, area: Region, mask: Array, color: Array) -> None:
-    """Lay a colour, (3,1,1) or (3,h,w), over an area of the canvas where the mask says so."""
+    """Blend a color, (3,1,1) or (3,h,w), into an area of the canvas, weighted by the mask."""
     patch = canvas[:, area.rows, area.columns]
     change = color - patch
     change *= mask
@@ -96,21 +96,21 @@ def blend(canvas: Array, area: Region, mask: Array, color: Array) -> None:
 
 
 def darken(canvas: Array, area: Region, amount: Array, tint: tuple[float, float, float] = (0.8, 1.0, 1.05)) -> None:
-    """Take light away, by default less of the red: shadows on skin are warm."""
+    """Darken an area of the canvas. Red is darkened less by default, because shadows on skin are warm."""
     patch = canvas[:, area.rows, area.columns]
     for channel, weight in enumerate(tint):
         patch[channel] *= 1 - weight * amount
 
 
 def bell(offset: Array, sigma: Array) -> Array:
-    """A Gaussian of height 1, cut to zero far out: denormal numbers would slow matrix products down."""
+    """Return a Gaussian of height 1, cut to zero far out, as denormal numbers would slow down matrix products."""
     value: Array = np.exp(-0.5 * (offset / sigma) ** 2)
     value *= value > 1e-7
     return value
 
 
 def gaussians(area: Region, table: Array) -> Array:
-    """Sum of axis-aligned Gaussians; the table's rows are (amplitude, u, sigma_u, v, sigma_v)."""
+    """Return a sum of axis-aligned Gaussians; the rows of the table are (amplitude, u, sigma_u, v, sigma_v)."""
     amplitude, u0, su, v0, sv = table.T[:, :, None]
     across = bell(area.u - u0, su)
     down = bell(area.v.T - v0, sv) * amplitude
@@ -119,7 +119,7 @@ def gaussians(area: Region, table: Array) -> Array:
 
 
 def gaussian_slopes(area: Region, table: Array) -> tuple[Array, Array]:
-    """Derivatives by u and by v of `gaussians(area, table)`."""
+    """Return the derivatives of `gaussians(area, table)` with respect to u and v."""
     amplitude, u0, su, v0, sv = table.T[:, :, None]
     du, dv = area.u - u0, area.v.T - v0
     across = bell(du, su)
@@ -129,16 +129,16 @@ def gaussian_slopes(area: Region, table: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Light:
-    """A key light, and the ambient light that fills the shadows."""
+    """A key light, and ambient light that fills the shadows."""
 
     direction: tuple[float, float, float]  # unit vector towards the light, in (u, v, z)
-    halfway: tuple[float, float, float]  # between the light and the viewer
+    halfway: tuple[float, float, float]  # unit vector halfway between the light and the viewer
     key: Array  # (3,1,1) linear
     ambient: Array  # (3,1,1) linear
 
     @classmethod
     def of(cls, face: Face) -> Light:
-        """The light of a picture; the ambient part takes a little of the background's colour."""
+        """Return the light of a face; the ambient light takes on a little of the background color."""
         rise = math.sin(face.light_elevation)
         run = math.cos(face.light_elevation)
         direction = (run * math.sin(face.light_azimuth), -rise, run * math.cos(face.light_azimuth))
@@ -152,14 +152,14 @@ class Light:
 
 
 def visible(face: Face) -> Region:
-    """The part of the canvas that the warp of a face's picture reads."""
+    """Return the part of the canvas that the warp of a face reads."""
     corners = [from_picture(face, x, y) for x in (-2, WIDTH + 1) for y in (-2, HEIGHT + 1)]
     u, v = zip(*corners, strict=True)
     return region(min(u), max(u), min(v), max(v))
 
 
 def encode(canvas: Array, face: Face) -> npt.NDArray[np.uint8]:
-    """Pixels of a canvas: gamma, then the warp of the face's roll, scale and shift.
+    """Convert a canvas to pixels: gamma, then the warp by roll, scale and shift of the face.
 
     Returns:
         (218,178,3) uint8 RGB.
@@ -172,7 +172,7 @@ def encode(canvas: Array, face: Face) -> npt.NDArray[np.uint8]:
         light *= 255
         light += 0.5
         bands.append(Image.fromarray(np.minimum(light, 255, out=light).astype(np.uint8)))
-    # PIL maps pixels' corners: (x, y) of the picture to a x + b y + c, d x + e y + f of the canvas.
+    # Pillow maps corners of pixels: (x, y) of the image to (a x + b y + c, d x + e y + f) of the canvas.
     u0, v0 = from_picture(face, -0.5, -0.5)
     u_x, v_x = (math.cos(face.roll) / face.scale, -math.sin(face.roll) / face.scale)
     left, top = float(area.u[0, 0]) - 0.5, float(area.v[0, 0]) - 0.5
@@ -184,13 +184,13 @@ def encode(canvas: Array, face: Face) -> npt.NDArray[np.uint8]:
 
 
 def from_picture(face: Face, x: float, y: float) -> tuple[float, float]:
-    """The point of the face's frame that lands at (x, y) in the picture."""
+    """Return the point (u, v) in the frame of the face that is warped to (x, y) in the image."""
     cosine, sine = math.cos(face.roll) / face.scale, math.sin(face.roll) / face.scale
     dx, dy = x - CENTER_X - face.shift_x, y - CENTER_Y - face.shift_y
     return cosine * dx + sine * dy, cosine * dy - sine * dx
 
 
 def to_picture(face: Face, u: float, v: float) -> tuple[float, float]:
-    """Where a point of the face's frame lands in the picture, as `encode` warps it: (x, y) in pixels."""
+    """Return the point (x, y) in the image, in pixels, to which `encode` warps a point in the frame of the face."""
     cosine, sine = math.cos(face.roll) * face.scale, math.sin(face.roll) * face.scale
     return CENTER_X + face.shift_x + cosine * u - sine * v, CENTER_Y + face.shift_y + sine * u + cosine * v

@@ -23,7 +23,7 @@ from gan_lightning.faces.strands import fine_noise
 
 
 def draw_eyes(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """Both eyes with lids, lashes and shadow, and both brows."""
+    """Paint both eyes with lids, lashes and shadow, and both brows."""
     for sign in (-1, 1):
         if face.glasses != Glasses.SUN:
             _draw_eye(canvas, face, head, light, sign)
@@ -31,7 +31,7 @@ def draw_eyes(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 
 def _draw_eye(canvas: Array, face: Face, head: Head, light: Light, sign: int) -> None:
-    """One eye: eyeball between two lid curves, then lashes and creases on the skin around."""
+    """Paint one eye: the eyeball between two lid curves, then lashes and creases on the skin around it."""
     u, v = head.eye_center(face, sign)
     half = 10.8 * face.eye_size * head.side(sign)
     area = region(u - 17, u + 17, v - 13, v + 13)
@@ -57,7 +57,7 @@ def _draw_eye(canvas: Array, face: Face, head: Head, light: Light, sign: int) ->
 
 
 def _draw_lids(canvas: Array, face: Face, area: Region, x: Array, above: Array, below: Array, within: Array) -> None:
-    """The crease over the upper lid, shadow painted on it, the bag under the lower one."""
+    """Paint the crease above the upper lid, the eye shadow on it, and the bag under the lower lid."""
     crease_height = 3.0 + 0.8 * face.eye_openness
     crease = bump(above + crease_height, 1.9) * within * (0.4 + 0.25 * x)
     darken(canvas, area, clip(0.62 * face.lid_fold * crease, 0, 0.8))
@@ -74,7 +74,7 @@ def _draw_lids(canvas: Array, face: Face, area: Region, x: Array, above: Array, 
 def _eyeball(
     face: Face, light: Light, area: Region, u: float, v: float, sign: int, half: float, below_lid: Array
 ) -> Array:
-    """White, iris, pupil and the light's reflection, in the upper lid's shadow: (3,h,w) linear."""
+    """Return white, iris, pupil and highlight, in the shadow of the upper lid: (3,h,w) linear."""
     du = area.u - (u + 2.2 * face.gaze_x - 0.2 * sign)
     dv = area.v - (v - 0.9 + 1.2 * face.gaze_y)
     radius = np.sqrt(du * du + dv * dv)
@@ -84,7 +84,7 @@ def _eyeball(
     white = np.array([0.66, 0.6, 0.57], np.float32)[:, None, None] * exposure * (1.0 - 0.42 * round_off)
     color = np.broadcast_to(white, (3, *radius.shape)).copy()
     ring = bump(radius - iris, 1.3)
-    glow = 0.75 + 0.75 * clip(dv * (1 / iris), -0.6, 1.0)  # light crosses the lens to the far side of the iris
+    glow = 0.75 + 0.75 * clip(dv * (1 / iris), -0.6, 1.0)  # light crosses the lens to the opposite side of the iris
     tone = linear(face.eye_color) * (1.25 * glow * (1 - 0.62 * ring) * max(exposure, 0.5))
     blend_mask = soft(iris - radius, 1.3)
     color += blend_mask * (tone - color)
@@ -96,7 +96,7 @@ def _eyeball(
 
 
 def _draw_brow(canvas: Array, face: Face, head: Head, sign: int) -> None:
-    """One brow: soft hairs along an arched band that thins outwards."""
+    """Paint one brow: soft hairs along an arched band that thins outwards."""
     middle = head.turn(sign * 21.0 * face.eye_spacing, -1)
     half = 12.4 * head.side(sign)
     v0 = -12.6 - face.brow_height - 0.9 * face.brow_raise - (0.0 if face.masculine else 1.0)

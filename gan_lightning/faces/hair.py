@@ -1,4 +1,4 @@
-"""Hair as a volume around the skull: a layer behind the head, and one in front of it."""
+"""Hair as a volume around the skull: one layer behind the head, and one in front of it."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from gan_lightning.faces.head import Head, Surface
 from gan_lightning.faces.parameters import Face, HairStyle, HairTexture, Hat
 from gan_lightning.faces.strands import curl_noise, fine_noise, puff_noise, strand_noise
 
-_SPRING = -14.0  # height of the skull's middle, from which the hair's dome rises
+_SPRING = -14.0  # height of the middle of the skull, where the dome of the hair begins
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Measures of the hair, in pixels of the face's frame."""
+    """Dimensions of the hair, in pixels in the frame of the face."""
 
     half_width: float
     top: float
-    end: float  # where the hair ends below
+    end: float  # lower end of the hair
     flare: float  # widening towards the end
-    hairline: float  # height of the forehead's edge
-    opening: float  # half of the width that it leaves to the face
+    hairline: float  # height of the upper edge of the forehead
+    opening: float  # half of the width in which the face is visible
 
     @classmethod
     def of(cls, face: Face, head: Head) -> Shape:
-        """The measures of a face's hair; a hat presses it flat."""
+        """Return the dimensions of the hair of a face; a hat flattens it."""
         style, volume = face.hair_style, face.hair_volume
         curly = face.hair_texture == HairTexture.CURLY
         lift = {HairStyle.SHORT: 7 + 10 * volume, HairStyle.TIED: 6 + 4 * volume}.get(style, 8 + 8 * volume)
@@ -66,16 +66,16 @@ class Shape:
 
 @dataclass(frozen=True)
 class Dome:
-    """The hair's outer form over a region."""
+    """The outer shape of the hair over a region."""
 
     area: Region
     inside: Array  # signed distance to the outline
     x: Array  # across, -1 to 1
-    rise: Array  # (height, 1) 0 at the spring line, 1 at the top
+    rise: Array  # (height,1), 0 at the spring line, 1 at the top
 
 
 def _dome(face: Face, head: Head, shape: Shape) -> Dome:
-    """A dome over the skull that goes on straight, or flaring, to the hair's end."""
+    """Return a dome over the skull that continues, straight or flaring, to the end of the hair."""
     reach = shape.half_width + shape.flare + 6
     area = region(-reach - 9, reach + 9, shape.top - 4, min(shape.end + 8, 124.0))
     rise = clip((_SPRING - area.v) / (_SPRING - shape.top), 0, 1.2)
@@ -97,7 +97,7 @@ def _dome(face: Face, head: Head, shape: Shape) -> Dome:
 
 
 def _hairline(face: Face, head: Head, shape: Shape, u: Array) -> Array:
-    """Height of the forehead's edge over u: parted, swept, fringed or receding."""
+    """Return the height of the hairline over u: parted, swept, fringed or receding."""
     x = (u - head.turn(0, -4)) * (1 / shape.opening)
     line = np.full_like(x, shape.hairline)
     if face.bangs:
@@ -108,7 +108,7 @@ def _hairline(face: Face, head: Head, shape: Shape, u: Array) -> Array:
     sweep = (4 + 13 * face.hair_sweep) * (0.45 if face.hair_style == HairStyle.SHORT else 1.0)
     if face.hair_style == HairStyle.TIED:
         sweep *= 0.3
-    longer = np.where(away * face.hair_part < 0, 1.0, 0.45)  # the hair crosses to the side far from the part
+    longer = np.where(away * face.hair_part < 0, 1.0, 0.45)  # hair crosses to the side away from the part
     line += sweep * longer * np.minimum(np.abs(away), 1.2) ** 1.5
     line -= 12 * face.receding * bump(np.abs(x) - 0.6, 0.45)
     ragged = 7.0 if face.hair_style == HairStyle.SHORT else 2.5
@@ -117,7 +117,7 @@ def _hairline(face: Face, head: Head, shape: Shape, u: Array) -> Array:
 
 
 def _uncovered(face: Face, head: Head, shape: Shape, dome: Dome) -> Array:
-    """Signed distance into the opening that shows the face: positive on the face, negative in hair."""
+    """Return the signed distance into the opening that shows the face: positive on the face, negative in the hair."""
     area = dome.area
     v = area.v
     line = _hairline(face, head, shape, area.u)
@@ -138,7 +138,7 @@ def _uncovered(face: Face, head: Head, shape: Shape, dome: Dome) -> Array:
 
 
 def _color(face: Face, dome: Dome, light: Light) -> Array:
-    """Lit hair: strands that run from the crown, a band of gloss, dark where it turns away; (3,h,w) linear."""
+    """Return lit hair, (3,h,w) linear: strands from the crown, a band of gloss, and dark edges."""
     v, x, rise = dome.area.v, dome.x, dome.rise
     if face.hair_texture == HairTexture.CURLY:
         strands = (
@@ -149,7 +149,7 @@ def _color(face: Face, dome: Dome, light: Light) -> Array:
         drift = 0.05 * face.hair_part * rise
         if face.hair_texture == HairTexture.WAVY:
             drift = drift + 0.055 * np.sin(v * 0.15 + 5 * face.hair_part) * clip((v + 60) / 60, 0.15, 1)
-        if face.hair_style == HairStyle.SHORT:  # combed to a side over the top
+        if face.hair_style == HairStyle.SHORT:  # combed to one side over the top
             across = 1.1 * rise - 0.6 * math.copysign(1.0, face.hair_part) * x + 0.4 * x * x
         strands = strand_noise((across + drift) * 330, face.texture_seed)
     n_u, n_v = clip(x, -1, 1), -0.95 * rise
@@ -174,7 +174,7 @@ def _color(face: Face, dome: Dome, light: Light) -> Array:
 
 @dataclass(frozen=True)
 class Hair:
-    """Hair of one face, ready to be laid behind and in front of the head."""
+    """Hair of one face, ready to be blended behind and in front of the head."""
 
     shape: Shape
     dome: Dome
@@ -182,7 +182,7 @@ class Hair:
 
     @classmethod
     def of(cls, face: Face, head: Head, light: Light) -> Hair | None:
-        """The hair of a face, if it has any."""
+        """Return the hair of a face, or None if the face has none."""
         if face.hair_style == HairStyle.BALD:
             return None
         shape = Shape.of(face, head)
@@ -191,26 +191,26 @@ class Hair:
 
 
 def draw_back(canvas: Array, face: Face, hair: Hair) -> None:
-    """Hair behind neck and shoulders, where little light comes."""
+    """Paint the hair behind neck and shoulders, which receives little light."""
     if face.hair_style in (HairStyle.BOB, HairStyle.LONG):
         area = hair.dome.area
-        skip = ORIGIN_Y - 10 - area.rows.start  # above, the head and the front layer cover it
+        skip = ORIGIN_Y - 10 - area.rows.start  # above it, the head and the front layer cover the hair
         lower = area._replace(rows=slice(area.rows.start + skip, area.rows.stop), v=area.v[skip:])
         blend(canvas, lower, soft(hair.dome.inside[skip:], 1.6), hair.color[:, skip:] * 0.5)
 
 
 def draw_front(canvas: Array, face: Face, head: Head, skull: Surface, hair: Hair) -> None:
-    """Hair over skull and temples, open where the face is, and its shadow on the skin."""
+    """Paint the hair over skull and temples, open at the face, and its shadow on the skin."""
     dome = hair.dome
     uncovered = _uncovered(face, head, hair.shape, dome)
     _keep_on_head(uncovered, dome.area, skull)
     edge = 2.6
-    if face.hair_style in (HairStyle.SHORT, HairStyle.TIED):  # it fades out beside the ears
+    if face.hair_style in (HairStyle.SHORT, HairStyle.TIED):  # the hair fades out beside the ears
         end = 5 if face.hair_style == HairStyle.SHORT else -4
         np.maximum(uncovered, (dome.area.v - end) * 0.5, out=uncovered)
         edge = 5.0 if face.hair_style == HairStyle.SHORT else edge
     covers = soft(dome.inside, 1.6)
-    side = dome.area.u.shape[1] // 5  # beside the face there is no skin to fall on
+    side = dome.area.u.shape[1] // 5  # there is no skin beside the face
     inner = dome.area._replace(columns=slice(dome.area.columns.start + side, dome.area.columns.stop - side))
     darken(canvas, inner, (0.36 * covers[:, side:-side]) * bump(np.maximum(uncovered[:, side:-side], 0), 11.0))
     color = hair.color
@@ -220,7 +220,7 @@ def draw_front(canvas: Array, face: Face, head: Head, skull: Surface, hair: Hair
 
 
 def _keep_on_head(uncovered: Array, area: Region, skull: Surface) -> None:
-    """Let the face's opening end at the head's outline: beside it, above the ears, hair goes on."""
+    """End the opening of the face at the outline of the head; hair continues beside it, above the ears."""
     top, bottom = max(area.rows.start, skull.area.rows.start), min(area.rows.stop, ORIGIN_Y + 24)
     left = max(area.columns.start, skull.area.columns.start)
     right = min(area.columns.stop, skull.area.columns.stop)

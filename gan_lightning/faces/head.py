@@ -1,4 +1,4 @@
-"""The head's shape: its outline, its relief, and where the turn of the head puts each feature."""
+"""The shape of the head: its outline, its relief, and the positions of the features when it is turned."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from gan_lightning.faces.canvas import EYE_X, Array, Region, clip, gaussian_slopes, region
 from gan_lightning.faces.parameters import Face
 
-CHEEK_V = 8.0  # where the face is widest
-EYE_DEPTH = 31.0  # of the eyes in front of the head's axis, about which it turns
+CHEEK_V = 8.0  # height at which the face is widest
+EYE_DEPTH = 31.0  # distance of the eyes in front of the axis of rotation of the head
 
 
 @dataclass(frozen=True)
 class Head:
-    """Measures of one head, in pixels of the face's frame."""
+    """Dimensions of one head, in pixels in the frame of the face."""
 
     half_width: float
     top: float
     chin: float
-    sine: float  # of the yaw
+    sine: float  # sine of the yaw
     cosine: float
     nod: float  # sine of the pitch
     nose_tip_v: float
@@ -30,7 +30,7 @@ class Head:
 
     @classmethod
     def of(cls, face: Face) -> Head:
-        """The measures of a face."""
+        """Return the dimensions of the head of a face."""
         length = face.face_length
         open_drop = 3.0 * face.mouth_open
         nod = math.sin(face.pitch)
@@ -47,30 +47,30 @@ class Head:
         )
 
     def turn(self, x: float, z: float) -> float:
-        """Where the yaw puts a point x to the right of the face's middle and z in front of the eyes' plane."""
+        """Return u, after the yaw, of a point x to the right of the middle of the face and z in front of the eyes."""
         return x * self.cosine + z * self.sine
 
     def side(self, sign: int) -> float:
-        """Foreshortening of what lies on one side of the face (-1 left, 1 right in the picture)."""
+        """Return the foreshortening of one side of the face (-1 left, 1 right in the image)."""
         return self.cosine - 0.35 * sign * self.sine
 
     def axis(self, v: Array) -> Array:
-        """The outline's middle at heights v: the skull turns against the chin, which is in front."""
+        """Return the middle of the outline at heights v: the skull turns against the chin, which is in front."""
         middle: Array = (-20.0 + 15.0 * clip((v + 30) * (1 / 100), 0, 1)) * self.sine
         return middle
 
     def axis_at(self, v: float) -> float:
-        """`axis` at one height."""
+        """Return `axis` at one height."""
         return float(self.axis(np.array([v], np.float32))[0])
 
     def eye_center(self, face: Face, sign: int) -> tuple[float, float]:
-        """(u, v) of an eye."""
+        """Return the center (u, v) of an eye."""
         return self.turn(sign * EYE_X * face.eye_spacing, 0.0), 0.0
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The head's surface over a region: where it is, and which way it looks."""
+    """The surface of the head over a region: its extent and its normals."""
 
     area: Region
     inside: Array  # signed distance to the outline, pixels, positive inside
@@ -78,7 +78,7 @@ class Surface:
 
 
 def surface(face: Face, head: Head) -> Surface:
-    """The head as an egg-like solid with the relief of a face."""
+    """Return the head as an egg-shaped solid with the relief of a face."""
     area = region(-head.half_width - 12, head.half_width + 12, head.top - 2, head.chin + 12)
     v = area.v
     up = clip((CHEEK_V - v) / (CHEEK_V - head.top), 0, np.inf)
@@ -109,7 +109,7 @@ def surface(face: Face, head: Head) -> Surface:
 
 
 def _relief(face: Face, head: Head) -> Array:
-    """Bumps and hollows of the face as (height, u, sigma_u, v, sigma_v)."""
+    """Return the bumps and hollows of the face as rows of (height, u, sigma_u, v, sigma_v)."""
     turn, nose = head.turn, head.nose_tip_v
     wide = face.nose_width
     smile = max(face.smile, 0.0)

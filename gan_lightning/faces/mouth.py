@@ -1,4 +1,4 @@
-"""The mouth: lips, teeth, and the dark between them."""
+"""The mouth: lips, teeth, and the dark gap between them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gan_lightning.faces.parameters import Face
 
 @dataclass(frozen=True)
 class _Lips:
-    """The mouth's curves over a region's columns, each (1, width), in v."""
+    """Curves of the mouth over the columns of a region, each (1,width), in v."""
 
     x: Array  # -1 left corner, 1 right corner
     top: Array
@@ -23,19 +23,19 @@ class _Lips:
 
 
 def corner(face: Face, head: Head, sign: int) -> tuple[float, float]:
-    """(u, v) of a mouth corner: smiles widen the mouth and lift it."""
+    """Return (u, v) of a corner of the mouth; a smile widens the mouth and lifts its corners."""
     return head.turn(sign * head.mouth_half, 1), head.mouth_v - 4.2 * face.smile
 
 
 def _curves(face: Face, head: Head, area: Region) -> _Lips:
-    """Lip lines between the two corners, as polynomials of the place between them."""
+    """Return the lines of the lips, as polynomials of the position between the two corners."""
     left, lift = corner(face, head, -1)
     right, _ = corner(face, head, 1)
     middle = head.turn(0, 7)
     x = np.where(area.u < middle, (area.u - middle) / (middle - left), (area.u - middle) / (right - middle))
     x = x.astype(np.float32)
     arc = np.maximum(1 - x * x, 0)
-    line = lift + (head.mouth_v - lift + 0.6) * arc  # from the corners' height to the middle's
+    line = lift + (head.mouth_v - lift + 0.6) * arc  # from the height of the corners to that of the middle
     full = face.lip_fullness * (0.9 if face.masculine else 1.12) * (1 - 0.14 * max(face.smile, 0.0))
     bow = 1.0 - 0.22 * bump(x, 0.3) + 0.1 * bump(np.abs(x) - 0.3, 0.3)
     gap = face.mouth_open * (4.8 + 2.4 * max(face.smile, 0.0)) * arc ** (1.4 - 0.6 * max(face.smile, 0.0))
@@ -45,7 +45,7 @@ def _curves(face: Face, head: Head, area: Region) -> _Lips:
 
 
 def draw_mouth(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """Paint the mouth over the skin, whose light the lips take."""
+    """Paint the mouth over the skin; the lips are lit like the skin."""
     area = region(head.turn(-26, 0), head.turn(26, 6), head.mouth_v - 16, head.mouth_v + 22)
     lips = _curves(face, head, area)
     v = area.v
@@ -71,7 +71,7 @@ def draw_mouth(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 
 def _lip_color(face: Face, canvas: Array, area: Region) -> Array:
-    """Skin under the lips' red: the skin's own light, so that lips are lit as the face is; (3,h,w) linear."""
+    """Return lips tinted over the light of the skin, so that they are lit like the face; (3,h,w) linear."""
     patch = canvas[:, area.rows, area.columns]
     skin = linear(face.skin_color)
     lit = clip(patch.mean(axis=0) / float(skin.mean()), 0.35, 1.3)
@@ -82,7 +82,7 @@ def _lip_color(face: Face, canvas: Array, area: Region) -> Array:
 
 
 def _draw_inside(canvas: Array, face: Face, area: Region, lips: _Lips, sides: Array, light: Light) -> None:
-    """Dark mouth and the upper teeth, which the lips and the corners shade."""
+    """Return the dark mouth and the upper teeth, shaded by the lips and the corners."""
     v = area.v
     opening = soft(np.minimum(v - lips.upper, lips.lower - v) + 0.5, 1.2) * sides
     blend(canvas, area, opening, np.array([0.055, 0.014, 0.013], np.float32)[:, None, None])

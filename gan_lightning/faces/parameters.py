@@ -1,4 +1,4 @@
-"""What a synthetic face is: plain numbers."""
+"""The parameters of a synthetic face: plain numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Color = tuple[float, float, float]
 
 
 class HairColor(IntEnum):
-    """Natural hair colours, as CelebA names them, and red, which it does not name."""
+    """Natural hair colors, as CelebA names them, and red, which it does not name."""
 
     BLACK = 0
     BROWN = 1
@@ -19,7 +19,7 @@ class HairColor(IntEnum):
 
 
 class HairTexture(IntEnum):
-    """How hair falls."""
+    """Texture of the hair."""
 
     STRAIGHT = 0
     WAVY = 1
@@ -27,7 +27,7 @@ class HairTexture(IntEnum):
 
 
 class HairStyle(IntEnum):
-    """How hair is worn."""
+    """Style of the hair."""
 
     BALD = 0
     SHORT = 1
@@ -63,7 +63,7 @@ class Hat(IntEnum):
 
 
 class Clothes(IntEnum):
-    """What is seen below the neck."""
+    """Clothes below the neck."""
 
     CREW_NECK = 0
     V_NECK = 1
@@ -72,9 +72,9 @@ class Clothes(IntEnum):
 
 @dataclass(frozen=True)
 class Face:
-    """Every number that `render_face` needs. Colours are sRGB in [0, 1]; angles are radians; lengths relative.
+    """Parameters of `render_face`. Colors are sRGB in [0, 1], angles in radians, and lengths relative.
 
-    The first block stays with a person, the second changes from picture to picture.
+    The first block belongs to a person, the second changes from image to image.
     """
 
     identity: int  # from 1, as in identity_CelebA.txt
@@ -123,7 +123,7 @@ class Face:
     hair_volume: float
     hair_part: float  # -1 left, 1 right
     bangs: bool
-    hair_sweep: float  # how far the hair falls over the forehead's side
+    hair_sweep: float  # how far the hair falls over the side of the forehead
     beard: Beard
     sideburns: bool
     glasses: Glasses

@@ -1,4 +1,4 @@
-"""From the numbers of a face to its picture: layers, from the background to the glasses."""
+"""From the parameters of a face to its image: layers, from the background to the glasses."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def render_face(face: Face) -> npt.NDArray[np.uint8]:
     """Render one face.
 
     Args:
-        face: Its numbers.
+        face: Parameters of the face.
 
     Returns:
-        (218,178,3) uint8 RGB, aligned as CelebA's pictures are: the eyes near (69,111) and (108,111).
+        (218,178,3) uint8 RGB, aligned like CelebA's images, with the eyes near (69,111) and (108,111).
     """
     head, light = Head.of(face), Light.of(face)
     shape = surface(face, head)

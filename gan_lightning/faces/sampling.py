@@ -1,4 +1,4 @@
-"""Draws the numbers of a face from (seed, index)."""
+"""Sampling of the parameters of a face from (seed, index)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gan_lightning.faces.parameters import (
 )
 
 BLOCK = 400  # images that share a set of people
-PEOPLE_IN_BLOCK = 50  # ten divides it, so that splits by `index % 10` never share a person
+PEOPLE_IN_BLOCK = 50  # divisible by ten, so that splits by `index % 10` never share a person
 
 SKIN_TONES = np.array(
     [(247, 220, 204), (236, 196, 170), (214, 166, 132), (178, 126, 92), (130, 86, 60), (84, 55, 41)], np.float64
@@ -56,7 +56,7 @@ EYE_SHADOW_COLORS: tuple[Color, ...] = ((96, 70, 62), (110, 78, 110), (70, 90, 1
 
 
 def identity_of(index: int) -> int:
-    """Person number of an image, from 1: every `BLOCK` images share `PEOPLE_IN_BLOCK` people."""
+    """Return the number of the person in an image, from 1; `BLOCK` images share `PEOPLE_IN_BLOCK` people."""
     return index // BLOCK * PEOPLE_IN_BLOCK + index % PEOPLE_IN_BLOCK + 1
 
 
@@ -64,11 +64,11 @@ def sample_face(seed: int, index: int) -> Face:
     """Draw the face of one image.
 
     Args:
-        seed: Seed of the whole data set, at least 0.
-        index: Number of the image from 0; image file `index + 1` in CelebA's naming.
+        seed: Seed of the dataset, at least 0.
+        index: Index of the image, from 0. CelebA's file names begin with 1.
 
     Returns:
-        The face. It depends on `seed` and `index` alone; the traits of a person on `seed` and the identity alone.
+        The face. It depends only on `seed` and `index`, and the traits of a person only on `seed` and the identity.
     """
     identity = identity_of(index)
     person = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, 1, identity])))
@@ -82,7 +82,7 @@ def sample_face(seed: int, index: int) -> Face:
 
 
 def _coloring(rng: np.random.Generator) -> dict[str, object]:
-    """Presentation, age and natural colours; fair hair and light eyes go with light skin more often."""
+    """Draw presentation, age and natural colors; fair hair and light eyes are more frequent with light skin."""
     age = float(rng.beta(1.3, 2.2))
     tone = float(rng.uniform() ** 1.15)
     position = tone * (len(SKIN_TONES) - 1)
@@ -109,7 +109,7 @@ def _coloring(rng: np.random.Generator) -> dict[str, object]:
 
 
 def _bones(rng: np.random.Generator, masculine: bool) -> dict[str, object]:
-    """Face proportions; some differ on average between presentations."""
+    """Draw the proportions of a face; some differ on average between presentations."""
     lean = 1.0 if masculine else -1.0
 
     def around(mean: float, deviation: float) -> float:
@@ -138,7 +138,7 @@ def _bones(rng: np.random.Generator, masculine: bool) -> dict[str, object]:
 
 
 def _pose(rng: np.random.Generator) -> dict[str, object]:
-    """Small deviations from CelebA's alignment, and the head's turn."""
+    """Draw small deviations from CelebA's alignment, and the rotation of the head."""
     return {
         "yaw": _clipped(rng.normal(0, 0.17), -0.4, 0.4),
         "pitch": _clipped(rng.normal(0, 0.07), -0.16, 0.16),
@@ -150,7 +150,7 @@ def _pose(rng: np.random.Generator) -> dict[str, object]:
 
 
 def _expression(rng: np.random.Generator) -> dict[str, object]:
-    """Smile, mouth, eyes and brows; broad smiles open the mouth and narrow the eyes."""
+    """Draw smile, mouth, eyes and brows; broad smiles open the mouth and narrow the eyes."""
     smiling = rng.uniform() < 0.5
     smile = float(rng.uniform(0.5, 1.0) if smiling else rng.uniform(-0.05, 0.25))
     opened = rng.uniform() < (0.65 if smiling else 0.22)
@@ -165,7 +165,7 @@ def _expression(rng: np.random.Generator) -> dict[str, object]:
 
 
 def _hair(rng: np.random.Generator, traits: dict[str, object]) -> dict[str, object]:
-    """Hair style and facial hair, by presentation and age."""
+    """Draw hair style and facial hair, by presentation and age."""
     masculine = bool(traits["masculine"])
     styles = [0.1, 0.76, 0.02, 0.06, 0.06] if masculine else [0.005, 0.075, 0.2, 0.26, 0.46]
     style = HairStyle(_pick(rng, styles))
@@ -185,7 +185,7 @@ def _hair(rng: np.random.Generator, traits: dict[str, object]) -> dict[str, obje
 
 
 def _extras(rng: np.random.Generator, masculine: bool) -> dict[str, object]:
-    """What is worn: glasses, hat, make-up, jewellery, clothes."""
+    """Draw what is worn: glasses, hat, make-up, jewelry, clothes."""
     made_up = not masculine and rng.uniform() < 0.6
     heavy = made_up and rng.uniform() < 0.55
     hat = Hat(_pick(rng, [0.92, 0.05, 0.03]))
@@ -210,7 +210,7 @@ def _extras(rng: np.random.Generator, masculine: bool) -> dict[str, object]:
 
 
 def _surroundings(rng: np.random.Generator) -> dict[str, object]:
-    """Light and background; the three background colours are shades of one mood."""
+    """Draw light and background; the three background colors are related shades."""
     base = rng.uniform(0.12, 0.8)
     tint = rng.normal(0, 0.055, 3)
     shades = [np.clip((base + rng.normal(0, 0.13)) * (1 + tint + rng.normal(0, 0.06, 3)), 0.03, 0.95) for _ in range(3)]
@@ -225,24 +225,24 @@ def _surroundings(rng: np.random.Generator) -> dict[str, object]:
 
 
 def _scaled(color: list[float] | Color) -> Color:
-    """From 0..255 to 0..1."""
+    """Convert a color from the range 0..255 to 0..1."""
     return (float(color[0]) / 255, float(color[1]) / 255, float(color[2]) / 255)
 
 
 def _between(rng: np.random.Generator, dark: Color, light: Color, reach: float) -> Color:
-    """A colour on the line from one towards another, no further than `reach`."""
+    """Draw a color on the line from one color towards another, no further than `reach`."""
     weight = reach * float(rng.uniform())
     return _scaled([d + weight * (bright - d) for d, bright in zip(dark, light, strict=True)])
 
 
 def _jittered(rng: np.random.Generator, color: Color, amount: float) -> Color:
-    """A colour near another, by a common factor and a little per channel."""
+    """Draw a color near another one, by a common factor and a small one per channel."""
     factor = 1 + rng.uniform(-amount, amount) + rng.uniform(-amount, amount, 3) * 0.4
     return _scaled([float(min(c * f, 250.0)) for c, f in zip(color, factor, strict=True)])
 
 
 def _pick(rng: np.random.Generator, weights: Sequence[float]) -> int:
-    """A place in a list of weights (`rng.choice` does it ten times slower)."""
+    """Draw an index with the given weights (`rng.choice` takes ten times as long)."""
     left = rng.uniform() * sum(weights)
     for place, weight in enumerate(weights):
         left -= weight
@@ -252,5 +252,5 @@ def _pick(rng: np.random.Generator, weights: Sequence[float]) -> int:
 
 
 def _clipped(value: float, low: float, high: float) -> float:
-    """A number between two bounds."""
+    """Draw a number between two bounds."""
     return float(min(max(value, low), high))

@@ -1,4 +1,4 @@
-"""What surrounds the head: an out-of-focus background, shoulders and clothes."""
+"""The surroundings of the head: an out-of-focus background, shoulders and clothes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gan_lightning.faces.strands import curl_noise
 
 
 def background(face: Face) -> Array:
-    """A new canvas: three shades in a few wide blurred blobs, (3,h,w) linear."""
+    """Return a new canvas, (3,h,w) linear: three shades in a few wide blurred blobs."""
     rng = np.random.default_rng(face.texture_seed)
     count = 7
     rows = np.empty((count, 5), np.float32)
@@ -41,7 +41,7 @@ def background(face: Face) -> Array:
     across = bell(area.u - rows[:, 1:2], rows[:, 2:3])
     down = bell(area.v.T - rows[:, 3:4], rows[:, 4:5])
     ramp = area.v.T * float(rng.uniform(-0.002, 0.001)) + 1
-    canvas = np.zeros((3, CANVAS_HEIGHT, CANVAS_WIDTH), np.float32)  # what the warp never reads stays black
+    canvas = np.zeros((3, CANVAS_HEIGHT, CANVAS_WIDTH), np.float32)  # parts that the warp never reads stay black
     for channel in range(3):
         goals = np.where(np.arange(count) % 2 == 0, second[channel], third[channel]) - base[channel]
         amplitude = (weights * goals).astype(np.float32)[:, None]
@@ -52,7 +52,7 @@ def background(face: Face) -> Array:
 
 
 def draw_shoulders(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """Shoulders in clothes, below a neckline."""
+    """Paint the shoulders in clothes, below a neckline."""
     area = region(-108, 108, head.chin + 4, 124)
     middle = -8.0 * head.sine
     x = area.u - middle
@@ -71,7 +71,7 @@ def draw_shoulders(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 
 def _neckline(face: Face, head: Head, far: Array) -> Array:
-    """Upper edge of the clothes over the distance from the middle."""
+    """Return the upper edge of the clothes over the distance from the middle."""
     if face.clothes == Clothes.V_NECK:
         return head.chin + 58 - 1.35 * far
     if face.clothes == Clothes.SUIT:
@@ -80,7 +80,7 @@ def _neckline(face: Face, head: Head, far: Array) -> Array:
 
 
 def _cloth(face: Face, area: Region, x: Array, slope: Array, light: Light) -> Array:
-    """Cloth over rounded shoulders with faint folds, (3,h,w) linear."""
+    """Return cloth over rounded shoulders with faint folds, (3,h,w) linear."""
     n_u = clip(x * (1 / 130), -0.8, 0.8)
     n_v = -0.7 * bump(area.v - slope, 42.0)
     n_z = np.sqrt(np.maximum(1 - n_u * n_u - n_v * n_v, 0.1))
@@ -92,7 +92,7 @@ def _cloth(face: Face, area: Region, x: Array, slope: Array, light: Light) -> Ar
 
 
 def _draw_suit(color: Array, area: Region, x: Array, head: Head, light: Light) -> None:
-    """A white shirt with a tie between a jacket's lapels."""
+    """Paint a white shirt with a tie between the lapels of a jacket."""
     depth = area.v - head.chin
     far = np.abs(x)
     exposure = light.ambient + 0.62 * light.key
@@ -111,7 +111,7 @@ def _draw_suit(color: Array, area: Region, x: Array, head: Head, light: Light) -
 
 
 def draw_necklace(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """A thin chain that hangs in the neckline; other clothes than a V-neck would cover it."""
+    """Paint a thin chain in the neckline; clothes other than a V-neck would cover it."""
     if not face.necklace or face.clothes != Clothes.V_NECK:
         return
     area = region(-34, 34, head.chin + 4, head.chin + 48)

@@ -1,4 +1,4 @@
-"""The head's skin: light on its relief, hollows that light does not reach, blush, freckles, folds; and the ears."""
+"""The skin of the head: light on its relief, occlusion, blush, freckles and folds; and the ears."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from gan_lightning.faces.canvas import (
 from gan_lightning.faces.head import Head, Surface
 from gan_lightning.faces.parameters import Face
 
-SCATTERING = (0.34, 0.2, 0.15)  # how far each channel's light wraps around: red travels furthest under the skin
+SCATTERING = (0.34, 0.2, 0.15)  # how far the light of each channel wraps around: red travels furthest under the skin
 
 
 def shade(albedo: Array, normal: tuple[Array, Array, Array], light: Light, gloss: float) -> Array:
-    """Light that skin sends to the viewer.
+    """Return the light that skin reflects to the viewer.
 
     Args:
         albedo: (3,h,w) or (3,1,1), linear.
@@ -34,7 +34,7 @@ def shade(albedo: Array, normal: tuple[Array, Array, Array], light: Light, gloss
         gloss: Strength of the soft highlight.
 
     Returns:
-        (3,h,w) linear colour.
+        (3,h,w) linear color.
     """
     n_u, n_v, n_z = normal
     lu, lv, lz = light.direction
@@ -82,7 +82,7 @@ def draw_head(canvas: Array, face: Face, head: Head, shape: Surface, light: Ligh
 
 
 def _redness(face: Face, head: Head) -> Array:
-    """Where blood shows, as Gaussians."""
+    """Return the areas where blood shows, as Gaussians."""
     blush = (0.3 + 1.4 * face.blush) * (1 - 0.45 * face.skin_tone)
     rows = [
         (0.35, head.turn(0, 14), 6.0, head.nose_tip_v, 5.0),
@@ -95,7 +95,7 @@ def _redness(face: Face, head: Head) -> Array:
 
 
 def _hollows(face: Face, head: Head, light: Light) -> Array:
-    """Occlusion and the nose's cast shadow, as Gaussians."""
+    """Return occlusion and the shadow that the nose casts, as Gaussians."""
     turn, nose = head.turn, head.nose_tip_v
     lateral = -light.direction[0]
     cast = 0.3 * abs(lateral) * face.light_contrast + 0.05
@@ -122,7 +122,7 @@ def _hollows(face: Face, head: Head, light: Light) -> Array:
 
 
 def _add_freckles(albedo: Array, face: Face, head: Head, area: Region) -> None:
-    """Small brown dots over nose and cheeks."""
+    """Paint small brown dots on nose and cheeks."""
     rng = np.random.default_rng(face.texture_seed + 1)
     count = 26
     rows = np.empty((count, 5), np.float32)
@@ -136,7 +136,7 @@ def _add_freckles(albedo: Array, face: Face, head: Head, area: Region) -> None:
 
 
 def _draw_folds(canvas: Array, face: Face, head: Head) -> None:
-    """The fold from nose to mouth corner that smiles and years deepen; forehead lines of the old."""
+    """Paint the folds from the nose to the corners of the mouth, which smile and age deepen, and forehead lines."""
     depth = 0.06 + 0.2 * max(face.smile, 0.0) + 0.14 * face.age
     for sign in (-1, 1):
         start = head.turn(sign * 10.5 * face.nose_width, 4)
@@ -156,7 +156,7 @@ def _draw_folds(canvas: Array, face: Face, head: Head) -> None:
 
 
 def draw_ears(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """Ears at the head's sides; the turn hides the far one behind the cheek."""
+    """Paint the ears; when the head is turned, the cheek hides the far one."""
     skin = linear(face.skin_color)
     for sign in (-1, 1):
         u = head.axis_at(10.0) + sign * (head.half_width - 0.5 - 6 * sign * head.sine)
@@ -181,7 +181,7 @@ def draw_ears(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 
 def draw_neck(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """The neck, a column that widens into the shoulders, in the shadow of the chin."""
+    """Paint the neck, a column that widens into the shoulders, in the shadow of the chin."""
     half = (25.0 if face.masculine else 20.5) * (0.6 + 0.4 * face.face_width) + 4 * face.fullness
     area = region(-half - 34, half + 34, 30, 124)
     middle = -8.0 * head.sine
@@ -194,7 +194,7 @@ def draw_neck(canvas: Array, face: Face, head: Head, light: Light) -> None:
     color = shade(linear(face.skin_color) * 0.92, normal, light, 0.02)
     slant = 10 * light.direction[0]
     jaw = np.sqrt(clip(1 - ((area.u - middle + slant) / (head.half_width * 1.05)) ** 2, 0, 1))
-    edge = head.chin - 46 + 64 * jaw - area.v  # the jaw's curve, fallen onto the neck
+    edge = head.chin - 46 + 64 * jaw - area.v  # shadow of the jaw on the neck
     shadow = (0.42 + 0.2 * face.light_contrast) * smooth(edge, 16)
     muscle = 0.1 * bump(np.abs(area.u - middle) - 0.62 * half + 0.22 * clip(area.v - head.chin, 0, 40), 6.0)
     for channel, weight in enumerate((0.85, 1.0, 1.04)):

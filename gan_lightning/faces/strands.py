@@ -1,4 +1,4 @@
-"""Hair texture: noise along strands, from tables that are made once."""
+"""Hair texture: noise along strands, from tables that are computed once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIDE = 512
 
 
 def _smoothed(values: npt.NDArray[np.float64], width: int, axis: int) -> npt.NDArray[np.float64]:
-    """Circular mean over a window, twice: noise without corners."""
+    """Apply a circular mean over a window twice, which makes noise without corners."""
     for _ in range(2):
         padded = np.concatenate([values.take(range(-width, 0), axis), values], axis)
         total = np.cumsum(padded, axis)
@@ -23,13 +23,13 @@ def _smoothed(values: npt.NDArray[np.float64], width: int, axis: int) -> npt.NDA
 
 
 def _spread(values: npt.NDArray[np.float64]) -> Array:
-    """To [0, 1] with mean one half."""
+    """Scale values to [0, 1] with mean one half."""
     values = (values - values.mean()) / values.std()
     return np.clip(0.5 + 0.22 * values, 0, 1).astype(np.float32)
 
 
 def _tables() -> tuple[Array, Array, Array, Array]:
-    """Noise along one axis for strands; hairs, curls and lumps in the plane."""
+    """Compute noise along one axis for strands, and hairs, curls and lumps in the plane."""
     rng = np.random.default_rng(7)
     octaves = [(64, 1.0), (24, 0.8), (9, 0.55), (4, 0.3)]
     line = sum(
@@ -38,7 +38,7 @@ def _tables() -> tuple[Array, Array, Array, Array]:
     fine = _smoothed(_smoothed(rng.normal(size=(_SIDE, _SIDE)), 4, 0), 1, 1)
     coarse = _smoothed(_smoothed(rng.normal(size=(_SIDE, _SIDE)), 5, 0), 5, 1)
     bent = _spread(coarse)
-    curls = 0.45 * bent + 0.55 * (1 - np.abs(2 * _spread(np.roll(coarse, 91, 0)) - 1))  # ridges look like curls' rims
+    curls = 0.45 * bent + 0.55 * (1 - np.abs(2 * _spread(np.roll(coarse, 91, 0)) - 1))  # ridges are rims of curls
     return (
         _spread(np.asarray(line)),
         _spread(fine),
@@ -51,11 +51,11 @@ _STRANDS, _FINE, _CURLS, _PUFFS = _tables()
 
 
 def strand_noise(across: Array, offset: int) -> Array:
-    """Noise in [0, 1] that is constant along strands.
+    """Return noise in [0, 1] that is constant along strands.
 
     Args:
-        across: Position across the strands, in table steps (a lock is some 60 wide), of any shape.
-        offset: Another offset is another head of hair.
+        across: Position across the strands, in steps of the table (a lock is about 60 wide), of any shape.
+        offset: Offset into the table; another offset gives other hair.
     """
     index = across.astype(np.int32)
     index += offset % _LENGTH
@@ -64,22 +64,22 @@ def strand_noise(across: Array, offset: int) -> Array:
 
 
 def _window(table: Array, seed: int, area: Region) -> Array:
-    """A piece of a plane of noise, for a region."""
+    """Return a part of a plane of noise, for a region."""
     height, width = area.v.shape[0], area.u.shape[1]
     top, left = seed % (_SIDE - height), seed // 512 % (_SIDE - width)
     return table[top : top + height, left : left + width]
 
 
 def fine_noise(seed: int, area: Region) -> Array:
-    """Short upright hairs in [0, 1]."""
+    """Return short upright hairs, in [0, 1]."""
     return _window(_FINE, seed, area)
 
 
 def puff_noise(seed: int, area: Region) -> Array:
-    """Soft lumps in [0, 1], for the outline of curly hair."""
+    """Return soft lumps, in [0, 1], for the outline of curly hair."""
     return _window(_PUFFS, seed, area)
 
 
 def curl_noise(seed: int, area: Region) -> Array:
-    """Curls in [0, 1]."""
+    """Return curls, in [0, 1]."""
     return _window(_CURLS, seed, area)

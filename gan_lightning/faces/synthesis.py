@@ -1,4 +1,4 @@
-"""Writes synthetic faces to disk in CelebA's own layout, so that whatever reads CelebA reads them."""
+"""Writing of synthetic faces to disk in the layout of CelebA, so that everything that reads CelebA reads them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
 from gan_lightning.faces import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks, render_face, sample_face
+from gan_lightning.hardware import count_cores
 
-FORMAT = 1  # of the faces and the files: another number, other pictures
+FORMAT = 1  # version of the faces and the files; another number means other images
 JPEG_QUALITY = 92
 MARKER = "synthetic.json"
 IMAGES = "img_align_celeba"
 LISTS = ("list_attr_celeba.txt", "list_eval_partition.txt", "list_landmarks_align_celeba.txt", "identity_CelebA.txt")
-_CHUNK = 50  # images a worker renders between two reports
+_CHUNK = 50  # images that a worker process renders between two reports
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class _Row(NamedTuple):
-    """What the text files say about one image."""
+    """Entries of one image in the text files."""
 
     attributes: tuple[int, ...]
     landmarks: tuple[int, ...]
@@ -43,29 +44,28 @@ def synthesize(
     num_workers: int | None = None,
     progress: bool = True,
 ) -> Path:
-    """Write a data set of synthetic faces under `root/celeba`, in the layout of CelebA's official files.
+    """Write a dataset of synthetic faces to `root/celeba`, in the layout of CelebA's official files.
 
-    A call that was interrupted is completed by calling again: whole images are kept. A folder that holds the faces
-    already, as many or more, is left as it is; one that holds fewer is extended. Images depend on `seed` and their
-    number alone.
+    An interrupted call is completed by calling the function again: complete images are kept. A folder that already
+    holds as many faces or more is left unchanged; one that holds fewer is extended. An image depends only on `seed` and
+    its number.
 
     Args:
-        root: Folder to write to; made if it is missing.
+        root: Folder to write to. It is created if it does not exist.
         count: Number of images, 178 x 218 JPEG.
         seed: Seed of the faces, at least 0.
-        num_workers: Processes that render; one for each core unless given; 0 or 1 render in this process. More than
-            one needs a script's `if __name__ == "__main__":`, as Python's process pools do.
+        num_workers: Number of processes that render; one per core if None. 0 or 1 render in this process.
         progress: Show a progress bar on stderr.
 
     Returns:
         The folder `root/celeba`.
 
     Raises:
-        InputError: If `count` or `seed` is out of range, or the folder holds something else: other files than
-            synthetic faces, faces of another seed, or of another version of the renderer.
+        InputError: If `count` or `seed` is out of range, or the folder holds something else: files other than synthetic
+            faces, or faces of another seed or of another version of the renderer.
     """
     if count < 1 or seed < 0:
-        raise InputError(f"count must be at least 1 and seed at least 0, not count={count}, seed={seed}.")
+        raise InputError(f"expected count of at least 1 and seed of at least 0 but got count={count}, seed={seed}.")
     folder = Path(root) / "celeba"
     if _complete_count(folder, seed) >= count:
         return folder
@@ -73,7 +73,7 @@ def synthesize(
     (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
     tasks = [(folder / IMAGES, seed, chunk, [index in whole for index in chunk]) for chunk in chunks]
-    workers = min(_available_cores() if num_workers is None else num_workers, len(tasks))
+    workers = min(count_cores() if num_workers is None else num_workers, len(tasks))
     rows: dict[int, list[_Row]] = {}
     with tqdm(total=count, desc="faces", unit="img", disable=not progress) as bar:
         for chunk, result in _in_processes(tasks, workers) if workers > 1 else map(_render_chunk, tasks):
@@ -81,17 +81,17 @@ def synthesize(
             bar.update(len(chunk))
     for part in (folder / IMAGES).glob(".*.part"):  # of an interrupted call
         part.unlink()
-    (folder / MARKER).unlink(missing_ok=True)  # of a smaller set: the lists are about to outgrow it
+    (folder / MARKER).unlink(missing_ok=True)  # of a smaller dataset, which the lists are about to outgrow
     _write_lists(folder, [row for start in sorted(rows) for row in rows[start]])
     _write_whole(folder / MARKER, json.dumps({"format": FORMAT, "seed": seed, "count": count}).encode() + b"\n")
     return folder
 
 
-_Task = tuple[Path, int, range, list[bool]]  # folder, seed, indices, which of them are there
+_Task = tuple[Path, int, range, list[bool]]  # folder, seed, indices, which of them exist
 
 
 def _render_chunk(task: _Task) -> tuple[range, list[_Row]]:
-    """Write the images that are missing from a run of indices; describe them all."""
+    """Write the missing images of a range of indices, and return the rows of all."""
     folder, seed, indices, whole = task
     rows = []
     for index, there in zip(indices, whole, strict=True):
@@ -103,8 +103,8 @@ def _render_chunk(task: _Task) -> tuple[range, list[_Row]]:
 
 
 def _in_processes(tasks: list[_Task], workers: int) -> Iterator[tuple[range, list[_Row]]]:
-    """Results of all tasks as they come, from processes that share nothing with this one."""
-    # The pool is the parallelism: threads in each worker would fight over the cores.
+    """Yield the results of all tasks as they complete, from processes that share nothing with this one."""
+    # The pool uses all cores: threads in each worker process would compete for them.
     with _environment(_ONE_THREAD), _script_left_alone():
         pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
         try:
@@ -116,9 +116,9 @@ def _in_processes(tasks: list[_Task], workers: int) -> Iterator[tuple[range, lis
 
 @contextmanager
 def _script_left_alone() -> Iterator[None]:
-    """Keep spawned processes from running the user's script again, which may have no `__main__` guard.
+    """Keep spawned processes from running the script of the user again, which may have no `__main__` guard.
 
-    The workers need this module alone; multiprocessing finds the script by these two attributes of `__main__`.
+    The worker processes need only this module; multiprocessing finds the script by two attributes of `__main__`.
     """
     script = sys.modules["__main__"]
     hidden: dict[str, object] = {
@@ -133,7 +133,7 @@ def _script_left_alone() -> Iterator[None]:
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Environment variables for child processes, put back afterwards."""
+    """Set environment variables for child processes, and restore them afterwards."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -146,40 +146,35 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def file_name(index: int) -> str:
-    """CelebA's name of an image: 000001.jpg is index 0."""
+    """Return the file name of an image in CelebA: 000001.jpg for index 0."""
     return f"{index + 1:06d}.jpg"
 
 
 def partition(index: int) -> int:
-    """Split of an image: 0 train, 1 validation, 2 test. Whatever the count, no person is in two splits."""
+    """Return the split of an image: 0 train, 1 val, 2 test. No person is in two splits, whatever the count."""
     return {8: 1, 9: 2}.get(index % 10, 0)
 
 
 def _comment(seed: int) -> bytes:
-    """What each JPEG says about itself: a folder without a marker is known by it."""
+    """Return the comment of each JPEG, by which a folder without a marker is recognized."""
     return f"gan-lightning synthetic face, format {FORMAT}, seed {seed}".encode()
 
 
 def _write_image(path: Path, image: Image.Image, seed: int) -> None:
-    """Write one JPEG, whole or not at all."""
+    """Write one JPEG, completely or not at all."""
     with atomic_path(path) as beside:
         image.save(beside, format="JPEG", quality=JPEG_QUALITY, comment=_comment(seed))
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, completely or not at all."""
     with atomic_path(path) as beside:
         beside.write_bytes(content)
 
 
 def _write_lists(folder: Path, rows: list[_Row]) -> None:
-    """Write CelebA's four text files, in its column widths."""
+    """Write the four text files of CelebA, with its column widths."""
     names = [file_name(index) for index in range(len(rows))]
     attributes = [
         f"{name} {' '.join(f'{a:2d}' for a in row.attributes)}" for name, row in zip(names, rows, strict=True)
@@ -196,10 +191,10 @@ def _write_lists(folder: Path, rows: list[_Row]) -> None:
 
 
 def _complete_count(folder: Path, seed: int) -> int:
-    """How many faces a finished synthesis left in the folder; 0 without a marker.
+    """Return the number of faces of a complete synthesis in the folder, or 0 without a marker.
 
     Raises:
-        InputError: If the marker is of another seed or another version.
+        InputError: If the marker is from another seed or another version.
     """
     marker = folder / MARKER
     if not marker.is_file():
@@ -208,23 +203,23 @@ def _complete_count(folder: Path, seed: int) -> int:
         told = json.loads(marker.read_bytes())
         made, other_seed, count = int(told["format"]), int(told["seed"]), int(told["count"])
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{marker} is not readable: delete the folder {folder} or choose another root.") from None
+        raise InputError(f"{marker} cannot be read: delete the folder {folder} or choose another root.") from None
     if made != FORMAT:
-        raise InputError(f"{folder} was made by another version of gan-lightning: delete it or choose another root.")
+        raise InputError(f"{folder} was written by another version of gan-lightning: delete it or choose another root.")
     if other_seed != seed:
         raise InputError(f"{folder} holds faces of seed {other_seed}, not {seed}: delete it or choose another root.")
     return count
 
 
 def _whole_images(folder: Path, seed: int) -> set[int]:
-    """Indices of the images that an earlier call wrote; broken ones are left out, to be written again.
+    """Return the indices of the complete images of an earlier call; broken images are written again.
 
     Raises:
         InputError: If the folder holds anything that this module did not write for this seed.
     """
     if not folder.exists():
         return set()
-    refusal = f"{folder} holds files that are no synthetic faces of seed {seed}: choose another root."
+    refusal = f"{folder} holds files that are not synthetic faces of seed {seed}: choose another root."
     whole, broken = set(), 0
     for path in (*folder.iterdir(), *((folder / IMAGES).iterdir() if (folder / IMAGES).is_dir() else ())):
         if path.name.endswith(".part") or (path.parent == folder and path.name in (*LISTS, MARKER, IMAGES)):
@@ -239,6 +234,6 @@ def _whole_images(folder: Path, seed: int) -> set[int]:
         else:
             raise InputError(refusal)
     listed = any((folder / name).exists() for name in LISTS)
-    if not whole and (broken or listed):  # nothing says that they are ours
+    if not whole and (broken or listed):  # nothing shows that they are ours
         raise InputError(refusal)
     return whole

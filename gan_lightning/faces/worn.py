@@ -1,4 +1,4 @@
-"""What is worn on the head: glasses, hats, earrings."""
+"""Glasses, hats and earrings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gan_lightning.faces.strands import strand_noise
 
 
 def draw_glasses(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """Two lenses in rims, the bridge and the temples' beginnings, with a shadow on the skin."""
+    """Paint two lenses in rims, the bridge and the front of the temples, with a shadow on the skin."""
     if face.glasses == Glasses.NONE:
         return
     rim_color = linear(face.glasses_color) * (light.ambient + 0.6 * light.key)
@@ -43,7 +43,7 @@ def draw_glasses(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 
 def _draw_temple(canvas: Array, head: Head, start: float, sign: int, color: Array) -> None:
-    """The arm from a rim towards the ear."""
+    """Paint the temple from a rim towards the ear."""
     end = head.axis_at(0.0) + sign * (head.half_width - 1)
     if (end - start) * sign < 2:
         return
@@ -52,7 +52,7 @@ def _draw_temple(canvas: Array, head: Head, start: float, sign: int, color: Arra
 
 
 def draw_earrings(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """A drop below each ear."""
+    """Paint a drop below each ear."""
     if not face.earrings:
         return
     middle = head.axis_at(10.0)
@@ -65,7 +65,7 @@ def draw_earrings(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 
 def draw_hat(canvas: Array, face: Face, head: Head, light: Light) -> None:
-    """A knitted cap, or a hat with a brim, and its shadow on the forehead."""
+    """Paint a knitted cap, or a hat with a brim, and its shadow on the forehead."""
     if face.hat == Hat.NONE:
         return
     brimmed = face.hat == Hat.BRIMMED
@@ -96,7 +96,7 @@ def draw_hat(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 
 def _felt(face: Face, x: Array, rise: Array, light: Light) -> Array:
-    """Lit cloth of a hat over a dome, (3,h,w) linear."""
+    """Return lit cloth of a hat over a dome, (3,h,w) linear."""
     n_u = clip(x, -1, 1)
     n_v = -0.8 * rise
     n_z = np.sqrt(np.maximum(1.1 - n_u * n_u - n_v * n_v, 0.05))

@@ -1,4 +1,4 @@
-"""The generator as inversion uses it: a frozen copy, made fast, that leaves the original as it was."""
+"""Frozen copy of a generator, optimized for inversion."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.whitening import Whitening, fill_up, measure_metric, multiply_rows
+from gan_lightning.inversion.whitening import Whitening, estimate_gauss_newton_matrix, multiply_rows, pad_batch
 
 NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator: set refine to none"
-BLOCK = 3  # layers of `main` to a block: convolution, normalisation, activation
+LAYERS_PER_BLOCK = 3  # of `main`: convolution, normalization, activation
 
 
 class FrozenGenerator(nn.Module):
-    """A copy of a generator in evaluation mode, whose normalisation is folded into the convolutions before it.
+    """Copy of a generator in evaluation mode, with its batch normalization folded into the preceding convolutions.
 
-    The fold changes images by about 1e-6 and takes a third off the time of a step.
+    Folding changes images by about 1e-6 and makes a step a third faster.
 
-    An image is the same to the last bit in any batch on a CPU, where search would make much of a bit: convolutions sum
-    in another order when threads cannot share a batch evenly, so that it is filled up.
+    On a CPU, an image is bit-identical in any batch, since the optimization would amplify a difference of one bit.
+    Convolutions sum in a different order if the threads cannot divide a batch evenly, so batches are padded.
 
     Args:
-        generator: Maps (B, latent_dim) to (B,C,H,W) in [-1, 1]; has `latent_dim`. It is not changed.
+        generator: Generator that maps latents (B, latent_dim) to images (B,C,H,W) in [-1, 1] and has an attribute
+            `latent_dim`. It is not modified.
 
     Raises:
-        InputError: A generator without `latent_dim`.
+        InputError: If the generator has no `latent_dim`.
     """
 
     def __init__(self, generator: nn.Module) -> None:
         super().__init__()
         latent_dim = getattr(generator, "latent_dim", None)
         if not isinstance(latent_dim, int):
-            raise InputError("the generator has no latent_dim: give it one, the length of its latent vectors")
+            raise InputError("the generator has no attribute latent_dim: set it to the length of the latent vectors")
         self.latent_dim = latent_dim
         self.first: FirstBlock | None = None
-        # On the CPU first, where products are exact enough to tell whether the split makes the same images.
+        # Split on the CPU, where products are exact enough to verify that the parts make the same images.
         self.rest: nn.Module = copy.deepcopy(generator).eval().requires_grad_(False).float().cpu()
         if (parts := _split(self.rest, latent_dim)) is not None:
             self.first, self.rest = parts
@@ -51,16 +52,16 @@ class FrozenGenerator(nn.Module):
         return self.render(latents if self.first is None else self.features(latents))
 
     def render(self, features: Tensor) -> Tensor:
-        """Map what the first block made (B,C,4,4) to images (B,C,H,W) in [-1, 1]."""
+        """Map features (B,C,4,4), the output of the first block, to images (B,C,H,W) in [-1, 1]."""
         threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
-        images: Tensor = self.rest(fill_up(features, threads))[: len(features)]
+        images: Tensor = self.rest(pad_batch(features, threads))[: len(features)]
         return images
 
     def features(self, latents: Tensor) -> Tensor:
-        """Map latents (B, latent_dim) to what the first block makes of them, (B,C,4,4).
+        """Map latents (B, latent_dim) to features (B,C,4,4), the output of the first block.
 
         Raises:
-            InputError: The generator's layers are not laid out as in gan_lightning.Generator.
+            InputError: If the layers of the generator are not laid out as in `gan_lightning.Generator`.
         """
         if self.first is None:
             raise InputError(NO_FIRST_BLOCK)
@@ -69,29 +70,29 @@ class FrozenGenerator(nn.Module):
 
     @cached_property
     def whitening(self) -> Whitening:
-        """The coordinates in which latents are searched for."""
+        """Preconditioner of the latents, computed on first use."""
         with torch.enable_grad():
-            return Whitening(measure_metric(self, self.latent_dim, next(self.parameters())))
+            return Whitening(estimate_gauss_newton_matrix(self, self.latent_dim, next(self.parameters())))
 
 
 def freeze_generator(generator: nn.Module) -> FrozenGenerator:
-    """Return the frozen copy of a generator, which keeps what it measured for as long as the generator stays as it is.
+    """Return a frozen copy of a generator, cached together with its preconditioner until the generator changes.
 
     Raises:
-        InputError: A generator without `latent_dim`.
+        InputError: If the generator has no `latent_dim`.
     """
-    fresh, kept = FrozenGenerator(generator), _frozen.get(generator)
-    # The weights themselves are compared: fused optimizers and `.data` change them without a trace.
-    if kept is None or not _equal(fresh, kept):
-        kept = _frozen[generator] = fresh
-    return kept
+    fresh, cached = FrozenGenerator(generator), _frozen.get(generator)
+    # Compare the weights themselves: fused optimizers and `.data` do not increment tensor versions.
+    if cached is None or not _equal(fresh, cached):
+        cached = _frozen[generator] = fresh
+    return cached
 
 
 _frozen: WeakKeyDictionary[nn.Module, FrozenGenerator] = WeakKeyDictionary()
 
 
 def _equal(one: nn.Module, other: nn.Module) -> bool:
-    """Whether two modules have the same layers and, to the bit, the same weights on the same device."""
+    """Return whether two modules have the same layers and bit-identical weights on the same device."""
     states = one.state_dict(), other.state_dict()
     return repr(one) == repr(other) and all(
         a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
@@ -100,30 +101,31 @@ def _equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def _split(generator: nn.Module, latent_dim: int) -> tuple[FirstBlock, nn.Sequential] | None:
-    """Split a generator that is laid out as gan_lightning.Generator into its first block and the rest, both folded.
+    """Split a generator into its first block and the remaining layers, both with folded normalization.
 
     Returns:
-        The two, or None where they would not make the same images.
+        Both parts, or None if the generator is not laid out as `gan_lightning.Generator`, so that the parts would not
+        make the same images.
     """
     main = getattr(generator, "main", None)
-    first = main[0] if isinstance(main, nn.Sequential) and len(main) > BLOCK else None
+    first = main[0] if isinstance(main, nn.Sequential) and len(main) > LAYERS_PER_BLOCK else None
     if main is None or not isinstance(first, nn.ConvTranspose2d) or len(first.weight) != latent_dim:
         return None
     with torch.no_grad():
         latents = torch.eye(2, latent_dim).to(first.weight)
         try:
-            parts = FirstBlock(_fold(main[:BLOCK])), _fold(main[BLOCK:])
+            parts = FirstBlock(_fold(main[:LAYERS_PER_BLOCK])), _fold(main[LAYERS_PER_BLOCK:])
             same = torch.allclose(parts[1](parts[0](latents)), generator(latents), atol=1e-4, equal_nan=True)
-        except (RuntimeError, ValueError):  # layers that do not follow each other as ours do
+        except (RuntimeError, ValueError):  # layers in a different order than those of gan_lightning.Generator
             return None
     return parts if same else None
 
 
 class FirstBlock(nn.Module):
-    """The first block as the matrix product that a transposed convolution of one pixel is: several times as fast.
+    """First block of a generator as a matrix product, several times as fast as a transposed convolution of one pixel.
 
     Args:
-        folded: A transposed convolution, and the activations after it.
+        folded: Transposed convolution, followed by its activations.
     """
 
     def __init__(self, folded: nn.Sequential) -> None:
@@ -144,13 +146,13 @@ class FirstBlock(nn.Module):
 
 
 def _fold(layers: nn.Sequential) -> nn.Sequential:
-    """Fold batch normalisation into the transposed convolution before it; activations no longer work in place."""
+    """Fold batch normalization into the preceding transposed convolutions and make activations out-of-place."""
     folded: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.BatchNorm2d) and folded and isinstance(folded[-1], nn.ConvTranspose2d):
             folded[-1] = fuse_conv_bn_eval(folded[-1], layer, transpose=True)
         elif isinstance(layer, nn.ReLU):
-            folded.append(nn.ReLU())  # forward-mode derivatives need the values from before
+            folded.append(nn.ReLU())  # not in place: forward-mode derivatives need the input
         elif not isinstance(layer, nn.Identity):
             folded.append(layer)
     return nn.Sequential(*folded)

@@ -14,6 +14,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_observed, check_start
 from gan_lightning.inversion.data_consistency import data_consistency
 from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
+from gan_lightning.inversion.initialization import LatentSampler, StartName, initial_latents
 from gan_lightning.inversion.losses import make_loss
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
@@ -22,7 +23,6 @@ from gan_lightning.inversion.settings import InversionSettings
 from gan_lightning.inversion.solvers.adam import adam
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
-from gan_lightning.inversion.starts import Draws, StartName, starting_latents
 from gan_lightning.inversion.whitening import Solver
 
 SOLVERS: dict[str, tuple[Solver, int]] = {  # each with its default number of steps
@@ -113,8 +113,8 @@ def invert(
         solver, default_steps = SOLVERS[settings.chosen_solver]
         num_steps = default_steps if settings.num_steps is None else settings.num_steps
         stopping = Stopping(num_steps, settings.tolerance, floor, callback=callback)
-        draws = Draws(0 if rng is None else rng.initial_seed(), settings.start_scale)
-        search = Search(solver, start if isinstance(start, Tensor) else settings.start, draws, names, frozen)
+        sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale)
+        search = Search(solver, start if isinstance(start, Tensor) else settings.start, sampler, names, frozen)
         solution = search.run(problem, stopping, settings.restarts)
         with torch.no_grad():
             result = Inversion(frozen(solution.variables), solution.variables, noise, **_course(solution))
@@ -133,7 +133,7 @@ class Search:
 
     solver: Solver
     start: StartName | Tensor
-    draws: Draws
+    sampler: LatentSampler
     indices: list[int]
     frozen: FrozenGenerator
 
@@ -159,7 +159,7 @@ class Search:
         part = problem.select(rows.to(problem.observed.device))
         start = self.start[rows] if isinstance(self.start, Tensor) else self.start
         names = [self.indices[row] for row in rows.tolist()]
-        begin = starting_latents(start, part, self.frozen.latent_dim, self.draws, names, number)
+        begin = initial_latents(start, part, self.frozen.latent_dim, self.sampler, names, number)
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
         if self.solver is levenberg_marquardt:  # it uses the J'J of each image, not their mean
             return levenberg_marquardt(part, begin, stopping)

@@ -1,13 +1,12 @@
-"""How far a prediction is from what was observed: functions of two batches, one number an image.
+"""Losses between predicted and observed images, one value per image.
 
-All are on the [0, 1] scale of pixels, so that `mse` is the figure that the literature states.
+All losses are for pixel values in [0, 1], so that `mse` is the value that the literature reports.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from functools import cache
 from typing import Literal
 
 import torch
@@ -15,102 +14,79 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_lightning.errors import InputError
+from gan_lightning.lpips import load_lpips
 
-ImageLoss = Callable[[Tensor, Tensor], Tensor]  # (B,C,H,W) in [-1,1], twice -> (B,)
+ImageLoss = Callable[[Tensor, Tensor], Tensor]  # predicted and observed images (B,C,H,W) in [-1,1] -> (B,)
 LossName = Literal["mse", "l1", "huber", "perceptual", "lpips"]
 
-HUBER_DELTA = 0.1  # where the loss turns linear, on the [0, 1] scale
+HUBER_DELTA = 0.1  # absolute error above which the loss is linear, on the [0, 1] scale
 
 
 def mse(predicted: Tensor, observed: Tensor) -> Tensor:
-    """Mean squared error of each image."""
+    """Compute the mean squared error of each image."""
     return ((predicted - observed) / 2).square().flatten(1).mean(1)
 
 
 def l1(predicted: Tensor, observed: Tensor) -> Tensor:
-    """Mean absolute error of each image."""
+    """Compute the mean absolute error of each image."""
     return ((predicted - observed) / 2).abs().flatten(1).mean(1)
 
 
 def huber(predicted: Tensor, observed: Tensor) -> Tensor:
-    """Huber's loss of each image: squared up to 0.1, then linear."""
+    """Compute the Huber loss of each image, quadratic up to an error of 0.1 and linear above."""
     return F.huber_loss(predicted / 2, observed / 2, reduction="none", delta=HUBER_DELTA).flatten(1).mean(1)
 
 
 class PerceptualLoss:
-    """Squared distance in the features of a discriminator, relative to their size, plus the mean squared error.
+    """Relative squared distance between discriminator features, summed over layers, plus the mean squared error.
 
-    Grey images are shown to a discriminator of colour as three equal channels.
+    Grayscale images are expanded to the number of channels of the discriminator.
 
     Args:
-        discriminator: A gan_lightning.Discriminator, or another network with its layers in `main`; it is not changed.
-        device: Of the images.
+        discriminator: `gan_lightning.Discriminator`, or another network with its layers in `main`. It is not modified.
+        device: Device of the images.
 
     Raises:
-        InputError: A discriminator with no `main`.
+        InputError: If the discriminator has no `main`.
     """
 
     def __init__(self, discriminator: nn.Module, device: torch.device) -> None:
         layers = getattr(discriminator, "main", None)
         if not isinstance(layers, nn.Sequential):
-            raise InputError("the perceptual loss reads the features of gan_lightning.Discriminator: give one")
+            raise InputError("the perceptual loss reads the features of gan_lightning.Discriminator: pass one")
         self.layers = copy.deepcopy(layers[:-1]).eval().requires_grad_(False).to(device)
         self.channels = int(next(self.layers.parameters()).shape[1])
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        """Compare (B,C,H,W) in [-1, 1] with (B,C,H,W): (B,)."""
+        """Compute the loss (B,) between images (B,C,H,W) in [-1, 1]."""
         loss = mse(predicted, observed)
-        ours, theirs = (images.expand(-1, self.channels, -1, -1) for images in (predicted, observed))
+        features, targets = (images.expand(-1, self.channels, -1, -1) for images in (predicted, observed))
         for layer in self.layers:
-            ours, theirs = layer(ours), layer(theirs)
+            features, targets = layer(features), layer(targets)
             if isinstance(layer, nn.LeakyReLU):
-                distance = (ours - theirs).square().flatten(1).mean(1)
-                loss = loss + distance / theirs.square().flatten(1).mean(1).clamp(min=1e-12)
+                distance = (features - targets).square().flatten(1).mean(1)
+                loss = loss + distance / targets.square().flatten(1).mean(1).clamp(min=1e-12)
         return loss
 
 
-class LpipsLoss:
-    """LPIPS (Zhang et al. 2018) on AlexNet, by torchmetrics; its weights are downloaded at the first use.
-
-    Raises:
-        InputError: The weights cannot be had.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        try:
-            from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
-
-            self.network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net.to(device).requires_grad_(False)
-        except Exception as error:  # no network, no torchvision weights, a full disk
-            raise InputError(
-                f"LPIPS needs AlexNet's weights, which cannot be had ({error}): choose the loss perceptual, or mse"
-            ) from error
-
-    def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        """Compare (B,3,H,W) in [-1, 1] with (B,3,H,W): (B,)."""
-        distance: Tensor = self.network(predicted, observed)
-        return distance.flatten()
-
-
-@cache
-def lpips_loss(device: torch.device) -> LpipsLoss:
-    """Load LPIPS once for a device."""
-    return LpipsLoss(device)
-
-
 def make_loss(name: LossName, discriminator: nn.Module | None, device: torch.device) -> ImageLoss:
-    """Find a loss by its name.
+    """Return the loss with the given name.
+
+    Args:
+        name: Name of the loss.
+        discriminator: Discriminator for the perceptual loss.
+        device: Device of the images.
 
     Raises:
-        InputError: A name that is not known, or a perceptual loss without a discriminator.
+        InputError: If the name is unknown, or if the perceptual loss has no discriminator.
     """
     if name == "perceptual":
         if discriminator is None:
-            raise InputError("the perceptual loss needs the discriminator that the generator was trained with: give it")
+            raise InputError("the perceptual loss needs the discriminator of the generator: give it")
         return PerceptualLoss(discriminator, device)
     if name == "lpips":
-        return lpips_loss(device)
+        return load_lpips(device)
     plain: dict[str, ImageLoss] = {"mse": mse, "l1": l1, "huber": huber}
     if name not in plain:
-        raise InputError(f"loss {name!r} is not known: choose mse, l1, huber, perceptual or lpips")
+        raise InputError(f"unknown loss {name!r}: choose mse, l1, huber, perceptual or lpips")
     return plain[name]

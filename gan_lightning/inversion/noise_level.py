@@ -1,26 +1,26 @@
-"""How noisy a photograph is, told from the photograph alone."""
+"""Blind estimation of the noise level of a photograph."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-NORMAL_MEDIAN = 0.6745  # the median of |x| for a standard normal x
-FEWEST = 64  # details below which no estimate is made
-VISIBLE = 0.02  # an estimate below may be the photograph's own texture
+NORMAL_MEDIAN = 0.6745  # median of |x| for a standard normal x
+MIN_DETAILS = 64  # fewer wavelet coefficients are too few for an estimate
+VISIBLE = 0.02  # lower estimates may be due to the texture of the photograph
 
 
 def estimate_noise_level(observed: Tensor, known: Tensor | None = None) -> Tensor:
-    """Estimate the standard deviation of white noise by the median of diagonal Haar details (Donoho & Johnstone 1994).
+    """Estimate the standard deviation of white noise from the median diagonal Haar detail (Donoho & Johnstone 1994).
 
-    Fine texture of the image itself counts as noise: on clean photographs at 64 pixels the answer is about 0.01.
+    Fine texture of the image counts as noise: for clean photographs of 64 pixels the estimate is about 0.01.
 
     Args:
-        observed: (B,C,H,W) in [-1, 1].
-        known: (1 or B,1,H,W) zeros and ones: which pixels to go by; all unless given.
+        observed: Noisy images (B,C,H,W) in [-1, 1].
+        known: Mask (1 or B,1,H,W), one where a pixel is used; all pixels are used by default.
 
     Returns:
-        (B,) on the [0, 1] scale; 0 where too few pixels lie together.
+        (B,) standard deviation on the [0, 1] scale; 0 for an image with too few adjacent known pixels.
     """
     pixels = observed / 2
     corners = (pixels[..., :-1, :-1], pixels[..., 1:, 1:], pixels[..., :-1, 1:], pixels[..., 1:, :-1])
@@ -29,19 +29,19 @@ def estimate_noise_level(observed: Tensor, known: Tensor | None = None) -> Tenso
         usable = (known[..., :-1, :-1] * known[..., 1:, 1:] * known[..., :-1, 1:] * known[..., 1:, :-1]) > 0
         details = details.masked_fill(~usable, torch.nan)
     flat = details.flatten(1)
-    enough = flat.isfinite().sum(1) >= FEWEST
+    enough = flat.isfinite().sum(1) >= MIN_DETAILS
     return torch.where(enough, flat.nanmedian(1).values / NORMAL_MEDIAN, 0.0)
 
 
 def visible_noise(observed: Tensor, known: Tensor | None = None) -> Tensor:
-    """Estimate the noise as `estimate_noise_level` does, where an estimate below 0.02 counts as none.
+    """Estimate the noise level like `estimate_noise_level`, but return zero for estimates of 0.02 or less.
 
     Args:
-        observed: (B,C,H,W) in [-1, 1].
-        known: As for `estimate_noise_level`.
+        observed: Noisy images (B,C,H,W) in [-1, 1].
+        known: Mask of the pixels to use, see `estimate_noise_level`.
 
     Returns:
-        (B,) on the [0, 1] scale.
+        (B,) standard deviation on the [0, 1] scale.
     """
     noise = estimate_noise_level(observed, known)
     return noise * (noise > VISIBLE)

@@ -1,4 +1,4 @@
-"""What a solver solves, and the record that it keeps: everything one number an image."""
+"""The optimization problem that a solver minimizes, its stopping criteria, and its solution."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ Callback = Callable[[str, int, Tensor, Callable[[], Tensor]], None]
 
 @dataclass(frozen=True)
 class Problem:
-    """Find variables (B,D) whose images, degraded, agree with what was observed.
+    """Inverse problem of a batch: find variables whose degraded images match the observed ones.
 
-    The objective of an image is `loss(A(render(v)), y) + mean(weight * (v - center)^2)`.
+    The objective of each image is `loss(A(render(v)), y) + mean(weight * (v - center)^2)`: a data term and a penalty.
 
     Attributes:
-        render: Variables (B,D) to images (B,C,H,W) in [-1, 1], each image from its own variables alone.
-        degradation: A, on (B,C,H,W).
-        observed: y.
-        loss: One number an image, mean over all pixels.
-        known_fraction: (B,) share of the pixels that A leaves known; the loss is a mean over these.
-        center: (B,D), where the penalty is zero.
-        weight: (B,1) or (B,D), of the penalty on each variable.
+        render: Maps variables (B,D) to images (B,C,H,W) in [-1, 1]. Each image depends on its own variables only.
+        degradation: Forward operator A on images (B,C,H,W).
+        observed: Observed images y.
+        loss: Loss of each image, averaged over all pixels.
+        known_fraction: (B,) fraction of the pixels of y that were observed. The data term is the loss divided by it,
+            and so the mean over observed pixels.
+        center: (B,D) variables at which the penalty is zero.
+        weight: (B,1) or (B,D) weight of the penalty on each variable.
     """
 
     render: Callable[[Tensor], Tensor]
@@ -39,7 +40,7 @@ class Problem:
     weight: Tensor
 
     def select(self, rows: Tensor) -> Problem:
-        """Return the problem of some images of the batch."""
+        """Return the problem restricted to some images of the batch."""
         if len(rows) == len(self.observed):
             return self
         degradation = self.degradation
@@ -72,14 +73,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Stopping:
-    """When an image is done.
+    """Stopping criteria, applied to each image separately.
 
     Attributes:
-        num_steps: Steps at most.
-        tolerance: An image is done when its best objective improved by less than this share within a window.
-        floor: (B,) data term at which an image is done: the square of its noise.
-        stage: Name that the callback is told.
-        callback: Called after each step, see `invert`.
+        num_steps: Maximum number of steps.
+        tolerance: Relative improvement of the best objective within the solver's window below which an image has
+            converged.
+        floor: (B,) data term below which an image has converged: the variance of its noise.
+        stage: Name of the stage, passed to the callback.
+        callback: Function called after each step, see `invert`.
     """
 
     num_steps: int
@@ -91,7 +93,15 @@ class Stopping:
 
 @dataclass
 class Solution:
-    """What a solver found: best variables (B,D), their objective (B,), its course (steps + 1, B), and how it ended."""
+    """Result of a solver.
+
+    Attributes:
+        variables: (B,D) variables with the lowest objective.
+        loss: (B,) objective at these variables.
+        history: (steps + 1, B) objective before the first step and after each step.
+        converged: (B,) whether the image met a stopping criterion before the maximum number of steps.
+        num_steps: (B,) number of steps taken.
+    """
 
     variables: Tensor
     loss: Tensor
@@ -100,14 +110,16 @@ class Solution:
     num_steps: Tensor
 
 
-class Tracker:
-    """Keeps each image's best and decides when it is done; solvers go on with `rows`, the images that are not.
+class ConvergenceTracker:
+    """Tracker of the best variables of each image, which decides when an image has converged.
+
+    Solvers continue with the images `rows` of the batch, those that have not converged yet.
 
     Args:
-        problem: The problem.
-        start: (B,D).
-        stopping: When an image is done.
-        window: Steps over which improvement is measured.
+        problem: Problem that is solved.
+        start: (B,D) initial variables.
+        stopping: Stopping criteria.
+        window: Number of steps over which the improvement is measured.
     """
 
     def __init__(self, problem: Problem, start: Tensor, stopping: Stopping, window: int) -> None:
@@ -120,30 +132,30 @@ class Tracker:
         self.bests: list[Tensor] = []
 
     def record(self, variables: Tensor, losses: Tensor, data: Tensor, stuck: Tensor | None = None) -> Tensor:
-        """Note where the images `rows` are now; the first call notes the start.
+        """Record the current variables of the images `rows`; the first call records the initial ones.
 
         Args:
-            variables: (N,D) of the images `rows`.
-            losses: (N,) their objectives.
-            data: (N,) the data terms of these.
-            stuck: (N,) true where the solver finds no way down any more.
+            variables: (N,D) variables of the images `rows`.
+            losses: (N,) objectives of these images.
+            data: (N,) data terms of these images.
+            stuck: (N,) true where the solver found no step that lowers the objective.
 
         Returns:
-            (N,) true for images to go on with; `rows` holds these from now on.
+            (N,) true for images that have not converged. `rows` is reduced to these.
         """
         rows, steps = self.rows, len(self.history)
         better = losses < self.best_loss[rows]
         self.best[rows[better]], self.best_loss[rows[better]] = variables[better], losses[better]
-        course = self.best_loss.clone()
-        course[rows] = losses
-        self.history.append(course)
+        current = self.best_loss.clone()
+        current[rows] = losses
+        self.history.append(current)
         self.bests.append(self.best_loss.clone())
         done = data <= self.stopping.floor[rows]
         if stuck is not None:
             done = done | stuck
         if steps >= self.window:
-            before = self.bests[-1 - self.window][rows]
-            done = done | (before - self.best_loss[rows] < self.stopping.tolerance * before)
+            previous = self.bests[-1 - self.window][rows]
+            done = done | (previous - self.best_loss[rows] < self.stopping.tolerance * previous)
         self.num_steps[rows] = steps
         self.converged[rows] = done & self.best_loss[rows].isfinite()
         self.rows = rows[~done] if steps < self.stopping.num_steps else rows[:0]
@@ -152,7 +164,7 @@ class Tracker:
         return ~done
 
     def solution(self) -> Solution:
-        """Return what was found."""
+        """Return the best variables and the record."""
         return Solution(self.best, self.best_loss, torch.stack(self.history), self.converged, self.num_steps)
 
     def _render(self) -> Tensor:

@@ -1,6 +1,6 @@
-"""Beyond the generator's range: what no latent makes, the features after the first block may, or weights of its own.
+"""Refinement beyond the range of the generator, over its features or over a copy of its weights.
 
-Both start from the latent that inversion found, and neither changes the generator.
+Both start from the latents that inversion found, and neither modifies the generator.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.seeding import image_rng
 
 WEIGHT_RATE = 1e-3
-SAMPLES = 1024  # latents by which the spread of the features is measured
-# Found on the validation split of synthetic faces, by 8x8 holes and 4x super-resolution; flat within a factor of two.
+SAMPLES = 1024  # latents for the standard deviation of the features
+# Tuned on validation faces, for 8x8 holes and 4x super-resolution; a factor of two makes no difference.
 FEATURE_PENALTY = 2e-3
 NOISE_PENALTY = 3e-2
 
 
 def feature_penalty(noise_level: Tensor, lossy: bool) -> Tensor:
-    """Weigh the penalty that keeps features near the latent's: more, the less the photograph tells.
+    """Return the weight of the penalty that keeps features near those of the latent; it increases with the noise.
 
     Args:
-        noise_level: (B,) on the [0, 1] scale.
-        lossy: Whether the degradation hides anything; if nothing is hidden and there is no noise, so is no penalty.
+        noise_level: (B,) standard deviation of the noise on the [0, 1] scale.
+        lossy: Whether the degradation loses information. Without loss and without noise there is no penalty.
 
     Returns:
-        (B,).
+        (B,) weight of the penalty.
     """
     return (FEATURE_PENALTY if lossy else 0.0) + NOISE_PENALTY * noise_level.square()
 
@@ -41,17 +41,17 @@ def feature_penalty(noise_level: Tensor, lossy: bool) -> Tensor:
 def refine_features(
     problem: Problem, generator: FrozenGenerator, latents: Tensor, weight: Tensor, stopping: Stopping
 ) -> tuple[Tensor, Solution]:
-    """Continue on the features after the first block: intermediate-layer optimization (Daras et al. 2021).
+    """Optimize the features after the first block: intermediate-layer optimization (Daras et al. 2021).
 
     Args:
-        problem: The problem of the latents.
-        generator: The generator.
-        latents: (B, latent_dim) that were found.
-        weight: (B,) of the mean squared distance from the features of the latents, in standard deviations.
-        stopping: When an image is done.
+        problem: Problem whose variables are latents.
+        generator: Frozen generator.
+        latents: (B, latent_dim) result of the latent optimization.
+        weight: (B,) weight of the mean squared distance to the features of the latents, in standard deviations.
+        stopping: Stopping criteria.
 
     Returns:
-        Images (B,C,H,W), and the course of the refinement.
+        Images (B,C,H,W), and the solution, whose variables are features.
     """
     features = FeatureSpace(generator, latents)
     refined = replace(problem, render=features.render, center=features.center, weight=weight[:, None])
@@ -61,65 +61,65 @@ def refine_features(
 
 
 class FeatureSpace:
-    """The features after the first block as flat variables, in standard deviations.
+    """Features after the first block as flat variables, in units of their standard deviations.
 
     Args:
-        generator: The generator.
-        latents: (B, latent_dim); `center` (B,D) are their features.
+        generator: Frozen generator.
+        latents: (B, latent_dim) latents, whose features are `center` (B,D).
     """
 
     def __init__(self, generator: FrozenGenerator, latents: Tensor) -> None:
-        self.generator, self.spread = generator, feature_spread(generator)
+        self.generator, self.std = generator, feature_std(generator)
         with torch.no_grad():
-            self.center = (generator.features(latents) / self.spread).flatten(1)
+            self.center = (generator.features(latents) / self.std).flatten(1)
 
     def render(self, variables: Tensor) -> Tensor:
         """Map features (B,D) to images (B,C,H,W)."""
-        return self.generator.render(variables.reshape(len(variables), *self.spread.shape[1:]) * self.spread)
+        return self.generator.render(variables.reshape(len(variables), *self.std.shape[1:]) * self.std)
 
 
 @torch.no_grad()
-def feature_spread(generator: FrozenGenerator) -> Tensor:
-    """Measure the standard deviation of each feature over random latents, (1,C,H,W)."""
+def feature_std(generator: FrozenGenerator) -> Tensor:
+    """Estimate the standard deviation of each feature over random latents, (1,C,H,W)."""
     parameter = next(generator.parameters())
     latents = torch.randn(SAMPLES, generator.latent_dim, generator=image_rng(0, 0, "features"))
-    spread = generator.features(latents.to(parameter)).std(0, keepdim=True)
-    return spread.clamp(min=0.1 * float(spread.mean()))  # a feature that is always off may stay so, but not weigh most
+    std = generator.features(latents.to(parameter)).std(0, keepdim=True)
+    return std.clamp(min=0.1 * float(std.mean()))  # a constant feature must not dominate the penalty
 
 
 def refine_weights(
     problem: Problem, generator: FrozenGenerator, latents: Tensor, stopping: Stopping
 ) -> tuple[Tensor, Solution]:
-    """Tune a copy of the generator's weights around each latent: pivotal tuning (Roich et al. 2021).
+    """Fine-tune a copy of the generator's weights for each latent: pivotal tuning (Roich et al. 2021).
 
     Args:
-        problem: The problem of the latents.
-        generator: The generator; it is not changed.
-        latents: (B, latent_dim), the pivots.
-        stopping: When an image is done.
+        problem: Problem whose variables are latents.
+        generator: Frozen generator. It is not modified.
+        latents: (B, latent_dim) pivots.
+        stopping: Stopping criteria.
 
     Returns:
-        Images (B,C,H,W), and the course of the tuning, without its variables.
+        Images (B,C,H,W), and the solution, whose variables are the pivots.
     """
     parameters = {name: parameter.detach() for name, parameter in generator.named_parameters()}
     flat = torch.cat([parameter.flatten() for parameter in parameters.values()])
     images, solutions = [], []
-    for row in torch.split(
-        torch.arange(len(latents), device=latents.device), 1
-    ):  # a copy of all weights is enough at once
+    for row in torch.arange(len(latents), device=latents.device)[:, None]:  # one copy of the weights in memory
         one = problem.select(row)
-        render = _renderer(generator, parameters, latents[row])
+        render = _render_from_weights(generator, parameters, latents[row])
         tuned = replace(one, render=render, center=flat[None], weight=torch.zeros_like(one.weight))
         stop = replace(stopping, floor=stopping.floor[row])
         solution = adam(tuned, flat[None], stop, WEIGHT_RATE)
         with torch.no_grad():
             images.append(render(solution.variables))
         solutions.append(solution)
-    return torch.cat(images), _joined(solutions, latents)
+    return torch.cat(images), _concatenate(solutions, latents)
 
 
-def _renderer(generator: nn.Module, parameters: dict[str, Tensor], latents: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function from flat weights (B,P) to images: each latent's by its own weights."""
+def _render_from_weights(
+    generator: nn.Module, parameters: dict[str, Tensor], latents: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Return a function that maps flat weights (B,P), one set per latent, to images."""
 
     def image(flat: Tensor, latent: Tensor) -> Tensor:
         pieces = torch.split(flat, [parameter.numel() for parameter in parameters.values()])
@@ -130,8 +130,8 @@ def _renderer(generator: nn.Module, parameters: dict[str, Tensor], latents: Tens
     return lambda flat: vmap(image)(flat, latents)
 
 
-def _joined(solutions: list[Solution], latents: Tensor) -> Solution:
-    """Put the courses of single images side by side; those that ended early stay where they ended."""
+def _concatenate(solutions: list[Solution], latents: Tensor) -> Solution:
+    """Concatenate the solutions of single images, padding shorter histories with their final loss."""
     steps = max(len(solution.history) for solution in solutions)
     columns = [torch.cat([s.history, s.loss.expand(steps - len(s.history), 1)]) for s in solutions]
     return Solution(

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_choice, check_numbers
+from gan_lightning.inversion.initialization import StartName
 from gan_lightning.inversion.losses import LossName
-from gan_lightning.inversion.starts import StartName
 
 SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
 RefineName = Literal["features", "weights", "none"]

@@ -1,4 +1,4 @@
-"""Coordinates of the latents along which an image changes about equally fast, in which searches take few steps."""
+"""Preconditioning of the latents, so that solvers take fewer steps."""
 
 from __future__ import annotations
 
@@ -14,38 +14,36 @@ from gan_lightning.seeding import image_rng
 
 Solver = Callable[[Problem, Tensor, Stopping], Solution]
 
-PROBES = 512  # products with the Jacobian that the metric is a mean of: more find no better coordinates
+PROBES = 512  # vector-Jacobian products in the estimate; more do not improve the preconditioner
 CHUNK = 64
-FLOOR = 0.03  # of the mean eigenvalue: directions that change the image less are not stretched any further
-PRODUCT_ROWS = (
-    8  # the last bits of a matrix product's rows are the same in groups of eight; with MKL not in smaller ones
-)
+FLOOR = 0.03  # relative to the mean eigenvalue; limits the scale of directions that hardly change the image
+PRODUCT_ROWS = 8  # rows of a matrix product are bit-identical in multiples of eight; with MKL, not in smaller ones
 
 
 class Whitening:
-    """Latents z as variables w, z = basis (scale * w), whose mean square under the prior is that of z.
+    """Change of variables z = basis (scale * w) from latents z to w, with the same mean square under the prior.
 
-    A trained generator is far more sensitive to some directions of its latents than to others: ten thousand times, in
-    the mean of J'J over the prior, on faces at 64 px, where J is the derivative of the image by the latent. The basis
-    are the eigenvectors of that mean, and the scale evens out its eigenvalues: a Gauss-Newton preconditioner
-    (Nocedal & Wright 2006, section 7.1) that is measured once for a generator.
+    A trained generator is far more sensitive to some latent directions than to others. For faces at 64 px, the
+    eigenvalues of the mean of J'J over the prior, with J the Jacobian of the image, differ by a factor of ten thousand.
+    The basis holds the eigenvectors of that matrix, and the scale evens out its eigenvalues. This is a Gauss-Newton
+    preconditioner (Nocedal & Wright 2006, section 7.1) that is computed once per generator.
 
     Attributes:
-        basis: (D,D), eigenvectors in its columns.
-        scale: (D,) latents to one unit of each variable.
+        basis: (D,D) matrix with the eigenvectors as columns.
+        scale: (D,) length of one unit of each variable in latent space.
     """
 
-    def __init__(self, metric: Tensor) -> None:
-        """Choose the coordinates.
+    def __init__(self, gauss_newton: Tensor) -> None:
+        """Compute the basis and the scale.
 
         Args:
-            metric: (D,D) mean of J'J, symmetric, of any scale; zeros give the latents themselves, rotated.
+            gauss_newton: (D,D) mean of J'J, symmetric, up to a factor. A matrix of zeros only rotates the latents.
         """
-        values, vectors = torch.linalg.eigh(metric.cpu().double())  # not all devices have doubles
+        values, vectors = torch.linalg.eigh(gauss_newton.cpu().double())  # not all devices support float64
         values = values.clamp(min=0)
         values = values + FLOOR * values.mean().clamp(min=torch.finfo(torch.float32).tiny)
-        self.basis = vectors.to(metric).contiguous()
-        self.scale: Tensor = (values.mean() / values).sqrt().to(metric)
+        self.basis = vectors.to(gauss_newton).contiguous()
+        self.scale: Tensor = (values.mean() / values).sqrt().to(gauss_newton)
 
     def latents(self, variables: Tensor) -> Tensor:
         """Map variables (B,D) to latents (B,D)."""
@@ -56,16 +54,16 @@ class Whitening:
         return multiply_rows(latents, self.basis.T.contiguous()) / self.scale
 
     def solve(self, solver: Solver, problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
-        """Solve a problem of latents in these coordinates.
+        """Solve a problem whose variables are latents in the preconditioned variables.
 
         Args:
-            solver: Of `first_order` or `levenberg_marquardt`.
-            problem: Its variables are latents.
-            start: (B,D) latents.
-            stopping: When an image is done.
+            solver: Solver to use.
+            problem: Problem whose variables are latents.
+            start: (B,D) initial latents.
+            stopping: Stopping criteria.
 
         Returns:
-            The solution, whose variables are latents again.
+            Solution whose variables are latents.
         """
         white = replace(
             problem,
@@ -77,37 +75,38 @@ class Whitening:
         return replace(solution, variables=self.latents(solution.variables))
 
 
-def measure_metric(render: Callable[[Tensor], Tensor], latent_dim: int, like: Tensor) -> Tensor:
-    """Estimate the mean of J'J over random latents, J being the derivative of the image by the latent.
+def estimate_gauss_newton_matrix(render: Callable[[Tensor], Tensor], latent_dim: int, like: Tensor) -> Tensor:
+    """Estimate the mean of J'J over random latents, where J is the Jacobian of the image with respect to the latent.
 
-    J'v of a random v with covariance 1 has covariance J'J: a backward pass for each probe, no Jacobian.
+    For random v with identity covariance, J'v has covariance J'J. Each probe v takes one backward pass, and no Jacobian
+    is formed.
 
     Args:
-        render: Latents (B,D) to images (B,C,H,W).
-        latent_dim: D.
-        like: A tensor on the generator's device, of its type.
+        render: Function that maps latents (B,D) to images (B,C,H,W).
+        latent_dim: Length D of the latents.
+        like: Tensor with the dtype and device of the generator.
 
     Returns:
-        (D,D), mean over pixels, on the [-1, 1] scale.
+        (D,D), averaged over pixels, for images in [-1, 1].
     """
     rng = image_rng(0, 0, "whitening")
-    metric = like.new_zeros(latent_dim, latent_dim)
+    gauss_newton = like.new_zeros(latent_dim, latent_dim)
     for _ in range(PROBES // CHUNK):
         latents = torch.randn(CHUNK, latent_dim, generator=rng).to(like).requires_grad_()
         images = render(latents)
         probes = torch.randn(images.shape, generator=rng).to(images)
         (product,) = torch.autograd.grad((images * probes).sum(), latents)
-        metric += product.T @ product / (PROBES * images[0].numel())
-    return metric
+        gauss_newton += product.T @ product / (PROBES * images[0].numel())
+    return gauss_newton
 
 
 def multiply_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply rows (B,D) by weight (E,D) and add bias (E,); a row gives the same bits in any batch."""
-    product: Tensor = F.linear(fill_up(rows, PRODUCT_ROWS), weight, bias)[: len(rows)]
+    """Compute `rows @ weight.T + bias` for rows (B,D), weight (E,D), bias (E,); a row is bit-identical in any batch."""
+    product: Tensor = F.linear(pad_batch(rows, PRODUCT_ROWS), weight, bias)[: len(rows)]
     return product
 
 
-def fill_up(batch: Tensor, multiple: int) -> Tensor:
-    """Append zeros to a batch until its length is a multiple of a number."""
+def pad_batch(batch: Tensor, multiple: int) -> Tensor:
+    """Pad a batch with zeros to a length that is a multiple of `multiple`."""
     missing = -len(batch) % multiple
     return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch

@@ -20,21 +20,21 @@ from gan_lightning.errors import StorageError
 
 
 class MetricsFile(Logger):
-    """Writes every logged figure to `metrics.csv`: a row for a call, a column for a name, `step` first.
+    """Writes logged metrics to `metrics.csv`: one row per call, one column per name, `step` first.
 
-    Lightning's CSVLogger deletes the file that a resumed run finds; this one goes on with it.
+    Lightning's CSVLogger deletes the file of the run that is resumed; this logger appends to it.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        """Take up the file in a folder, or begin it.
+        """Open the file of a run, or start a new one.
 
         Args:
-            folder: The run folder.
+            folder: Run folder, which holds the file.
         """
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._columns: list[str] = []
-        self.rows = 0  # in the file now
+        self.rows = 0  # number of rows in the file
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 self._columns = next(csv.reader(file), [])
@@ -42,33 +42,33 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """No folder of its own below the run folder."""
+        """Empty, as the logger has no folder of its own below the run folder."""
         return ""
 
     @property
     def version(self) -> str:
-        """No folder of its own below the run folder."""
+        """Empty, as the logger has no folder of its own below the run folder."""
         return ""
 
     @property
     def save_dir(self) -> str:
-        """The run folder."""
+        """Run folder."""
         return str(self.path.parent)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml in the run folder has them all."""
+        """Do nothing, as config.yaml in the run folder has all hyperparameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append a row.
 
         Args:
-            metrics: Figures by name.
-            step: G iterations done.
+            metrics: Values by name.
+            step: Number of G iterations so far.
 
         Raises:
-            StorageError: The file cannot be written, as on a full disk; it is as it was.
+            StorageError: The file cannot be written, for example on a full disk; it is left unchanged.
         """
         row = {"step": step, **metrics}
         new = [name for name in row if name not in self._columns]
@@ -79,7 +79,7 @@ class MetricsFile(Logger):
                 self._append(row)
         except OSError as error:
             raise StorageError(
-                f"{self.path} could not be written ({error.strerror}): make room, then go on by --ckpt_path last"
+                f"{self.path} could not be written ({error.strerror}): free disk space and resume with --ckpt_path last"
             ) from error
         self.rows += 1
 
@@ -89,8 +89,8 @@ class MetricsFile(Logger):
         with self.path.open("ab", buffering=0) as file:
             end, content = file.tell(), line.getvalue().encode()
             try:
-                written = file.write(content)  # in one go, so that a kill leaves no half of it
-                if written < len(content):  # the rest says why
+                written = file.write(content)  # in a single call, so that a kill leaves no partial row
+                if written < len(content):  # writing the rest raises the reason
                     file.write(content[written:])
             except OSError:
                 file.truncate(end)
@@ -110,13 +110,13 @@ class MetricsFile(Logger):
             return list(csv.DictReader(file))
 
     def rewind(self, rows: int | None, step: int | None = None) -> None:
-        """Take out the rows that a resumed run writes again, and columns that only they had.
+        """Remove the rows that a resumed run writes again, and the columns that only they used.
 
-        The file as it was is kept beside.
+        The former file is kept as metrics-before-resume-N.csv.
 
         Args:
-            rows: How many of the first rows stay; None for all.
-            step: The last step whose rows stay; None for any.
+            rows: Number of rows to keep, from the first one; None for all.
+            step: Last step whose rows are kept if `rows` is None; None for all.
         """
         present = self._rows()
         kept = present[:rows] if step is None or rows is not None else [r for r in present if int(r["step"]) <= step]
@@ -129,7 +129,7 @@ class MetricsFile(Logger):
             self.rows = len(kept)
 
     def history(self) -> dict[str, list[tuple[int, float]]]:
-        """Read the file back: for each name its steps and values, in the order they were logged."""
+        """Return the steps and values of each metric, in the order in which they were logged."""
         series: dict[str, list[tuple[int, float]]] = {}
         for row in self._rows():
             for name, value in row.items():

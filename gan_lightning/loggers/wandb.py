@@ -1,4 +1,4 @@
-"""Weights & Biases for runs that must not depend on it."""
+"""Weights & Biases, for runs that must not depend on it."""
 
 from __future__ import annotations
 
@@ -16,48 +16,52 @@ from lightning.pytorch.utilities import rank_zero_only
 from gan_lightning.errors import InputError
 
 _log = logging.getLogger(__name__)
-# W&B's own limits are 90 s and none; what is set in the environment stands.
+# W&B's own defaults are 90 s and no limit. Values in the environment take precedence.
 LIMITS = {"WANDB_INIT_TIMEOUT": "10", "WANDB_FINISH_TIMEOUT": "60"}
 
 
 class SteadyWandbLogger(WandbLogger):
-    """Lightning's WandbLogger, made so that W&B can never hold up or end a run.
+    """Lightning's WandbLogger, unable to block or to end a run.
 
-    Without an answer from the server within 20 s, the run is logged offline. An error later on is told once, and
-    training goes on; figures are in metrics.csv all the same. Uploading ends at most 60 s after the run; what is left
-    is on disk, for `wandb sync`.
+    A run is logged offline if the server does not answer within 20 s. Later errors are reported once, and training
+    continues; metrics.csv has the metrics too. Uploading stops 60 s after the run at the latest; `wandb sync` uploads
+    the rest from disk.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, name: str | None = None, *, offline: bool = False, **kwargs: Any) -> None:
+        super().__init__(name, offline=offline, **kwargs)
+        self._online = not offline
+        self._arguments = {"name": name, **kwargs}
         self._complained = False
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """W&B's run, begun when it is first asked for: online, or offline if the server cannot be reached.
+        """W&B's run, started at the first access: online, or offline if the server cannot be reached.
 
         Raises:
-            InputError: There is no key to log in with.
+            InputError: There is no API key.
         """
-        if self._experiment is None and not self._offline:
-            for name, seconds in LIMITS.items():
-                os.environ.setdefault(name, seconds)
-            from wandb.errors import Error, UsageError  # slow to import
+        if not self._online:
+            return super().experiment
+        for name, seconds in LIMITS.items():
+            os.environ.setdefault(name, seconds)
+        from wandb.errors import Error, UsageError  # slow to import
 
-            try:
-                return super().experiment
-            except UsageError as error:
-                raise InputError(
-                    f"W&B: {first_line(error)} Or leave it offline: --trainer.logger.init_args.offline true"
-                ) from error
-            except Error as error:
-                _log.warning(
-                    "W&B cannot be reached (%s): this run is logged offline; upload it later by `wandb sync %s`",
-                    first_line(error),
-                    os.path.join(self.save_dir or ".", "wandb", "offline-run-*"),
-                )
-                self._wandb_init["mode"] = "offline"  # the environment has been read already
+        try:
+            return super().experiment
+        except UsageError as error:
+            raise InputError(
+                f"W&B: {first_line(error)} Or log offline: --trainer.logger.init_args.offline true"
+            ) from error
+        except Error as error:
+            _log.warning(
+                "W&B cannot be reached (%s): this run is logged offline; upload it later with `wandb sync %s`",
+                first_line(error),
+                os.path.join(self.save_dir or ".", "wandb", "offline-run-*"),
+            )
+        super().__init__(**self._arguments | {"mode": "offline"})  # W&B has read its environment already
+        self._online = False
         return super().experiment
 
     def _attempt(self, action: Callable[[], None]) -> None:
@@ -65,41 +69,41 @@ class SteadyWandbLogger(WandbLogger):
             action()
         except InputError:
             raise
-        except Exception as error:  # whatever it is, training is worth more than its log
+        except Exception as error:  # whatever it is, training matters more than its log
             if not self._complained:
-                _log.warning("W&B fails (%s): training goes on; its figures are in metrics.csv", first_line(error))
+                _log.warning("W&B failed (%s): training continues; metrics.csv has the metrics", first_line(error))
             self._complained = True
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Send the configuration."""
+        """Log the configuration."""
         self._attempt(lambda: super(SteadyWandbLogger, self).log_hyperparams(params))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send figures."""
+        """Log metrics."""
         self._attempt(lambda: super(SteadyWandbLogger, self).log_metrics(metrics, step))
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Send pictures."""
+        """Log images."""
         self._attempt(lambda: super(SteadyWandbLogger, self).log_image(key, images, step, **kwargs))
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Send a checkpoint, where `log_model` says so."""
+        """Log a checkpoint as an artifact, if `log_model` asks for it."""
         self._attempt(lambda: super(SteadyWandbLogger, self).after_save_checkpoint(checkpoint_callback))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Send the checkpoints that are left to send."""
+        """Log the checkpoints that are still to be logged."""
         self._attempt(lambda: super(SteadyWandbLogger, self).finalize(status))
 
     @rank_zero_only
     def finish(self) -> None:
-        """End W&B's run, or it would take in whatever this process logs next."""
+        """Finish W&B's run, so that later runs of this process start their own."""
         self._attempt(lambda: self.experiment.finish())
 
 
 def first_line(error: Exception) -> str:
-    """Give the part of a message that says what is wrong."""
+    """Return the first line of an error's message, which says what is wrong."""
     return (str(error) or type(error).__name__).splitlines()[0]

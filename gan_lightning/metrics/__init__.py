@@ -1,20 +1,19 @@
 """Distances between distributions of images, on torchmetrics."""
 
 from gan_lightning.metrics.cache import StatisticsCache
-from gan_lightning.metrics.distances import frechet_distance, inception_score, kernel_distance
+from gan_lightning.metrics.distances import inception_score, kernel_distance
 from gan_lightning.metrics.extractors import FeatureExtractor, InceptionFeatures, RandomFeatures
-from gan_lightning.metrics.feature_statistics import FeatureStatistics, accumulate, gather, rank_batches
+from gan_lightning.metrics.frechet import FeatureStatistics, FrechetDistance
+from gan_lightning.metrics.generation import GenerationEvaluator
 
 __all__ = [
     "FeatureExtractor",
     "FeatureStatistics",
+    "FrechetDistance",
+    "GenerationEvaluator",
     "InceptionFeatures",
     "RandomFeatures",
     "StatisticsCache",
-    "accumulate",
-    "frechet_distance",
-    "gather",
     "inception_score",
     "kernel_distance",
-    "rank_batches",
 ]

@@ -1,4 +1,4 @@
-"""Statistics of real images on disk: computed once, found again by what they are the statistics of."""
+"""Statistics of real images, cached on disk under a description of the images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.metrics.feature_statistics import FeatureStatistics
+from gan_lightning.metrics.frechet import FeatureStatistics
 
 _log = logging.getLogger(__name__)
 
@@ -26,21 +26,21 @@ class StatisticsCache:
     """A folder of statistics in safetensors files, each named by the sha256 of its description.
 
     Args:
-        folder: Where the files are; made on the first write.
+        folder: Folder of the files; it is created by the first write.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
 
     def path(self, description: Mapping[str, str | int | bool]) -> Path:
-        """The file that statistics of this description are in, if they are there."""
+        """Return the path of the file for a description, whether it exists or not."""
         return self.folder / f"{hashlib.sha256(_canonical(description).encode()).hexdigest()}.safetensors"
 
     def load(self, description: Mapping[str, str | int | bool]) -> FeatureStatistics | None:
-        """Read statistics.
+        """Load statistics.
 
         Args:
-            description: All that they depend on: data, number of images, extractor.
+            description: Everything that the statistics depend on: data, number of images, extractor.
 
         Returns:
             The statistics; None if there are none, or, with a warning, if the file is damaged.
@@ -52,19 +52,19 @@ class StatisticsCache:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
                 if file.metadata() != _metadata(description, tensors):
-                    raise ValueError("its content is not what it says")
+                    raise ValueError("its content does not match its digest")
             statistics = FeatureStatistics(**tensors)
         except (SafetensorError, OSError, TypeError, ValueError) as error:
-            _log.warning("statistics of real images in %s are damaged (%s): computing them again", path, error)
+            _log.warning("statistics of real images in %s are damaged (%s): they are computed again", path, error)
             return None
         return statistics
 
     def save(self, description: Mapping[str, str | int | bool], statistics: FeatureStatistics) -> None:
-        """Write statistics, whole or not at all; a folder that cannot be written costs a warning.
+        """Save statistics atomically; warn if the folder cannot be written.
 
         Args:
-            description: As for `load`.
-            statistics: What to keep, on the CPU.
+            description: Everything that the statistics depend on, as for `load`.
+            statistics: The statistics, on the CPU.
         """
         path = self.path(description)
         tensors = {name: tensor.contiguous() for name, tensor in vars(statistics).items() if tensor is not None}
@@ -72,7 +72,7 @@ class StatisticsCache:
             with atomic_path(path) as beside:
                 save_file(tensors, beside, metadata=_metadata(description, tensors))
         except (SafetensorError, OSError) as error:
-            _log.warning("cannot keep statistics of real images in %s (%s): next run computes them anew", path, error)
+            _log.warning("cannot keep statistics of real images in %s (%s): the next run computes them", path, error)
 
 
 def _canonical(description: Mapping[str, str | int | bool]) -> str:
@@ -80,7 +80,7 @@ def _canonical(description: Mapping[str, str | int | bool]) -> str:
 
 
 def _metadata(description: Mapping[str, str | int | bool], tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    # safetensors finds a file cut short, but no flipped bit, which would shift every distance from then on.
+    # safetensors detects a truncated file, but not a flipped bit, which would change every distance.
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(tensors[name].numpy().data)

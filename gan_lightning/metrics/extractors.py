@@ -1,4 +1,4 @@
-"""Feature extractors that distances between distributions of images are measured in."""
+"""Feature extractors for distances between distributions of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FeatureExtractor(nn.Module, ABC):
     """A fixed map from images to feature vectors.
 
     Attributes:
-        name: Names the weights too: features of equal name are comparable, and cached statistics rely on it.
+        name: Name of network and weights; features of equal name are comparable, and cached statistics rely on it.
         num_features: Length of a feature vector.
     """
 
@@ -37,14 +37,15 @@ class FeatureExtractor(nn.Module, ABC):
 
 
 class RandomFeatures(FeatureExtractor):
-    """A random convolutional network with fixed weights: needs no download, and tells images apart all the same.
+    """A random convolutional network with fixed weights, which needs no download.
 
     Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models", section 4: random embeddings
-    measure distributions without the bias of a network trained on ImageNet. Five convolutions of stride 2 and
-    absolute values; of each channel of each layer the mean and the standard deviation over the image. Half of the
-    kernels sum to zero, or brightness alone would drown texture; the square root does the same for weak contrasts.
+    measure distributions without the bias of a network trained on ImageNet. It consists of five convolutions of stride
+    2 with absolute values; the features are mean and standard deviation over the image of each channel of each layer.
+    Half of the kernels sum to zero, because brightness would dominate texture otherwise; square roots do the same for
+    weak contrasts.
 
-    A change of anything here must change `name`.
+    Any change to this class must change `name`.
     """
 
     name = "random-v1"
@@ -59,7 +60,7 @@ class RandomFeatures(FeatureExtractor):
         in_channels = 3
         for layer, out_channels in enumerate(self.channels):
             kernels = _orthogonal_kernels(out_channels, in_channels, rng)
-            # The first layer's kernels sum to zero in each colour, the others' over all channels.
+            # The first layer's kernels sum to zero in each color, the others' over all channels.
             dims = (2, 3) if layer == 0 else (1, 2, 3)
             kernels[: out_channels // 2] -= kernels[: out_channels // 2].mean(dims, keepdim=True)
             kernels /= kernels.square().sum((1, 2, 3), keepdim=True).sqrt()
@@ -68,14 +69,14 @@ class RandomFeatures(FeatureExtractor):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B,1 or 3,H,W) uint8 images of any size to (B, num_features) float32 features, each about 1."""
-        x = _as_rgb(images).to(torch.float32).sub(127.5).div(63.75)  # unit variance, about
+        x = _as_rgb(images).to(torch.float32).sub(127.5).div(63.75)  # about unit variance
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", align_corners=False)
         features = []
         for layer in range(len(self.channels)):
             x = F.conv2d(x, self.get_buffer(f"kernels_{layer}"), stride=2, padding=1).abs()
             variance = x.var((2, 3), correction=0)
-            features += [x.mean((2, 3)).sqrt(), (variance + 4e-4).pow(0.25)]  # an offset of about one grey level
+            features += [x.mean((2, 3)).sqrt(), (variance + 4e-4).pow(0.25)]  # an offset of about one gray level
         return torch.cat(features, dim=1).mul(2)
 
 
@@ -92,26 +93,26 @@ def _orthogonal_kernels(out_channels: int, in_channels: int, rng: torch.Generato
 class InceptionFeatures(FeatureExtractor):
     """The 2048 pooled features of the Inception network that FID is defined on (Heusel et al. 2017).
 
-    torchmetrics' network, as in `FrechetInceptionDistance(feature=2048, antialias=False)`: the TensorFlow graph of
-    2015-12-05 with its own bilinear resize to 299 px, which is the published protocol.
+    It is the network of torchmetrics' `FrechetInceptionDistance(feature=2048, antialias=False)`: the TensorFlow graph
+    of 2015-12-05 with its own bilinear resize to 299 px, which is the published protocol.
 
     Args:
-        weights: Path of the weights file; its sha256 is checked before it is opened.
+        weights: Path of the weights file; its SHA-256 is checked before it is opened.
 
     Raises:
-        InputError: If there is no such file, or it is another one.
+        InputError: If the file does not exist, or is not the published one.
     """
 
     name = "inception-2015-12-05"
 
     def __init__(self, weights: str | os.PathLike[str]) -> None:
         super().__init__()
-        # Costly, and needed here alone.
+        # A slow import, and needed only here.
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         check_inception_weights(weights)
         self.num_features = 2048
-        with torch.random.fork_rng(devices=[]):  # the layers draw an initialisation before they are loaded
+        with torch.random.fork_rng(devices=[]):  # the layers are initialized at random before they are loaded
             self.network = NoTrainInceptionV3(
                 name="inception-v3-compat",
                 features_list=[str(self.num_features)],
@@ -125,36 +126,36 @@ class InceptionFeatures(FeatureExtractor):
         return features
 
     def class_logits(self, features: Tensor) -> Tensor:
-        """Map (B, 2048) features to the (B, 1008) logits without bias that the Inception Score is defined on."""
+        """Map (B, 2048) features to (B, 1008) logits without bias, on which the Inception Score is defined."""
         weight: Tensor = self.network.fc.weight
         return features.to(weight).mm(weight.T)
 
 
 def _as_rgb(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8:
-        raise TypeError(f"features are taken of uint8 images, not of {images.dtype}: use gan_lightning.images.to_uint8")
+        raise TypeError(f"expected uint8 images but got {images.dtype}: convert them by gan_lightning.images.to_uint8")
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
 def inception_weights_path(weights: str | None = None) -> Path:
-    """The path given, or else where torch-fidelity keeps its download."""
+    """Return the given path, or else the path where torch-fidelity keeps its download."""
     return Path(weights).expanduser() if weights else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
 
 
 def check_inception_weights(path: str | os.PathLike[str]) -> None:
-    """Refuse a weights file that is missing or another one, without opening it as a pickle.
+    """Check that a weights file is the published one, without unpickling it.
 
     Args:
-        path: The file; torchmetrics unpickles it, code and all, so nothing but the published bytes may pass.
+        path: Path of the file. torchmetrics unpickles it and runs the code in it: only the published bytes are safe.
 
     Raises:
-        InputError: If there is no such file, or its sha256 is not the published one.
+        InputError: If the file does not exist, or its SHA-256 is not the published one.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(
-            f"no Inception weights at {path}: put {INCEPTION_URL} there, or point `inception_weights` at a copy, or "
-            "let `download: true` fetch it; offline, `extractor: random` needs no weights (it logs fd_random, not fid)"
+            f"no Inception weights at {path}: put {INCEPTION_URL} there, set `inception_weights` to a copy, or set "
+            "`download: true`; offline, `extractor: random` needs no weights (it logs fd_random instead of fid)"
         )
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -168,23 +169,25 @@ def check_inception_weights(path: str | os.PathLike[str]) -> None:
 
 
 def download_inception_weights(path: Path, timeout: float = 30.0) -> None:
-    """Fetch the Inception weights (96 MB), checked, to a path where there is nothing yet.
+    """Download the Inception weights (96 MB) and check them, unless the file exists.
 
     Args:
-        path: Where to put the file.
-        timeout: Seconds without an answer after which to give up.
+        path: Path of the file.
+        timeout: Seconds without an answer after which the download fails.
 
     Raises:
-        InputError: If it cannot be had, or what came is another file.
+        InputError: If the download fails, or the file is not the published one.
     """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     timeout_before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout)  # torch.hub gives no timeout, and a silent proxy would hang the run
+    socket.setdefaulttimeout(timeout)  # torch.hub sets no timeout, and a silent proxy would hang the run
     try:
         torch.hub.download_url_to_file(INCEPTION_URL, str(path), hash_prefix=INCEPTION_SHA256, progress=False)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"cannot download {INCEPTION_URL} ({error}): fetch it by hand and put it at {path}") from error
+        raise InputError(
+            f"cannot download {INCEPTION_URL} ({error}): fetch it yourself and put it at {path}"
+        ) from error
     finally:
         socket.setdefaulttimeout(timeout_before)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 import torchmetrics
 from numpy.typing import NDArray
 from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from gan_lightning import distributed
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.cache import StatisticsCache
-from gan_lightning.metrics.distances import frechet_distance, inception_score, kernel_distance
+from gan_lightning.metrics.distances import inception_score, kernel_distance
 from gan_lightning.metrics.extractors import FeatureExtractor, InceptionFeatures
-from gan_lightning.metrics.feature_statistics import FeatureStatistics, accumulate, gather, rank_batches
+from gan_lightning.metrics.frechet import FrechetDistance
 
 MetricName: TypeAlias = Literal["fd", "kid", "is"]
 Settings: TypeAlias = dict[str, str | int | float | bool]
@@ -32,35 +33,35 @@ class RealImages(Protocol):
     """The images of one split."""
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of images."""
 
     def read(self, positions: NDArray[np.int64]) -> Tensor:
-        """Give (B,C,H,W) uint8 images."""
+        """Return the images at some positions: (B,C,H,W) uint8."""
 
 
 class RealImageSource(Protocol):
-    """What a data module offers to those who measure."""
+    """A data module that real images can be read from."""
 
     def real_images(self, split: str) -> RealImages:
-        """Give the images of a split."""
+        """Return the images of a split."""
 
     def protocol(self, split: str) -> Mapping[str, str | int]:
-        """Name all that the pixels of a split depend on, and a digest of them."""
+        """Return everything that the pixels of a split depend on, and a digest of them."""
 
 
 class GenerationEvaluator:
     """Compares samples of a generator with the images of a split.
 
-    Batch j of the samples is drawn from a generator seeded by (seed, j), and rank r of W takes the batches r, r + W,
-    ..., of the real images too: the same images are measured whatever the number of ranks.
+    Batch j of the samples is drawn from a random generator seeded by (seed, j). Rank r of W takes the batches r, r + W,
+    ..., of the samples and of the real images, so that the same images are measured on any number of ranks.
 
     Args:
-        extractor: Of the features.
-        metrics: Some of fd, kid, is; the last with Inception's features alone.
-        num_images: Images on each side.
-        batch_size: Images at a time; the last batch is short.
-        seed: Of the latents, and of the subsets of kid and is.
-        cache: Where statistics of real images are kept.
+        extractor: Map from images to features, in which all metrics are measured.
+        metrics: Some of fd, kid, is; is needs Inception's features.
+        num_images: Number of images on each side.
+        batch_size: Number of images in a batch; the last batch is short.
+        seed: Seed of the latents, and of the subsets of kid and is.
+        cache: Folder in which statistics of real images are kept.
     """
 
     def __init__(
@@ -76,44 +77,54 @@ class GenerationEvaluator:
         self.metrics = list(metrics)
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.cache = cache
-        self._real: dict[str, FeatureStatistics | None] = {}  # by split; on rank 0, None elsewhere
+        # By split: a metric that holds the real images, and on rank 0 their features if kid needs them.
+        self._real: dict[str, tuple[FrechetDistance, Tensor | None]] = {}
 
     def measure(
         self,
-        sample: Callable[[int, torch.Generator], Tensor],
+        sample: Sampler,
         source: RealImageSource,
         split: str,
         device: torch.device,
     ) -> dict[MetricName, float]:
-        """Draw samples and compare them; all ranks must call it together.
+        """Draw samples and compare them with real images; all ranks must call it together.
 
         Args:
-            sample: Maps a count and a CPU generator to (count,C,H,W) float images in [-1, 1].
-            source: Of the real images.
-            split: Which of them.
-            device: Where features are computed.
+            sample: Function from a count and a CPU random generator to (count,C,H,W) float images in [-1, 1].
+            source: Source of the real images.
+            split: Split that the real images are read from.
+            device: Device of the feature extractor.
 
         Returns:
             Each metric's value, the same on every rank.
         """
-        self.extractor.to(device)
         if split not in self._real:
-            self._real[split] = self._real_statistics(source, split, device)
+            self._real[split] = self._measure_real(source, split, device)
+        metric, real_features = self._real[split]
+        metric.reset()  # but for the real images
 
         def draw(index: int, start: int, stop: int) -> Tensor:
             seed = np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint64)[0]
             with torch.no_grad():
                 return to_uint8(sample(stop - start, torch.Generator().manual_seed(int(seed >> 1))))
 
-        fake = self._statistics(draw, device, keep_features="kid" in self.metrics or "is" in self.metrics).cpu()
-        real = self._real[split]
-        values: dict[MetricName, float] = distributed.broadcast(
-            None if real is None else {name: self._value(name, real, fake) for name in self.metrics}
-        )
-        return values
+        features = self._update(metric, draw, device, real=False)
+        values: dict[MetricName, float] = {}
+        if "fd" in self.metrics:
+            values["fd"] = float(metric.compute())
+        if distributed.rank() == 0 and features is not None:
+            if "kid" in self.metrics:
+                assert real_features is not None
+                values["kid"] = kernel_distance(real_features, features, KERNEL_SUBSETS, KERNEL_SUBSET_SIZE, self.seed)
+            if "is" in self.metrics:
+                assert isinstance(self.extractor, InceptionFeatures)
+                logits = self.extractor.class_logits(features).cpu()
+                values["is"] = inception_score(logits, SCORE_SPLITS, self.seed)
+        from_rank_0: dict[MetricName, float] = distributed.broadcast(values)
+        return {name: from_rank_0[name] for name in self.metrics}
 
     def settings(self, source: RealImageSource, split: str, ema_decay: float) -> dict[MetricName, Settings]:
-        """State how each metric is measured: data, crop, resizer, N, extractor, EMA decay, versions."""
+        """Return how each metric is measured: data, crop, resizer, N, extractor, EMA decay, versions."""
         shared: Settings = {
             **source.protocol(split),
             "num_images": self.num_images,
@@ -131,43 +142,105 @@ class GenerationEvaluator:
         }
         return {name: {**shared, **own[name]} for name in self.metrics}
 
-    def _value(self, name: MetricName, real: FeatureStatistics, fake: FeatureStatistics) -> float:
-        if name == "fd":
-            return frechet_distance(real, fake)
-        assert fake.features is not None
-        if name == "kid":
-            assert real.features is not None
-            return kernel_distance(real.features, fake.features, KERNEL_SUBSETS, KERNEL_SUBSET_SIZE, self.seed)
-        assert isinstance(self.extractor, InceptionFeatures)
-        return inception_score(self.extractor.class_logits(fake.features).cpu(), SCORE_SPLITS, self.seed)
-
-    def _real_statistics(self, source: RealImageSource, split: str, device: torch.device) -> FeatureStatistics | None:
-        """From disk, or else computed by all ranks together; kept on rank 0, where alone they are needed."""
-        rank = distributed.rank()
-        keep_features = "kid" in self.metrics
+    def _measure_real(
+        self, source: RealImageSource, split: str, device: torch.device
+    ) -> tuple[FrechetDistance, Tensor | None]:
+        """Load the statistics of real images on rank 0, or compute them on all ranks."""
+        # MPS has no float64: there the sums are kept on the CPU.
+        metric = FrechetDistance(self.extractor, self.num_images).to("cpu" if device.type == "mps" else device)
         description = {
             **source.protocol(split),
             "num_images": self.num_images,
             "extractor": self.extractor.name,
-            "with_features": keep_features,
+            "with_features": "kid" in self.metrics,
         }
-        statistics = self.cache.load(description) if rank == 0 else None
-        if not distributed.broadcast(statistics is not None):
-            images = source.real_images(split)
-            # Evenly spaced: all of them if N is all, and else not only the first class of a sorted folder.
-            positions = np.arange(self.num_images, dtype=np.int64) * len(images) // self.num_images
-            statistics = self._statistics(
-                lambda _, start, stop: images.read(positions[start:stop]), device, keep_features
-            ).cpu()
-            if rank == 0:
-                self.cache.save(description, statistics)
-        return statistics if rank == 0 else None
+        statistics = self.cache.load(description) if distributed.rank() == 0 else None
+        if distributed.broadcast(statistics is not None):
+            if statistics is None:  # rank 0 has those of all images
+                return metric, None
+            metric.load_real_statistics(statistics)
+            return metric, statistics.features
+        images = source.real_images(split)
+        # Evenly spaced, because the first N images of a sorted folder may all be of one class.
+        positions = np.arange(self.num_images, dtype=np.int64) * len(images) // self.num_images
 
-    def _statistics(self, read: ReadBatch, device: torch.device, keep_features: bool) -> FeatureStatistics:
-        """Statistics of N images, of which `read(index, start, stop)` gives a batch; the ranks share the batches."""
-        batches = (
-            read(*batch)
-            for batch in rank_batches(self.num_images, self.batch_size, distributed.rank(), distributed.world_size())
-        )
-        share = accumulate(self.extractor, batches, device, keep_features)
-        return gather(share, self.num_images, self.batch_size)
+        def read(index: int, start: int, stop: int) -> Tensor:
+            return images.read(positions[start:stop])
+
+        features = self._update(metric, read, device, real=True)
+        statistics = metric.real_statistics(features)
+        if distributed.rank() != 0:
+            return metric, None
+        self.cache.save(description, statistics)
+        return metric, features
+
+    def _update(self, metric: FrechetDistance, read: ReadBatch, device: torch.device, real: bool) -> Tensor | None:
+        """Update the metric with this rank's batches, `read(index, start, stop)`, in one pass of the extractor.
+
+        Returns:
+            (N,F) features of all ranks' images, in the order of the images, on the CPU; None if no metric needs them.
+
+        Raises:
+            RuntimeError: The ranks have measured more or fewer than N images.
+        """
+        keep_features = "kid" in self.metrics or ("is" in self.metrics and not real)
+        self.extractor.to(device)
+        kept = [torch.empty(0, self.extractor.num_features, device=metric.device)]
+
+        def keep(extractor: torch.nn.Module, inputs: Any, features: Tensor) -> None:
+            if keep_features:
+                kept.append(features.to(metric.device))
+
+        with self.extractor.register_forward_hook(keep):
+            for batch in rank_batches(self.num_images, self.batch_size, distributed.rank(), distributed.world_size()):
+                metric.update(read(*batch).to(device), real=real)
+        return gather_features(torch.cat(kept), self.num_images, self.batch_size).cpu() if keep_features else None
+
+
+def rank_batches(count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[int, int, int]]:
+    """Split `count` images into batches and yield those of a rank: rank r takes the batches r, r + world_size, ...
+
+    The batches are the same whatever the number of ranks, and none is padded: the last is short.
+
+    Args:
+        count: Number of images.
+        batch_size: Number of images in a batch.
+        rank: Rank whose batches are yielded.
+        world_size: Number of ranks.
+
+    Yields:
+        (index, start, stop) of each batch: its number, and the images [start, stop) that it holds.
+    """
+    for index in range(rank, -(-count // batch_size), world_size):
+        yield index, index * batch_size, min((index + 1) * batch_size, count)
+
+
+def gather_features(features: Tensor, count: int, batch_size: int) -> Tensor:
+    """Gather the features of all ranks, in the order of the images.
+
+    Args:
+        features: (n,F) features of this rank's `rank_batches`.
+        count: Number of images of all ranks.
+        batch_size: Number of images in a batch, as in `rank_batches`.
+
+    Returns:
+        (count,F) features, the same on every rank.
+
+    Raises:
+        RuntimeError: The ranks do not have exactly `count` of them.
+    """
+    if distributed.is_distributed():
+        features = torch.cat(gather_all_tensors(features))
+    if len(features) != count:
+        raise RuntimeError(f"measured {len(features)} images where {count} were asked for")
+    return features[image_order(count, batch_size, distributed.world_size()).to(features.device)]
+
+
+def image_order(count: int, batch_size: int, world_size: int) -> Tensor:
+    """Return the index of each image in the concatenation of all ranks' batches: (count,) int64."""
+    images = [
+        torch.arange(start, stop)
+        for rank in range(world_size)
+        for _, start, stop in rank_batches(count, batch_size, rank, world_size)
+    ]
+    return torch.cat(images).argsort()

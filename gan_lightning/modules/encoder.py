@@ -24,8 +24,9 @@ from gan_lightning.degradations import (
     SquareMask,
 )
 from gan_lightning.errors import InputError
-from gan_lightning.modules.loading import SafelyLoaded
-from gan_lightning.modules.ranks import RankNumbers, prepare_ddp
+from gan_lightning.modules.batch_numbers import BatchNumbers
+from gan_lightning.modules.ddp import prepare_ddp
+from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import load_generator, load_tensors
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.encoder import Encoder
@@ -64,7 +65,7 @@ class LatentEncoder(SafelyLoaded):
             base_channels: Number of channels of the first layer of the encoder.
             hidden_dim: Width of the dense layer.
             lr: Initial learning rate of Adam; it decays to zero on a cosine schedule.
-            image_weight: Weight of the squared error of the image generated from the guess; that of the latent has 1.
+            image_weight: Weight of the squared error of the image of the guess, relative to that of the latent.
             batch_size: Number of images per batch and device.
             batches_per_epoch: Number of batches, over all devices, between two validations.
             validation_images: Number of fixed validation images, over all degradations.
@@ -126,15 +127,15 @@ class LatentEncoder(SafelyLoaded):
 
     def train_dataloader(self) -> DataLoader[int]:
         """Return the numbers of the batches of an epoch."""
-        numbers = RankNumbers(self.batches_per_epoch)
+        numbers = BatchNumbers(self.batches_per_epoch)
         numbers.resume(self.trainer.current_epoch, batches_done(self.trainer))
         return self._loader(numbers)
 
     def val_dataloader(self) -> DataLoader[int]:
         """Return the numbers of the fixed validation batches."""
-        return self._loader(RankNumbers(-(-self.validation_images // self.batch_size)))
+        return self._loader(BatchNumbers(-(-self.validation_images // self.batch_size)))
 
-    def _loader(self, numbers: RankNumbers) -> DataLoader[int]:
+    def _loader(self, numbers: BatchNumbers) -> DataLoader[int]:
         every = range(len(numbers) * numbers.num_replicas)
         return DataLoader(every, batch_size=None, sampler=numbers)  # type: ignore[arg-type]
 

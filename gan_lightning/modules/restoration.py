@@ -23,9 +23,9 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion import Inversion, InversionSettings, blend_poisson, estimate_blur, invert
 from gan_lightning.inversion.losses import make_loss
 from gan_lightning.metrics.restoration import RestorationMetrics, summarize
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.modules.masking import ImageMasks
-from gan_lightning.modules.ranks import leave_ranks_at_exit
 from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restored import Restored, SearchStep, StepObserver, describe, image_names
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator

@@ -1,4 +1,4 @@
-"""Networks as plain `torch.nn` modules: usable with no Lightning at all."""
+"""Networks as plain `torch.nn` modules, independent of Lightning."""
 
 from gan_lightning.networks.dcgan import Discriminator, Generator
 

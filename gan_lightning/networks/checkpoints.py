@@ -1,4 +1,4 @@
-"""Reading networks from files: ours, and those of the PyTorch DCGAN tutorial. No pickled code is ever run."""
+"""Load networks from checkpoints of this package and of the PyTorch DCGAN tutorial, without unpickling code."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from gan_lightning.errors import InputError
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator
 
 FIRST_LAYER = "main.0.weight"
-PREFERRED = ("generator_ema.", "generator.")  # the average first: it is what was measured
+PREFERRED = ("generator_ema.", "generator.")  # the average first, because metrics are measured on it
 
 
 def load_generator(path: str | os.PathLike[str]) -> Generator:
-    """Read a generator from a checkpoint of this package or from a state dict of the PyTorch DCGAN tutorial.
+    """Load a generator from a checkpoint of this package or from a state dict of the PyTorch DCGAN tutorial.
 
-    The architecture is read off the shapes. The state dict may lie bare in the file or under keys of any name
-    ("state_dict", "netG", ...), with or without the "module." that DataParallel adds. Of our own checkpoints the
-    averaged generator is taken.
+    The architecture is inferred from the shapes. The state dict may be the file's content or stand under keys of any
+    name ("state_dict", "netG", ...), with or without the prefix "module." of DataParallel. From checkpoints of this
+    package the averaged generator is loaded.
 
     Args:
-        path: File written by `torch.save`, or by Lightning.
+        path: File written by `torch.save` or by Lightning.
 
     Returns:
         The generator, in evaluation mode, on the CPU.
 
     Raises:
-        InputError: The file is missing, truncated, holds more than tensors and plain values, or no DCGAN generator.
+        InputError: If the file does not exist, is truncated, holds other objects than tensors and plain values, or
+            holds no DCGAN generator.
     """
     content = load_tensors(path)
     candidates = [candidate for tree in mappings(content) for candidate in generator_states(tree)]
     for state in sorted(candidates, key=lambda pair: pair[0]):
         if (generator := build_generator(state[1])) is not None:
             return generator.eval()
-    raise InputError(f"{path} holds no DCGAN generator: expected weights named '...{FIRST_LAYER}' and the layers after")
+    raise InputError(f"{path} holds no DCGAN generator: expected weights named '...{FIRST_LAYER}' and so on")
 
 
 def load_discriminator(path: str | os.PathLike[str]) -> Discriminator:
@@ -64,13 +65,16 @@ def load_discriminator(path: str | os.PathLike[str]) -> Discriminator:
 
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:
-    """Read a file of `torch.save` that holds tensors and plain values, on the CPU; code in it is refused, not run.
+    """Load tensors and plain values from a file of `torch.save`, on the CPU; code in the file is never run.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        InputError: The file is missing or not readable, is no whole checkpoint, or holds other objects.
+        InputError: If the file does not exist, cannot be read, is truncated, or holds other objects.
     """
     if not Path(path).is_file():
-        raise InputError(f"checkpoint {path} is not there: check the path")
+        raise InputError(f"checkpoint {path} does not exist: check the path")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -82,10 +86,13 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
 
 
 def check_whole(path: str | os.PathLike[str]) -> None:
-    """See that a checkpoint is as it was written: torch notices that the end is missing, but no changed byte.
+    """Check that a checkpoint is as it was written: torch detects a missing end, but not a changed byte.
+
+    Args:
+        path: Path of the checkpoint.
 
     Raises:
-        InputError: It is damaged.
+        InputError: If it is damaged.
     """
     if not zipfile.is_zipfile(path):
         return  # missing, truncated, or something else: `load_tensors` says which
@@ -99,7 +106,7 @@ def check_whole(path: str | os.PathLike[str]) -> None:
 
 
 def mappings(content: Any) -> Iterator[Mapping[str, Any]]:
-    """Walk nested dictionaries with string keys, outermost first."""
+    """Iterate over nested dictionaries with string keys, outermost first."""
     if isinstance(content, Mapping) and all(isinstance(key, str) for key in content):
         yield content
         for value in content.values():
@@ -107,7 +114,7 @@ def mappings(content: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def generator_states(tree: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Find state dicts that may be a generator's, stripped of their prefixes, each with its rank in preference."""
+    """Yield state dicts that may be a generator's, without prefixes, each with its place in the order of preference."""
     for key in tree:
         if key.endswith(FIRST_LAYER):
             prefix = key.removesuffix(FIRST_LAYER)
@@ -117,7 +124,7 @@ def generator_states(tree: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, T
 
 
 def build_generator(state: dict[str, Tensor]) -> Generator | None:
-    """Build the network that the shapes of a state dict tell of, with its weights; None if they tell of another."""
+    """Build a generator from a state dict, with an architecture inferred from shapes; None if the dict is another's."""
     kernels = [value for value in state.values() if value.ndim == 4]
     steps = len(kernels) - 1
     try:
@@ -128,7 +135,7 @@ def build_generator(state: dict[str, Tensor]) -> Generator | None:
             base_channels=kernels[-1].shape[0],
             normalization="batch" if "main.1.running_mean" in state else "none",
         )
-        # Files of old torch versions have no counters of batches; they matter to no result.
+        # Files of old torch versions have no counters of batches, which affect no result.
         counters = {name: value for name, value in generator.state_dict().items() if name.endswith("batches_tracked")}
         generator.load_state_dict(counters | state)
     except (InputError, RuntimeError):

@@ -1,7 +1,7 @@
 """The networks of DCGAN (Radford et al. 2016), for images of 16 to 256 pixels.
 
-At 64 pixels with `latent_dim` 100 and `base_channels` 64 they are, parameter for parameter and key for key, those of
-the PyTorch DCGAN tutorial, but that the discriminator ends in logits.
+At 64 pixels, with `latent_dim` 100 and `base_channels` 64, parameters and keys equal those of the PyTorch DCGAN
+tutorial, except that the discriminator returns logits.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gan_lightning.errors import InputError
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
-MAX_WIDTH = 16  # widest layer, in units of base_channels: at 256 px doubling on would cost half of all parameters
+MAX_WIDTH = 16  # widest layer, in units of base_channels; at 256 px another doubling would hold half of all parameters
 
 GeneratorNormalization = Literal["batch", "none"]
 DiscriminatorNormalization = Literal["batch", "spectral", "none"]
 
 
 def channel_widths(image_size: int, base_channels: int) -> list[int]:
-    """Channels at 4, 8, ..., image_size / 2 pixels: `base_channels` at the largest, doubled at each step down."""
+    """Return the channels at 4, 8, ..., image_size / 2 pixels: `base_channels` at the largest, doubled at each step."""
     steps = int(math.log2(image_size)) - 2
     return [base_channels * min(2**level, MAX_WIDTH) for level in reversed(range(steps))]
 
 
 class Generator(nn.Module):
-    """Latents to images: transposed convolutions, batch normalisation, ReLU, and tanh at the end.
+    """Map from latents to images: transposed convolutions with batch normalization and ReLU, then tanh.
 
-    The layers lie flat in `main`, three to a block; `main[3 * i : 3 * i + 3]` is block i, at 4 * 2**i pixels.
+    `main` holds the layers as a flat sequence, three per block: `main[3 * i : 3 * i + 3]` is block i, at 4 * 2**i
+    pixels.
     """
 
     def __init__(
@@ -47,11 +48,11 @@ class Generator(nn.Module):
             image_size: Height and width of the images: 16, 32, 64, 128 or 256.
             channels: 1 or 3.
             latent_dim: Length of the latent vector.
-            base_channels: Channels of the layer before the last.
+            base_channels: Number of channels of the layer before the last.
             normalization: "batch" or "none".
 
         Raises:
-            InputError: A size or a choice that is not supported.
+            InputError: If a value is unsupported.
         """
         super().__init__()
         check_architecture(image_size, channels, latent_dim=latent_dim, base_channels=base_channels)
@@ -77,7 +78,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images to logits: strided convolutions and LeakyReLU(0.2), no normalisation on the first layer."""
+    """Map from images to logits: strided convolutions with LeakyReLU(0.2), no normalization of the first layer."""
 
     def __init__(
         self,
@@ -91,11 +92,11 @@ class Discriminator(nn.Module):
         Args:
             image_size: Height and width of the images: 16, 32, 64, 128 or 256.
             channels: 1 or 3.
-            base_channels: Channels of the first layer.
+            base_channels: Number of channels of the first layer.
             normalization: "batch", "spectral" (Miyato et al. 2018) or "none".
 
         Raises:
-            InputError: A size or a choice that is not supported.
+            InputError: If a value is unsupported.
         """
         super().__init__()
         check_architecture(image_size, channels, base_channels=base_channels)
@@ -122,22 +123,27 @@ class Discriminator(nn.Module):
 
 
 def check_architecture(image_size: int, channels: int, **positive: int) -> None:
-    """Refuse what the networks cannot be built for.
+    """Check that networks can be built with these sizes.
+
+    Args:
+        image_size: Height and width of the images.
+        channels: Number of channels of the images.
+        positive: Widths by name, which must be at least 1.
 
     Raises:
-        InputError: An image size other than 16, 32, 64, 128, 256; channels other than 1 or 3; a width below 1.
+        InputError: If the image size is not 16, 32, 64, 128 or 256, the channels are not 1 or 3, or a width is below 1.
     """
     if image_size not in IMAGE_SIZES:
         raise InputError(f"image_size {image_size} is not supported: choose one of {', '.join(map(str, IMAGE_SIZES))}")
     if channels not in (1, 3):
-        raise InputError(f"channels {channels} is not supported: choose 1 (grey) or 3 (colour)")
+        raise InputError(f"channels {channels} is not supported: choose 1 (gray) or 3 (color)")
     for name, value in positive.items():
         if value < 1:
-            raise InputError(f"{name} must be at least 1, not {value}")
+            raise InputError(f"{name} must be at least 1, but is {value}")
 
 
 def initialize(module: nn.Module) -> None:
-    """Draw weights as DCGAN does: N(0, 0.02) for convolutions, N(1, 0.02) for scales, zero for biases."""
+    """Initialize weights as DCGAN does: N(0, 0.02) for convolutions, N(1, 0.02) for scales, zero for biases."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

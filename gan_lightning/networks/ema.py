@@ -7,30 +7,31 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 def frozen_copy(network: NetworkT) -> NetworkT:
-    """Copy a network for averaging: evaluation mode, no gradients."""
+    """Return a copy of a network in evaluation mode and without gradients, to be averaged."""
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
 def warm_decay(decay: float, step: int) -> float:
-    """Decay at a step, counted from 0: it rises from 0.1 to `decay`, so that the first weights are soon forgotten."""
+    """Return the decay at a step, counted from 0: it rises from 0.1 to `decay`, so that the first weights fade soon."""
     return min(decay, (1 + step) / (10 + step))
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move an average towards the network: `average = decay * average + (1 - decay) * network`.
+    """Update an average: `average = decay * average + (1 - decay) * network`.
 
-    Batch-norm statistics are averaged as the weights are, for they must fit the weights; counters are copied.
+    Batch-norm statistics are averaged like the weights, because they must match them; counters are copied.
 
     Args:
-        average: What `frozen_copy(network)` gave.
+        average: The average, made by `frozen_copy(network)`.
         network: The network that is trained.
-        decay: In [0, 1): 0 copies.
+        decay: Decay in [0, 1); 0 copies the network.
     """
     targets: list[Tensor] = list(average.parameters())
     sources: list[Tensor] = list(network.parameters())
@@ -40,4 +41,5 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
             sources.append(source)
         else:
             target.copy_(source)
-    torch._foreach_lerp_(targets, sources, 1 - decay)
+    move_together = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    move_together(targets, sources, None)

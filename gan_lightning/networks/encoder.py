@@ -1,4 +1,4 @@
-"""The network that guesses latents from images, degraded ones too."""
+"""A network that predicts latents from images, which may be degraded."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LEAK = 0.2
 
 
 class Encoder(nn.Module):
-    """Images to latents: strided convolutions, batch normalisation and LeakyReLU, then two dense layers.
+    """Map from images to latents: strided convolutions with batch normalization and LeakyReLU, then two dense layers.
 
-    Images smaller than `image_size` are enlarged, and images of one channel repeated, so that one network serves all
-    degradations.
+    Images smaller than `image_size` are enlarged, and images of one channel are expanded, so that one network suffices
+    for all degradations.
     """
 
     def __init__(
@@ -25,17 +25,17 @@ class Encoder(nn.Module):
         base_channels: int = 64,
         hidden_dim: int = 512,
     ) -> None:
-        """Build the network, its convolutions drawn from N(0, 0.02).
+        """Build the network, with convolutions drawn from N(0, 0.02).
 
         Args:
             image_size: Height and width of the generator's images: 16, 32, 64, 128 or 256.
-            channels: Of the generator's images, 1 or 3.
+            channels: Number of channels of the generator's images: 1 or 3.
             latent_dim: Length of the latent vector.
-            base_channels: Channels of the first layer.
+            base_channels: Number of channels of the first layer.
             hidden_dim: Width of the dense layer before the last.
 
         Raises:
-            InputError: A size or a choice that is not supported.
+            InputError: If a value is unsupported.
         """
         super().__init__()
         check_architecture(

@@ -1,1 +1,1 @@
-"""Stopping and going on: checkpoints, signals, random states, the scheduler's jobs."""
+"""Stopping and resuming runs: checkpoints, signals, random states, jobs of a scheduler."""

@@ -1,4 +1,4 @@
-"""How checkpoints get to the disk: complete or absent, and the former last.ckpt is kept."""
+"""Checkpoints on disk: complete or absent, with the previous last.ckpt beside the current one."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes every checkpoint beside its place, has the disk confirm it, and renames it.
+    """Writes each checkpoint to a temporary file in the same folder, flushes it to disk, and renames it.
 
-    Lightning's own way goes through the system's folder for temporary files, which on most clusters is on another disk:
-    there its rename is a copy, and a kill in the middle of it leaves half a checkpoint in the place of a whole one.
+    Lightning writes to the system's temporary folder, which on most clusters is on another disk. Renaming from there is
+    a copy, and a job killed while it copies leaves half a checkpoint in the place of a whole one.
 
-    A new last.ckpt leaves the former one beside it, as previous.ckpt.
+    When last.ckpt is replaced, its former content is kept as previous.ckpt.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.writing = False
-        self._known: set[Path] = set()  # written or read by this process, and so known to be whole
+        self._known: set[Path] = set()  # written or read by this process, hence whole
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, *args: Any, **kw: Any) -> None:
-        """Write a checkpoint; one on a remote store is left to Lightning.
+        """Write a checkpoint; Lightning writes those on remote stores.
 
         Raises:
-            StorageError: The disk is full, or the folder cannot be written to; the former checkpoint is as it was.
+            StorageError: The disk is full, or the folder is not writable. An existing checkpoint is left unchanged.
         """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, *args, **kw)
@@ -44,13 +44,13 @@ class WholeCheckpoints(TorchCheckpointIO):
                 with beside.open("wb") as file:
                     torch.save(checkpoint, file)
                 if path.name == LAST and path in self._known:
-                    keep_former(path)
+                    keep_previous(path)
         except (OSError, RuntimeError) as error:
             if (reason := disk_error_behind(error)) is None:
                 raise
-            former = "the one before it is as it was" if path.exists() else "there was none before it"
+            previous = "the previous one is unchanged" if path.exists() else "there is no previous one"
             raise StorageError(
-                f"the checkpoint {path} could not be written ({reason}), {former}: make room, then go on by "
+                f"the checkpoint {path} could not be written ({reason}), {previous}: free disk space and resume with "
                 "--ckpt_path last"
             ) from error
         finally:
@@ -60,9 +60,9 @@ class WholeCheckpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, which from now on is known to be whole; unless told to, never run code in it.
+        """Read a checkpoint, by default without running code from it.
 
-        Lightning would run that of a checkpoint on a server.
+        Lightning's default is to run code from checkpoints on servers.
         """
         whole: dict[str, Any] = {} if map_location is None else {"map_location": map_location}
         checkpoint = super().load_checkpoint(path, **whole, weights_only=weights_only is None or weights_only)
@@ -70,21 +70,21 @@ class WholeCheckpoints(TorchCheckpointIO):
         return checkpoint
 
 
-def keep_former(last: Path) -> None:
-    """Let previous.ckpt be what last.ckpt is now; at no moment is either of them missing or half there."""
+def keep_previous(last: Path) -> None:
+    """Keep what last.ckpt is now as previous.ckpt, so that a complete checkpoint exists at every moment."""
     beside = last.with_name(f".{PREVIOUS}.{os.getpid()}.part")
     beside.unlink(missing_ok=True)
     try:
         beside.hardlink_to(last)
-    except OSError:  # a file system without hard links: for a moment previous.ckpt is the only one
+    except OSError:  # no hard links on this file system: for a moment only previous.ckpt exists
         last.replace(last.with_name(PREVIOUS))
     else:
         beside.replace(last.with_name(PREVIOUS))
-        beside.unlink(missing_ok=True)  # which a rename leaves there if both are one file already
+        beside.unlink(missing_ok=True)  # renaming does nothing if both are links to the same file
 
 
 def disk_error_behind(error: BaseException | None) -> str | None:
-    """Say what the disk complained of: torch hides the system's error behind one of its own."""
+    """Return the system's message behind an error, or None; torch wraps errors of the disk in its own."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return None if error is None else error.strerror or str(error)

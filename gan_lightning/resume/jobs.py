@@ -1,4 +1,4 @@
-"""What the scheduler of a cluster tells a process: which job it is a part of, if it runs again, when it will end."""
+"""Jobs of a cluster: their number, whether the scheduler has restarted them, and its warning before the time limit."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _log = logging.getLogger(__name__)
 
 
 def job_stamp(own: str) -> str | None:
-    """Give a word that tells this run from others, and that every process of the job finds.
+    """Return a string that identifies the run, and is the same in all processes of a job.
 
-    Under Slurm it is the number of the job, which a requeued job keeps. Under torchrun it is the word of the process
-    that asks first, or the rendezvous' identity where the launcher shares no store.
+    Under Slurm it is the number of the job, which a requeued job keeps. Under torchrun it is the string of the process
+    that asks first, or the rendezvous id if the launcher shares no store.
 
     Args:
-        own: The word that this process would choose for itself, such as the time.
+        own: String that this process would choose if it were alone, for example the time.
 
     Returns:
-        The word; None under a torchrun whose processes cannot find a common one.
+        The common string, or None under torchrun if the processes cannot agree on one.
     """
     if job := os.environ.get("SLURM_JOB_ID"):
         return job
@@ -36,34 +36,34 @@ def job_stamp(own: str) -> str | None:
     if run is None:
         return own
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # The launcher's store outlives processes that are started anew: these find the first one's word.
+        # The launcher's store outlives restarted processes, which find the string of the first one.
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = distributed.TCPStore(address, port, is_master=False)  # type: ignore[attr-defined]
         return str(store.compare_set("gan_lightning/run", "", own).decode())
-    return None if run == "none" else run  # torchrun's default
+    return None if run == "none" else run  # "none" is torchrun's default
 
 
 def runs_again() -> bool:
-    """Whether the scheduler has started this job before: Slurm after a requeue, torchrun after a failure."""
+    """Return whether this job was restarted: by Slurm after a requeue, or by torchrun after a failure."""
     return any(int(os.environ.get(name) or 0) > 0 for name in STARTS_BEFORE)
 
 
 @contextmanager
 def requeued_when_warned() -> Iterator[None]:
-    """Within it SIGUSR1, Slurm's warning, ends a command as SIGTERM does; Slurm then gets the job into its queue again.
+    """Treat SIGUSR1, Slurm's warning, like SIGTERM within the context, and requeue the job when the command has ended.
 
-    Lightning's own answer to SIGUSR1, which this takes the place of, saves in the middle of a step, and meets the
-    other ranks in the middle of whatever they are at.
+    This replaces Lightning's handler of SIGUSR1, which saves in the middle of a step, at a different point on each
+    rank.
     """
     process, warned = os.getpid(), False
 
     def warn(number: int, frame: FrameType | None) -> None:
         nonlocal warned
-        if os.getpid() != process:  # Slurm signals workers too, and theirs is not to end before the training
+        if os.getpid() != process:  # Slurm signals data workers too, which must not end before the training
             return
         warned = True
         if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            raise SystemExit(128 + signal.SIGTERM)  # nothing has begun that would have to be saved
+            raise SystemExit(128 + signal.SIGTERM)  # no training has started: nothing to save
         os.kill(process, signal.SIGTERM)
 
     listening = threading.current_thread() is threading.main_thread()
@@ -80,10 +80,10 @@ def requeued_when_warned() -> Iterator[None]:
 
 
 def requeue() -> bool:
-    """Put this job into Slurm's queue again, and say so; outside Slurm nothing happens.
+    """Put this job back into Slurm's queue, and print that; do nothing outside Slurm.
 
     Returns:
-        Whether Slurm did it.
+        Whether the job was requeued.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
@@ -94,7 +94,7 @@ def requeue() -> bool:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         reason = (getattr(error, "stderr", None) or str(error)).strip()
-        _log.warning("Slurm did not requeue job %s (%s): `scontrol requeue %s` does it by hand", job, reason, job)
+        _log.warning("Slurm did not requeue job %s (%s): requeue it with `scontrol requeue %s`", job, reason, job)
         return False
-    print(f"Slurm has job {job} in its queue again", flush=True)
+    print(f"Slurm has requeued job {job}", flush=True)
     return True

@@ -1,151 +1,151 @@
-"""last.ckpt: the state to go on from, whatever the metrics say."""
+"""last.ckpt: the state to resume from, whatever the metrics are."""
 
 from __future__ import annotations
 
 import logging
 import signal
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gan_lightning.errors import DivergedError, InputError, StorageError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.resume.checkpoint_io import LAST, WholeCheckpoints
+from gan_lightning.resume.lightning_internals import set_max_steps
 from gan_lightning.resume.progress_state import set_to_batch_boundary
 from gan_lightning.resume.random_states import random_states, set_random_states
 from gan_lightning.resume.signals import StepSignals
+from gan_lightning.resume.training_position import TrainingPosition
 
 _log = logging.getLogger(__name__)
 
 
-class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, when the others have done their part
+@dataclass(frozen=True)
+class ResumeNotes:
+    """What a checkpoint says to the run that resumes from it; the defaults are for checkpoints without notes."""
+
+    metrics_rows: int | None = None  # rows of metrics.csv at that moment; None: those up to the checkpoint's step
+    validation_due: bool = False  # before the next step
+    ended: bool = True  # nothing was left to do after the last step
+
+
+class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, after all others
     """Writes checkpoints/last.ckpt after each validation, at the end, and when the run is stopped or fails.
 
-    Every checkpoint is of whole steps: Ctrl-C and SIGTERM wait for the end of the step that they come in. Of a run that
-    fails the state after its last whole step is kept, unless the networks have diverged. With several ranks a signal to
-    any of them stops all at the same step; an error of one, whose state the others don't have, keeps nothing.
+    Every checkpoint holds whole steps: Ctrl-C and SIGTERM wait for the end of the step under way. When a run fails,
+    the state after its last whole step is saved, unless the networks have diverged. With several ranks, a signal to
+    any of them stops all at the same step; after an error on one rank nothing is saved, as the others may stand
+    elsewhere.
 
-    Lightning's `save_last` writes last.ckpt only together with a new best, and so loses all that came after the best.
+    Lightning's `save_last` writes last.ckpt only together with a new best checkpoint, and loses all later steps.
     """
 
     def __init__(self, every_n_steps: int | None = None) -> None:
-        """Choose how much a job that is killed without warning may lose.
+        """Configure how much work is lost when a job is killed without a warning.
 
         Args:
-            every_n_steps: Write last.ckpt every n G iterations too; null for after validations alone.
+            every_n_steps: Number of G iterations after which last.ckpt is written between validations too. By
+                default it is written after validations only.
 
         Raises:
-            InputError: It is less than 1.
+            InputError: The interval is less than 1.
         """
         if every_n_steps is not None and every_n_steps < 1:
             raise InputError(
-                f"last_checkpoint.every_n_steps must be at least 1, or null for never, not {every_n_steps}"
+                f"last_checkpoint.every_n_steps must be at least 1, or null for never, but got {every_n_steps}"
             )
         self.every_n_steps = every_n_steps
-        self._signals: StepSignals | None = None  # none before the training starts
-        self._failed = False
-        self._step_under_way: int | None = None
+        self._position: TrainingPosition
+        self._signals: StepSignals | None = None  # from the first step on
         self._saved_step = -1
         self._saved_state: tuple[int, bool] | None = None
-        self._validated_batch = -1
         self._rows_before_validation = 0
         self._ended = False
-        self._random_states: list[dict[str, Any]] = []
-        self._loaded: dict[str, Any] = {"metrics_rows": 0, "validation_due": False, "ended": True, "step": 0}
+        self._resumed_notes, self._resumed_step = ResumeNotes(metrics_rows=0), 0  # of a run that starts anew
+        self._resumed_random_states: list[dict[str, Any]] = []
 
     # What a checkpoint holds
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Make the counters those of a whole step; note how far metrics.csv has come."""
+        """Add the notes and random states, and set Lightning's counters to the end of a whole step."""
         if trainer.state.fn != "fit":
             return
-        due = self._validation_due(trainer)
+        due = self._position.validation_is_due
         set_to_batch_boundary(checkpoint["loops"]["fit_loop"], trainer.num_training_batches, due)
-        rows = next((log.rows for log in trainer.loggers if isinstance(log, MetricsFile)), 0)
-        if due and trainer.validating:  # it will be done again, and its rows be written again
+        rows = rows_logged(trainer)
+        if due and trainer.validating:  # it will be repeated, and write its rows again
             rows = self._rows_before_validation
-        checkpoint["last_checkpoint"] = {"metrics_rows": rows, "validation_due": due, "ended": self._ended}
+        checkpoint["last_checkpoint"] = asdict(ResumeNotes(rows, due, self._ended))
         checkpoint["random_states"] = random_states()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take the notes back; checkpoints without them have the rows of their step."""
-        without = {"metrics_rows": None, "validation_due": False, "ended": True}
-        self._loaded = without | checkpoint.get("last_checkpoint", {}) | {"step": checkpoint["global_step"]}
-        self._random_states = checkpoint.get("random_states", [])
+        """Read what `on_save_checkpoint` has added."""
+        self._resumed_notes = ResumeNotes(**checkpoint.get("last_checkpoint", {}))
+        self._resumed_step = checkpoint["global_step"]
+        self._resumed_random_states = checkpoint.get("random_states", [])
 
-    def _validation_due(self, trainer: Trainer) -> bool:
-        """Whether validation is to be done between the last whole step and the next."""
-        if trainer.validating and not self._failed:  # saved by a hook at the end of it
-            return False
-        loop = trainer.fit_loop.epoch_loop
-        fetcher = trainer.fit_loop._data_fetcher
-        return (
-            fetcher is not None and loop._should_check_val_fx(fetcher) and loop.total_batch_idx != self._validated_batch
-        )
-
-    # When it is written
+    # When a run starts or resumes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have all checkpoints written whole, unless the user has chosen another way."""
+        """Write all checkpoints atomically, unless the user has chosen another way."""
+        self._position = TrainingPosition(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpoints()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take back the rows of metrics.csv that a resumed run writes again."""
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile) and trainer.is_global_zero:
-                logger.rewind(self._loaded["metrics_rows"], self._loaded["step"])
-        loop = trainer.fit_loop.epoch_loop
-        self._max_steps = loop.max_steps
-        if not self._loaded["ended"] and self._loaded["step"] >= loop.max_steps > 0:
-            # It took its last step, but was stopped before it had measured what came of it. Lightning would leave out
-            # the end of such a run; with one step more ahead it goes on.
-            loop.max_steps = self._loaded["step"] + 1
-
-    def _take_no_step_more(self, trainer: Trainer) -> None:
-        trainer.fit_loop.epoch_loop.max_steps = self._max_steps
+        """Remove the rows of metrics.csv that the resumed run writes again."""
+        if trainer.is_global_zero:
+            for log in metrics_files(trainer):
+                log.rewind(self._resumed_notes.metrics_rows, self._resumed_step)
+        self._max_steps = trainer.max_steps
+        if not self._resumed_notes.ended and self._resumed_step >= self._max_steps > 0:
+            # All steps were taken, but validation or the end of the training was still to come. Lightning skips a
+            # fit with no step left, so one more is allowed until the training has begun.
+            set_max_steps(trainer, self._resumed_step + 1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to keep the state; from here on signals wait for the end of a step."""
+        """Restore the random states; from here on signals wait for the end of a step."""
         self._saved_step = trainer.global_step
-        self._validated_batch = -1 if self._loaded["validation_due"] else trainer.fit_loop.total_batch_idx
-        self._signals = StepSignals(trainer, lambda: self._between_steps(trainer))
-        if not self._loaded["validation_due"]:
-            self._take_no_step_more(trainer)
-        set_random_states(self._random_states, trainer.global_rank)
-        self._random_states = []
+        if not self._resumed_notes.validation_due:
+            self._position.end_validation()
+            set_max_steps(trainer, self._max_steps)
+        self._signals = StepSignals(trainer, self._position)
+        set_random_states(self._resumed_random_states, trainer.global_rank)
+        self._resumed_random_states = []
+
+    # When last.ckpt is written
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Remember that the networks are in the middle of a step."""
-        self._step_under_way = trainer.global_step
+        """Note that a step is under way."""
+        self._position.begin_step()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop if a signal has come; save if it is time to, and validation will not."""
-        self._step_under_way = None
+        """Stop if a signal has come; save if the interval has passed and no validation is about to save."""
+        self._position.end_step()
         if self._signals is not None:
             self._signals.act()
-        due = self.every_n_steps is not None and trainer.global_step - self._saved_step >= self.every_n_steps
-        if due and not self._validation_due(trainer):
+        passed = self.every_n_steps is not None and trainer.global_step - self._saved_step >= self.every_n_steps
+        if passed and not self._position.validation_is_due:
             self._save(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what metrics.csv holds before validation writes to it."""
+        """Note how many rows metrics.csv has before validation adds its own."""
         if trainer.state.fn == "fit":
-            self._take_no_step_more(trainer)
-        self._rows_before_validation = next((log.rows for log in trainer.loggers if isinstance(log, MetricsFile)), 0)
+            set_max_steps(trainer, self._max_steps)
+        self._rows_before_validation = rows_logged(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
+        """Save the state that was validated."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer)
-            self._validated_batch = trainer.fit_loop.total_batch_idx
+            self._position.end_validation()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the steps after the last validation."""
@@ -153,7 +153,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
-        state = (trainer.fit_loop.total_batch_idx, self._validation_due(trainer))
+        state = (trainer.fit_loop.total_batch_idx, self._position.validation_is_due)
         if state == self._saved_state or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         others = [callback for callback in trainer.checkpoint_callbacks if callback is not self]
@@ -172,42 +172,42 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Obey SIGTERM once the batch is written, which Lightning's loop of `predict` alone does not.
+        """Stop `predict` after the batch if SIGTERM has come; Lightning's loop does not.
 
         Raises:
-            SIGTERMException: It has come.
+            SIGTERMException: The process has received SIGTERM.
         """
         if trainer.received_sigterm:
             raise SIGTERMException
 
-    def _between_steps(self, trainer: Trainer) -> bool:
-        writing = getattr(trainer.strategy.checkpoint_io, "writing", False)
-        return self._step_under_way is None and self._step_is_whole(trainer) and not writing
-
-    def _step_is_whole(self, trainer: Trainer) -> bool:
-        progress: Any = trainer.fit_loop.epoch_loop.batch_progress.total
-        taken = self._step_under_way is not None and trainer.global_step > self._step_under_way
-        return taken or progress.processed == progress.ready
-
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the last whole step, if all ranks stand there; leave none behind that waits for this one."""
+        """Save the last whole step if all ranks have reached it; else kill the ranks that would wait for this one."""
         if trainer.state.fn != "fit" or self._signals is None:
             return
-        self._failed = True
+        self._position.fail()
         asked = isinstance(exception, SIGTERMException | KeyboardInterrupt)
         agreed = trainer.world_size == 1 or (asked and self._signals.agreed)
         if agreed and not isinstance(exception, DivergedError | StorageError):
             self._save_whole_step(trainer)
-        launcher = trainer.strategy.launcher
-        if not agreed and isinstance(launcher, _SubprocessScriptLauncher):
-            launcher.kill(signal.SIGKILL)  # the processes that this one started
+        if not agreed and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)  # the processes that this one has started
 
     def _save_whole_step(self, trainer: Trainer) -> None:
         kept = f"last.ckpt is of step {self._saved_step}" if self._saved_state else "it wrote no last.ckpt"
-        if not self._step_is_whole(trainer):
+        if not self._position.step_is_whole:
             _log.warning("The run was stopped in the middle of step %d: %s.", trainer.global_step + 1, kept)
             return
         try:
             self._save(trainer)
-        except Exception as error:  # it must not hide the one that stopped the run
+        except Exception as error:  # must not hide the error that stopped the run
             _log.warning("The last step could not be saved, %s: %s", kept, error)
+
+
+def metrics_files(trainer: Trainer) -> list[MetricsFile]:
+    """Return the loggers that write metrics.csv: one in every run of the command line."""
+    return [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+
+
+def rows_logged(trainer: Trainer) -> int:
+    """Return the number of rows in metrics.csv."""
+    return sum(log.rows for log in metrics_files(trainer))

@@ -1,7 +1,7 @@
-"""The states of all random number generators, for checkpoints.
+"""States of the global random number generators, for checkpoints.
 
-What this package draws is a function of seed, rank and batch, and needs none of them. They are for the modules,
-callbacks and data of others.
+Random numbers of this package are functions of seed, rank and batch, and need no state. Users' own modules, callbacks
+and data sets may draw from the global generators.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gan_lightning import distributed
 
 def random_states() -> list[dict[str, Any]]:
     """Collect the states of Python's, NumPy's and torch's generators from all ranks, as plain values and tensors."""
-    name, keys, *rest = np.random.get_state(legacy=True)  # a tuple, for it is asked for as one
+    name, keys, *rest = np.random.get_state(legacy=True)  # a tuple, where `legacy=False` returns a dict
     own = {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
@@ -28,7 +28,12 @@ def random_states() -> list[dict[str, Any]]:
 
 
 def set_random_states(states: list[dict[str, Any]], rank: int) -> None:
-    """Give the generators of this rank the states that it had; of a rank that there was not, leave them."""
+    """Restore the states of one rank's generators.
+
+    Args:
+        states: States by rank, from `random_states`.
+        rank: Rank of this process. The generators of a rank that the list does not have are left as they are.
+    """
     if rank >= len(states):
         return
     own = states[rank]

@@ -1,69 +1,66 @@
-"""Signals that wait for the end of a step, so that what they save or stop is whole."""
+"""Signals that wait for the end of a step, so that what is then saved or stopped is whole."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
 import torch.distributed
 from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.utils.data._utils import signal_handling
+
+from gan_lightning.resume.lightning_internals import ignore_dead_workers_in_signals, skip_sigterm_broadcast
+from gan_lightning.resume.training_position import TrainingPosition
 
 STOPPING = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SIGTERMException}
 
 
 class StepSignals:
-    """Holds signals back while a step is under way; several ranks act on one at the same step.
+    """Holds signals back while a step is under way; several ranks act on a signal at the same step.
 
-    At once, a checkpoint may have the discriminator one step ahead of the generator; and ranks that stop a step apart
-    wait for each other for ever.
+    A signal obeyed at once could save a discriminator that is one step ahead of its generator, and ranks that stop a
+    step apart wait for each other forever.
     """
 
-    def __init__(self, trainer: Trainer, between_steps: Callable[[], bool]) -> None:
-        """Take the place of the handlers that are there.
+    def __init__(self, trainer: Trainer, position: TrainingPosition) -> None:
+        """Replace the handlers of SIGINT and SIGTERM.
 
         Args:
-            trainer: It tells the ranks.
-            between_steps: Whether the training stands between two steps.
+            trainer: Trainer whose training has just started.
+            position: Where that training stands, at any moment.
         """
-        self._trainer, self._between_steps = trainer, between_steps
+        self._trainer, self._position = trainer, position
         self._process = os.getpid()
-        # What came while the untrained networks were measured went to Lightning's handler.
+        # Lightning's handler has received what came while the untrained networks were validated.
         self._waiting: list[int] = [signal.SIGTERM] if trainer.received_sigterm else []
         self.agreed = trainer.world_size == 1  # whether all ranks stand where this one does
-        self._ranks: Any = None  # the group in which ranks tell each other: of all, by way of the host
+        self._ranks: Any = None  # a process group on the CPU, through which ranks exchange signals
         if not self.agreed:
             self._ranks = torch.distributed.new_group(backend="gloo")
-            # Lightning's own way waits for the device in each step, and learns nothing: signals come to this object.
-            trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+            skip_sigterm_broadcast(trainer)
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
-        for number in STOPPING:  # Lightning puts its own back at the end
+        for number in STOPPING:  # Lightning restores the former handlers at the end
             signal.signal(number, self._receive)
-        # At the death of a data worker torch would raise an error from its handler, in the middle of a step or of the
-        # saving of one. Without it the error comes when a batch is waited for, five seconds later at most.
-        signal_handling._set_SIGCHLD_handler()  # which it would do with the first worker, and does once
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        ignore_dead_workers_in_signals()
 
     def _receive(self, number: int, frame: Any) -> None:
         if os.getpid() != self._process:
-            return  # a data worker, which has inherited this and ends with its parent
-        second = number == signal.SIGINT and number in self._waiting  # the user has lost patience
+            return  # a data worker, which has inherited the handler and ends with its parent
+        second = number == signal.SIGINT and number in self._waiting  # Ctrl-C twice: stop at once
         self._waiting.append(number)
-        if second or (self._trainer.world_size == 1 and self._between_steps()):
+        if second or (self._trainer.world_size == 1 and self._position.can_stop):
             self._act(number)
 
     def act(self) -> None:
-        """Act on what has come during the step that has just ended, on any rank.
+        """Act on a signal that any rank has received during the step that has just ended.
 
         Raises:
-            SIGTERMException: SIGTERM has come.
-            KeyboardInterrupt: Ctrl-C was pressed.
+            SIGTERMException: A rank has received SIGTERM.
+            KeyboardInterrupt: A rank has received Ctrl-C.
         """
         number = max(self._waiting, default=0)
         if self._ranks is not None:

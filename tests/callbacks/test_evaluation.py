@@ -342,7 +342,10 @@ def measure_on_rank(rank: int, world_size: int, folder: str) -> None:
         cache = StatisticsCache(Path(folder) / "statistics")
         evaluator = GenerationEvaluator(RandomFeatures(), ["fd", "kid"], COUNT, 16, 0, cache)
         values.append(evaluator.measure(module.sample, data, "val", torch.device("cpu")))
-    report = {"values": values, "drawn": sum(module.counts), "read": data.splits["val"].positions_read}
+    one_batch = GenerationEvaluator(RandomFeatures(), ["fd", "kid"], COUNT, COUNT, 0, cache)  # rank 1 has no image
+    values_of_one_batch = one_batch.measure(FakeModule().sample, data, "val", torch.device("cpu"))
+    report = {"values": values, "values_of_one_batch": values_of_one_batch}
+    report |= {"drawn": sum(module.counts), "read": data.splits["val"].positions_read}
     (Path(folder) / f"rank{rank}.json").write_text(json.dumps(report))
     torch.distributed.destroy_process_group()
 
@@ -359,3 +362,8 @@ def test_two_ranks_measure_what_one_does(tmp_path: Path) -> None:
     for values in ranks[0]["values"]:
         assert values["fd"] == pytest.approx(alone["val/fd_random"], rel=1e-5)
         assert values["kid"] == pytest.approx(alone["val/kid_random"], rel=1e-5)
+    assert ranks[0]["values_of_one_batch"] == ranks[1]["values_of_one_batch"]
+    metrics = make_metrics(metrics=["fd", "kid"], batch_size=COUNT)
+    (alone,) = make_trainer(metrics, tmp_path).validate(FakeModule(), FakeData(), verbose=False)
+    for name, value in ranks[0]["values_of_one_batch"].items():
+        assert value == pytest.approx(alone[f"val/{name}_random"], rel=1e-5)

@@ -1,4 +1,4 @@
-"""Pictures, curves and the summary of a run, on a module that is not ours: callbacks only ask it for samples."""
+"""Pictures, curves and summary of a run with a module from outside the package: callbacks only ask it for samples."""
 
 import json
 
@@ -17,7 +17,7 @@ from gan_lightning.loggers.metrics_file import MetricsFile
 
 
 class Shade(LightningModule):
-    """Its samples are latents blown up to 8x8; a step makes them no different."""
+    """Module whose samples are latents enlarged to 8x8; training does not change them."""
 
     def __init__(self):
         super().__init__()
@@ -41,7 +41,7 @@ class Shade(LightningModule):
 
 
 class ImageLogger(Logger):
-    """Keeps what it is given."""
+    """Logger that keeps the images it is given."""
 
     name, version = "kept", "0"
 
@@ -89,7 +89,7 @@ def test_grids_are_of_the_same_latents_at_every_validation(finished_run):
     assert np.abs(top_left - (expected[0, :, 0, 0].numpy() + 1) * 127.5).max() <= 0.5
 
 
-def test_summary_says_what_was_reached_and_on_what(finished_run):
+def test_summary_has_metrics_cost_and_hardware(finished_run):
     summary = json.loads((finished_run[0] / "summary.json").read_text())
     assert summary["metrics"]["val/fid"] == {"first": 10.0, "best": 6.0, "best_step": 4, "last": 6.0}
     assert (summary["g_steps"], summary["images_seen"]) == (4, 20)
@@ -105,12 +105,12 @@ def test_curves_are_drawn_at_the_end(finished_run):
     assert len(np.unique(picture.reshape(-1, picture.shape[-1]), axis=0)) > 10
 
 
-def test_curves_bear_negative_and_missing_values(tmp_path):
+def test_curves_are_drawn_with_negative_and_missing_values(tmp_path):
     draw_curves({"train/loss_d": [(1, -2.0), (2, float("nan")), (3, 4.0)]}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
-def test_best_is_by_the_metrics_own_direction():
+def test_the_best_value_depends_on_the_direction_of_the_metric():
     points = [(0, 5.0), (1, float("nan")), (2, 1.0), (3, 3.0)]
     assert summarize("val/fid", points) == {"first": 5.0, "best": 1.0, "best_step": 2, "last": 3.0}
     assert summarize("val/is", points)["best"] == 5.0

@@ -1,4 +1,4 @@
-"""Small trees of JPEGs in the layouts that the package reads, made anew for each test."""
+"""Small trees of JPEGs in the layouts that the package reads, created for each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ATTRIBUTES = ("Eyeglasses", "Male", "Smiling")
 
 
 def write_image(path: Path, seed: int, size: tuple[int, int] = (178, 218), mode: str = "RGB") -> Path:
-    """A smooth random picture, `size` wide and high; the suffix names the format."""
+    """Write a smooth random image of this width and height; the suffix selects the format."""
     random = np.random.default_rng(seed)
     bands = len(Image.new(mode, (1, 1)).getbands())
     coarse = random.integers(0, 256, (7, 6, bands), dtype=np.uint8).squeeze()
@@ -29,7 +29,7 @@ def make_image() -> Callable[..., Path]:
 
 @pytest.fixture
 def make_celeba(tmp_path: Path) -> Callable[..., Path]:
-    """Write `count` images with 3 in 5 for train, and 1 in 5 for val and test; returns the root."""
+    """Write `count` images, 3 in 5 for train, 1 in 5 each for val and test; return the root."""
 
     def make(count: int = 10, layout: str = "official", name: str = "celeba_root") -> Path:
         root = tmp_path / name

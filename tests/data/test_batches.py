@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,29 @@ def test_flips_are_drawn_for_each_item_and_epoch() -> None:
 def test_a_batch_of_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="batch size is 0"):
         batches_of(batch_size=0)
+
+
+def test_a_resumed_epoch_begins_where_it_was_left_and_the_next_is_whole() -> None:
+    settings: dict[str, Any] = {"shuffle": True, "drop_last": True, "flip_probability": 0.5}
+    whole, resumed = (EpochBatches(103, 8, **settings, num_replicas=1, rank=0) for _ in range(2))
+    resumed.resume(3, 5)
+    assert len(resumed) == len(whole) == 12
+    for epoch in (3, 4, 3):
+        expected = []
+        whole.set_epoch(epoch)
+        resumed.set_epoch(epoch)
+        for batch in list(whole)[5 if epoch == 3 else 0 :]:
+            expected.append(batch)
+        for ours, theirs in zip(resumed, expected, strict=True):
+            np.testing.assert_array_equal(ours[0], theirs[0])
+            np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def test_one_process_is_rank_zero_of_one_and_flips_nothing_unless_asked() -> None:
+    batches = list(EpochBatches(5, 1, shuffle=False, drop_last=False))
+    assert [positions.tolist() for positions, _ in batches] == [[0], [1], [2], [3], [4]]
+    assert all(flips.dtype == np.bool_ and not flips.any() for _, flips in batches)
+    for epoch in (0, 1):
+        first = EpochBatches(103, 8, shuffle=True, drop_last=True)
+        first.set_epoch(epoch)
+        assert np.concatenate([p for p, _ in first]).tolist() == order_of(seed=0, epoch=epoch)

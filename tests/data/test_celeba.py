@@ -111,7 +111,7 @@ def test_a_malformed_line_is_named(make_celeba: Make, line: str) -> None:
         read_celeba(root)
 
 
-def test_what_is_not_there_is_said(tmp_path: Path, make_celeba: Make) -> None:
+def test_missing_files_are_reported(tmp_path: Path, make_celeba: Make) -> None:
     with pytest.raises(InputError, match="No folder"):
         read_celeba(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"does not hold CelebA.*img_align_celeba"):

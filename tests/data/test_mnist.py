@@ -9,9 +9,8 @@ import pytest
 import torch
 from jsonargparse import ArgumentParser
 
-from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.mnist import read_mnist
-from gan_lightning.data.modules import MNIST, FashionMNIST
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.mnist import MNIST, FashionMNIST, read_mnist
 from gan_lightning.errors import InputError
 
 pytest.importorskip("torchvision")
@@ -25,7 +24,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def write_idx(root: Path) -> Write:
-    """Write the four files of tiny sets of random digits, and give all images, train first."""
+    """Write the four files of tiny sets of random digits, and return all images, train first."""
 
     def write(kind: str = "MNIST", train: int = 30, test: int = 6, seed: int = 0) -> np.ndarray:
         images = np.random.default_rng(seed).integers(0, 256, (train + test, 28, 28), dtype=np.uint8)
@@ -52,7 +51,7 @@ def opened(root: Path, tmp_path: Path) -> Callable[..., ImageDataModule]:
 
 
 @pytest.mark.parametrize("kind", [MNIST, FashionMNIST])
-def test_images_are_framed_in_minus_one(write_idx: Write, opened: Write, kind: type[MNIST]) -> None:
+def test_images_are_padded_with_minus_one(write_idx: Write, opened: Write, kind: type[MNIST]) -> None:
     images = write_idx(kind.__name__)
     data = opened(kind)
     for batch in data.train_dataloader():
@@ -101,8 +100,8 @@ def test_new_files_are_packed_anew(write_idx: Write, opened: Write) -> None:
     assert opened().protocol("test")["content"] != before
 
 
-def test_absent_and_damaged_files_are_said(root: Path, write_idx: Write, opened: Write) -> None:
-    with pytest.raises(InputError, match=r"^MNIST is not in .*: set download: true, or put its four files"):
+def test_missing_and_damaged_files_are_reported(root: Path, write_idx: Write, opened: Write) -> None:
+    with pytest.raises(InputError, match=r"^MNIST was not found in .*: set download: true, or put its four files"):
         opened()
     write_idx()
     path = root / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
@@ -110,7 +109,7 @@ def test_absent_and_damaged_files_are_said(root: Path, write_idx: Write, opened:
     with pytest.raises(InputError, match=r"^MNIST in .* is damaged.*: remove .*raw"):
         opened()
     path.write_bytes(struct.pack(">4i", 0x803, 1, 40, 40) + bytes(1600))
-    with pytest.raises(InputError, match=r"holds uint8 \(1, 40, 40\), not MNIST"):
+    with pytest.raises(InputError, match=r"expected MNIST in .*raw but got uint8 \(1, 40, 40\)"):
         opened()
     with pytest.raises(InputError, match="val_fraction is 1"):
         read_mnist(root, "MNIST", val_fraction=1)

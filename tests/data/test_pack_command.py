@@ -3,16 +3,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gan_lightning.__main__ import mistake_behind
-from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
-from gan_lightning.data.pack_command import main, read_options
+from gan_lightning.commands import main, parse
+from gan_lightning.data.celeba import CelebA
+from gan_lightning.data.image_folder import ImageFolder
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 from gan_lightning.errors import InputError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 Make = Callable[..., Path]
+
+
+def read_options(arguments: list[str]) -> Any:
+    return parse(["pack", *arguments])[1].data
 
 
 def figures(output: str) -> dict[str, str]:
@@ -24,7 +31,7 @@ def test_packs_what_training_then_opens(make_celeba: Make, tmp_path: Path, capsy
     (root / "celeba" / "img_align_celeba" / "000003.jpg").write_bytes(b"x")
     options = ["--data", "CelebA", "--data.root", str(root), "--data.image_size", "16"]
     with pytest.warns(UserWarning, match="1 of 10"):
-        assert main([*options, "--data.cache_dir", str(tmp_path / "cache")]) == 0
+        assert main(["pack", *options, "--data.cache_dir", str(tmp_path / "cache")]) == 0
     printed = figures(capsys.readouterr().out)
     assert (printed["images"], printed["skipped"]) == ("9", "1")
     folder = Path(printed["path"])
@@ -36,7 +43,7 @@ def test_packs_what_training_then_opens(make_celeba: Make, tmp_path: Path, capsy
     assert data.dataset("all").images.folder == folder
 
 
-def test_reads_the_data_of_a_training_alone() -> None:
+def test_reads_only_the_data_of_a_configuration() -> None:
     data = read_options([f"--config={CONFIGS / 'celeba64.yaml'}", "--data.root", "elsewhere", "--data.crop=148"])
     assert isinstance(data, CelebA)
     assert (str(data.root), data.crop, data.image_size, data.batch_size) == ("elsewhere", 148, 64, 128)
@@ -51,24 +58,24 @@ def test_configurations_merge_from_left_to_right(tmp_path: Path) -> None:
     assert (str(data.root), data.image_size) == ("data/photos", 32)
 
 
-def test_a_class_that_is_named_has_its_own_defaults(tmp_path: Path) -> None:
+def test_a_given_class_has_its_own_defaults(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("data: {class_path: gan_lightning.SyntheticFaces, init_args: {batch_size: 7}}\n")
     config = ["--config", str(tmp_path / "run.yaml")]
     for given in (["--data", "ImageFolder"], ["--data=ImageFolder"], [*config, "--data", "ImageFolder"]):
         data = read_options([*given, "--data.root", "x"])
         assert isinstance(data, ImageFolder)
-        assert data.crop is None  # not the 178 of SyntheticFaces, which is the default of all
+        assert data.crop is None  # not the 178 of SyntheticFaces, the default class
     assert read_options(["--data", "MNIST", "--data.root", "x"]).image_size == 32
     assert read_options(["--data.count", "5"]).count == 5
 
 
-def test_packs_also_what_a_run_is_told_not_to(make_celeba: Make, tmp_path: Path) -> None:
+def test_packs_even_if_a_run_is_not_allowed_to(make_celeba: Make, tmp_path: Path) -> None:
     options = {"root": str(make_celeba(10)), "image_size": 16, "cache_dir": str(tmp_path / "cache"), "auto_pack": False}
     with pytest.raises(InputError, match=r"is not packed .*: run `gan-lightning pack`"):
         CelebA(**options).prepare_data()
     assert not list((tmp_path / "cache").glob("celeba-*"))
     given = ["--data=CelebA", *(f"--data.{name}={value!s}" for name, value in options.items())]
-    assert main(given) == 0
+    assert main(["pack", *given]) == 0
     CelebA(**options).prepare_data()
 
 
@@ -76,16 +83,18 @@ def test_the_default_is_that_of_fit() -> None:
     assert isinstance(read_options([]), SyntheticFaces)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "cannot be read"), ("a: [", "no YAML"), ("3", "no keys")])
-def test_a_configuration_that_is_none_is_said(tmp_path: Path, content: str | None, message: str) -> None:
+@pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), ("a: [", "no YAML"), ("3", "no keys")])
+def test_an_invalid_configuration_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "config.yaml"
     if content is not None:
         path.write_text(content)
     with pytest.raises(InputError, match=message):
         read_options(["--config", str(path)])
+    with pytest.raises(InputError, match="cannot be read"):
+        read_options(["--config", str(tmp_path)])
 
 
-def test_settings_out_of_range_are_said_and_unknown_ones_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_out_of_range_and_unknown_ones_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match="image_size is 0") as raised:
         read_options(["--data=CelebA", "--data.root=x", "--data.image_size=0"])
     assert isinstance(mistake_behind(raised.value), InputError)
@@ -95,7 +104,7 @@ def test_settings_out_of_range_are_said_and_unknown_ones_refused(capsys: pytest.
 
 
 def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, words in ((["--help"], "ahead of a job"), (["--data.help", "CelebA"], "centred square")):
+    for arguments, words in ((["--help"], "ahead of a job"), (["--data.help", "CelebA"], "centered square")):
         with pytest.raises(SystemExit):
-            main(arguments)
+            main(["pack", *arguments])
         assert words in capsys.readouterr().out

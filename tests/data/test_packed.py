@@ -23,11 +23,9 @@ from PIL import Image
 
 from gan_lightning.data import decode, fingerprint, listing, packing
 from gan_lightning.data.batches import ImageDataset
-from gan_lightning.data.cache import default_cache_dir
-from gan_lightning.data.folder import read_folder
-from gan_lightning.data.listing import ImageListing
-from gan_lightning.data.packed import PackedImages, open_packed
-from gan_lightning.data.packing import describe_size, pack_images
+from gan_lightning.data.listing import ImageListing, read_folder
+from gan_lightning.data.packed import PackedImages, describe_size, open_packed
+from gan_lightning.data.packing import pack_images
 from gan_lightning.errors import InputError
 
 Write = Callable[..., Path]
@@ -117,13 +115,13 @@ def test_every_mode_becomes_the_channels_asked_for(
     np.testing.assert_array_equal(decode.decode_image(path, decode.CropResize(16, None, channels)), expected)
 
 
-def test_palette_and_16_bit_images_keep_their_colours(tmp_path: Path) -> None:
-    colours = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], dtype=np.uint8)
-    Image.fromarray(colours).quantize(4).save(tmp_path / "palette.png")
+def test_palette_and_16_bit_images_keep_their_colors(tmp_path: Path) -> None:
+    colors = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 9, 9]]], dtype=np.uint8)
+    Image.fromarray(colors).quantize(4).save(tmp_path / "palette.png")
     ramp = np.array([[0, 256], [32768, 65535]], dtype=np.uint16)
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     decoded = decode.decode_image(tmp_path / "palette.png", decode.CropResize(2, None, 3))
-    np.testing.assert_array_equal(decoded, colours)
+    np.testing.assert_array_equal(decoded, colors)
     decoded = decode.decode_image(tmp_path / "deep.png", decode.CropResize(2, None, 1))
     np.testing.assert_array_equal(decoded[..., 0], [[0, 1], [128, 255]])
 
@@ -201,7 +199,7 @@ def test_files_are_read_once_and_then_looked_at(
     assert pack(files).folder == pack(files, image_size=16).folder == first.folder
 
 
-def test_half_a_note_of_the_content_is_read_anew(files: ImageListing, pack: Write, tmp_path: Path) -> None:
+def test_a_truncated_note_of_the_content_is_computed_again(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     first = pack(files)
     (note,) = (tmp_path / "cache" / "sources").iterdir()
     note.write_text(note.read_text()[:20])
@@ -226,7 +224,7 @@ def test_images_that_change_while_they_are_packed_are_refused(
     assert len(pack(files).rows) == 9
 
 
-def test_a_cache_that_is_only_read_serves(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_cache_serves(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
@@ -288,7 +286,7 @@ def test_strict_refuses_the_first_unreadable_image(files: ImageListing, pack: Wr
         pack(files, strict=True)
 
 
-def test_a_repaired_image_comes_back(files: ImageListing, pack: Write, make_image: Write) -> None:
+def test_a_repaired_image_is_packed_again(files: ImageListing, pack: Write, make_image: Write) -> None:
     (files.root / "7.jpg").unlink()
     with pytest.warns(UserWarning, match="1 of 9"):
         pack(files)
@@ -322,7 +320,7 @@ def test_a_crop_that_does_not_fit_is_an_error(files: ImageListing, pack: Write, 
 def test_a_fault_of_the_machine_is_not_blamed_on_the_image(
     files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path, framing: object) -> None:
+    def fail(path: Path, crop_resize: object) -> None:
         raise OSError(errno.EIO, "Input/output error", str(path))
 
     monkeypatch.setattr("gan_lightning.data.listing.decode_image", fail)
@@ -366,7 +364,7 @@ def test_a_damaged_pack_is_not_used(files: ImageListing, pack: Write, damage: st
 def test_what_a_dead_process_left_is_removed(
     files: ImageListing, pack: Write, tmp_path: Path, host: str, hours: int, removed: bool
 ) -> None:
-    """On another host it may be alive: the lock does not reach there on every file system."""
+    """A process of another host may be alive: the lock does not reach it on every file system."""
     packed = pack(files)
     part = packed.folder.with_name(f".{packed.folder.name}.{host or socket.gethostname()}-1.part")
     packed.folder.rename(part)
@@ -378,7 +376,7 @@ def test_what_a_dead_process_left_is_removed(
     assert left_in(tmp_path / "cache") == sorted([packed.folder.name, *([] if removed else [part.name])])
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_nothing(
     files: ImageListing, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -395,7 +393,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert left_in(tmp_path / "cache") == []
 
 
-def test_a_limit_on_the_size_of_files_is_said_and_leaves_nothing(files: ImageListing, tmp_path: Path) -> None:
+def test_a_limit_on_the_size_of_files_is_reported_and_leaves_nothing(files: ImageListing, tmp_path: Path) -> None:
     limited = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
         "from gan_lightning.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -449,6 +447,10 @@ def test_a_killed_packing_starts_again_cleanly(files: ImageListing, pack: Write,
     assert len(packed.rows) == 9
 
 
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
 def test_without_locks_the_first_to_finish_wins(
     files: ImageListing, pack: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,7 +462,7 @@ def test_without_locks_the_first_to_finish_wins(
         pack(files)
         return write(*arguments)
 
-    monkeypatch.setattr("gan_lightning.data.cache._lock", lambda *_: False)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     monkeypatch.setattr(packing, "_write_pixels", write_while_another_does)
     packed = pack(files)
     assert left_in(tmp_path / "cache") == [packed.folder.name]
@@ -495,17 +497,7 @@ def test_settings_out_of_range_are_refused(files: ImageListing, pack: Write, set
         pack(files, **settings)
 
 
-def test_a_cache_that_cannot_be_made_is_said(files: ImageListing, pack: Write, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_created_is_reported(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"Cannot make the cache folder .*GAN_LIGHTNING_CACHE"):
+    with pytest.raises(InputError, match=r"Cannot create the cache folder .*GAN_LIGHTNING_CACHE"):
         pack(files, cache_dir=tmp_path / "file" / "cache")
-
-
-def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GAN_LIGHTNING_CACHE", "/own")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert default_cache_dir() == Path("/own")
-    monkeypatch.delenv("GAN_LIGHTNING_CACHE")
-    assert default_cache_dir() == Path("/xdg/gan-lightning")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert default_cache_dir() == Path.home() / ".cache/gan-lightning"

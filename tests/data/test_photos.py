@@ -1,16 +1,17 @@
-"""Photographs as they are: what is read, what is refused, and which rank gets which."""
+"""Photographs: which are read, which are refused, and which rank reads which."""
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gan_lightning.data.photos import PhotoBatches, PhotoFormat, Photos, photo_loader
+from gan_lightning import ImageFolder, Photos
+from gan_lightning.data.photos import PhotoBatches, PhotoDataset, PhotoFormat, photo_loader
 from gan_lightning.errors import InputError
 
 SIZE = 16
-COLOUR, GREY = PhotoFormat(3, SIZE, SIZE), PhotoFormat(1, SIZE, SIZE)
-CROP = PhotoFormat(3, SIZE, SIZE, "centre_crop")
+COLOR, GRAY = PhotoFormat(3, SIZE, SIZE), PhotoFormat(1, SIZE, SIZE)
 
 
 def picture(mode="RGB", size=(SIZE, SIZE), seed=0):
@@ -19,15 +20,15 @@ def picture(mode="RGB", size=(SIZE, SIZE), seed=0):
     return Image.fromarray(pixels, mode)
 
 
-def read_one(folder, wanted):
-    return next(iter(photo_loader(folder, wanted, 4)))
+def read_one(folder, photo_format, **settings):
+    return next(iter(photo_loader(folder, photo_format, 4, **settings)))
 
 
 def test_pixels_and_transparency_come_as_they_are(tmp_path):
     image = picture("RGBA")
     image.putpixel((0, 0), (10, 20, 30, 255))
     image.save(tmp_path / "a.png")
-    batch = read_one(tmp_path, COLOUR)
+    batch = read_one(tmp_path, COLOR)
     expected = np.asarray(image).astype(np.float32)
     restored = (batch["image"][0].permute(1, 2, 0).numpy() + 1) * 127.5
     assert np.abs(restored - expected[..., :3]).max() < 1e-3
@@ -37,41 +38,42 @@ def test_pixels_and_transparency_come_as_they_are(tmp_path):
 
 def test_photographs_without_transparency_are_opaque(tmp_path):
     picture().save(tmp_path / "a.png")
-    assert read_one(tmp_path, COLOUR)["alpha"].eq(1).all()
+    assert read_one(tmp_path, COLOR)["alpha"].eq(1).all()
 
 
-def test_grey_photographs_serve_both_kinds_of_models(tmp_path):
-    grey = picture("L")
-    grey.save(tmp_path / "a.png")
-    grey.convert("RGB").save(tmp_path / "b.png")
-    one, three = read_one(tmp_path, GREY)["image"], read_one(tmp_path, COLOUR)["image"]
+def test_gray_photographs_serve_both_kinds_of_models(tmp_path):
+    gray = picture("L")
+    gray.save(tmp_path / "a.png")
+    gray.convert("RGB").save(tmp_path / "b.png")
+    one, three = read_one(tmp_path, GRAY)["image"], read_one(tmp_path, COLOR)["image"]
     assert one.shape == (2, 1, SIZE, SIZE)
     assert torch.equal(one[0], one[1])
     assert torch.equal(three, one.expand(-1, 3, -1, -1))
 
 
-def test_colour_is_never_dropped_silently(tmp_path):
+def test_color_is_never_dropped_silently(tmp_path):
     picture().save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="is in colour"):
-        Photos(tmp_path, GREY)
+    with pytest.raises(InputError, match="is in color"):
+        PhotoDataset(tmp_path, GRAY)
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted", "said"),
-    [((32, 32), COLOUR, "centre_crop"), ((8, 8), COLOUR, "Downsample"), ((64, 8), CROP, "Downsample")],
+    ("size", "resize", "message"),
+    [((32, 32), "refuse", "center_crop"), ((8, 8), "refuse", "Downsample"), ((64, 8), "center_crop", "Downsample")],
 )
-def test_other_sizes_are_refused_with_what_to_do(tmp_path, size, wanted, said):
+def test_other_sizes_are_refused_with_what_to_do(tmp_path, size, resize, message):
     picture(size=size).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=said) as error:
-        Photos(tmp_path, wanted)
+    with pytest.raises(InputError, match=message) as error:
+        PhotoDataset(tmp_path, COLOR, resize)
     assert f"{size[0]}x{size[1]}" in str(error.value)
 
 
-def test_centre_crop_keeps_the_middle(tmp_path):
+@pytest.mark.parametrize("resize", ["center_crop", "centre_crop"])
+def test_a_center_crop_keeps_the_middle(tmp_path, resize):
     wide = Image.new("RGB", (64, 32), (255, 0, 0))
     wide.paste((0, 0, 255), (16, 0, 48, 32))
     wide.save(tmp_path / "a.png")
-    image = read_one(tmp_path, CROP)["image"][0]
+    image = read_one(tmp_path, COLOR, resize=resize)["image"][0]
     blue = torch.tensor([-1.0, -1.0, 1.0]).view(3, 1, 1).expand_as(image)
     assert torch.equal(image, blue)
 
@@ -81,7 +83,7 @@ def test_unreadable_photographs_are_named_and_counted(tmp_path, caplog):
     (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
     Image.new("RGBA", (SIZE, SIZE), (1, 2, 3, 0)).save(tmp_path / "ghost.png")
     with caplog.at_level("WARNING"):
-        photos = Photos(tmp_path, COLOUR)
+        photos = PhotoDataset(tmp_path, COLOR)
     assert (photos.names, photos.skipped) == (["good.png"], 2)
     assert "broken.png" in caplog.text
     assert "ghost.png" in caplog.text
@@ -95,7 +97,7 @@ def test_floats_are_of_the_unit_scale(tmp_path, caplog):
         spoiled = pixels.copy()
         spoiled[3, 4] = bad
         Image.fromarray(spoiled).save(tmp_path / name)
-    photos = Photos(tmp_path, COLOUR)
+    photos = PhotoDataset(tmp_path, COLOR)
     assert photos.names == ["a.tif"]
     assert caplog.text.count("not finite") == 2
     image = photos[np.array([0])]["image"][0, 0]
@@ -108,23 +110,102 @@ def test_a_photograph_that_is_cropped_to_nothing_is_skipped_by_name(tmp_path, ca
     wide.save(tmp_path / "a.png")
     wide.paste((0, 0, 0, 0), (SIZE, 0, 2 * SIZE, SIZE))
     wide.save(tmp_path / "b.png")
-    assert Photos(tmp_path, CROP).names == ["a.png"]
-    assert "skipped b.png: it cannot be read (it is transparent all over)" in caplog.text
+    assert PhotoDataset(tmp_path, COLOR, "center_crop").names == ["a.png"]
+    assert "skipped b.png: it cannot be read (it is fully transparent)" in caplog.text
 
 
 def test_nothing_to_restore_is_an_error(tmp_path):
     with pytest.raises(InputError, match="No folder"):
-        Photos(tmp_path / "missing", COLOUR)
+        PhotoDataset(tmp_path / "missing", COLOR)
     with pytest.raises(InputError, match="No image"):
-        Photos(tmp_path, COLOUR)
+        PhotoDataset(tmp_path, COLOR)
     (tmp_path / "a.png").write_bytes(b"no image")
     with pytest.raises(InputError, match="none of the 1"):
-        Photos(tmp_path, COLOUR)
+        PhotoDataset(tmp_path, COLOR)
 
 
-def test_a_resize_that_is_not_known_is_refused():
-    with pytest.raises(InputError, match="centre_crop"):
-        PhotoFormat(3, SIZE, SIZE, "stretch")
+def test_an_unsupported_resize_is_refused(tmp_path):
+    picture().save(tmp_path / "a.png")
+    for make in (lambda: Photos(str(tmp_path), resize="stretch"), lambda: PhotoDataset(tmp_path, COLOR, "stretch")):
+        with pytest.raises(InputError, match="'stretch' is unsupported: choose refuse or center_crop"):
+            make()
+
+
+class Collector(L.LightningModule):
+    """Collects the batches of `predict`; takes photographs if it is given their format."""
+
+    def __init__(self, photo_format=None):
+        super().__init__()
+        self.batches = []
+        if photo_format is not None:
+            self.photo_format = photo_format
+
+    def predict_step(self, batch, batch_idx):
+        self.batches.append(batch)
+
+
+def predict(model, data, tmp_path):
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    L.Trainer(accelerator="cpu", devices=1, default_root_dir=tmp_path, **quiet).predict(
+        model, datamodule=data, return_predictions=False
+    )
+    return model.batches
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of five photographs, the last of them in a folder below."""
+    for number in range(5):
+        path = tmp_path / "photos" / ("below" if number == 4 else "") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture("RGBA", seed=number).save(path)
+    return tmp_path / "photos"
+
+
+def test_predict_reads_a_folder_of_photographs_as_the_model_takes_them(folder, tmp_path):
+    batches = predict(Collector(COLOR), Photos(str(folder), batch_size=2), tmp_path)
+    assert [batch["name"] for batch in batches] == [["0.png", "1.png"], ["2.png", "3.png"], ["below/4.png"]]
+    expected = read_one(folder, COLOR)
+    for key in ("image", "alpha"):
+        assert torch.equal(torch.cat([batch[key] for batch in batches])[:4], expected[key])
+
+
+def test_an_image_folder_reads_the_same_photographs(folder, tmp_path):
+    photos = predict(Collector(COLOR), Photos(str(folder), batch_size=2), tmp_path)
+    others = predict(Collector(COLOR), ImageFolder(str(folder), batch_size=2), tmp_path)
+    for one, other in zip(photos, others, strict=True):
+        assert one.pop("name") == other.pop("name")
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_larger_photographs_are_refused_before_any_work_or_cropped_if_requested(folder, tmp_path):
+    picture(size=(40, 20), seed=7).save(folder / "5.png")
+    model = Collector(COLOR)
+    for data in (Photos(str(folder)), ImageFolder(str(folder))):
+        with pytest.raises(InputError, match=r"5\.png is 40x20 .*--data Photos --data\.resize center_crop"):
+            predict(model, data, tmp_path)
+    assert model.batches == []
+    batches = predict(model, Photos(str(folder), resize="center_crop"), tmp_path)
+    assert batches[0]["name"][-2:] == ["5.png", "below/4.png"]
+    assert Photos(str(folder), resize="centre_crop").resize == "center_crop"
+
+
+def test_photographs_are_only_for_predict_with_a_model_that_takes_them(folder, tmp_path):
+    with pytest.raises(InputError, match="needs a model that restores them"):
+        predict(Collector(), Photos(str(folder)), tmp_path)
+    with pytest.raises(InputError, match="Photos is for predict, not for fit"):
+        Photos(str(folder)).setup("fit")
+    with pytest.raises(InputError, match="batch_size is 0"):
+        Photos(str(folder), batch_size=0)
+
+
+def test_the_content_of_a_folder_can_be_told_apart(folder):
+    """A restoration that is resumed compares it."""
+    from gan_lightning.data.fingerprint import read_content
+
+    before = read_content(Photos(str(folder)).read_files())
+    picture(seed=9).save(folder / "0.png")
+    assert read_content(Photos(str(folder)).read_files()) != before
 
 
 def test_ranks_share_the_photographs_without_repeating_any(monkeypatch):

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from gan_lightning.data import resident
-from gan_lightning.data.base_module import ImageDataModule
 from gan_lightning.data.batches import ImageDataset
-from gan_lightning.data.modules import CelebA
+from gan_lightning.data.celeba import CelebA
+from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.data.resident import ResidentImages, free_memory
 from gan_lightning.errors import InputError
-from gan_lightning.modules.ranks import leave_ranks_at_exit
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 
 Open = Callable[..., ImageDataModule]
 
@@ -39,7 +39,7 @@ def open_celeba(make_celeba: Callable[..., Path], tmp_path: Path) -> Open:
 
 
 class Keeper(L.LightningModule):
-    """Writes down every training batch, as it lies on the device."""
+    """Records every training batch as it is on the device."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def test_bytes_are_stated_before_they_move(open_celeba: Open, caplog: pytest.Log
     assert "27 images at 16 x 16 x 3 take 0.02 MB (20,736 bytes) on cpu" in caplog.text
 
 
-def test_a_device_too_small_is_said_before_the_first_step(
+def test_a_device_too_small_is_reported_before_the_first_step(
     open_celeba: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resident, "free_memory", lambda device: 20_735)
@@ -120,7 +120,7 @@ def test_a_device_too_small_is_said_before_the_first_step(
     fit(open_celeba(resident=False), model, tmp_path, max_epochs=1)
 
 
-def test_memory_that_another_was_quicker_to_take_is_said_too(
+def test_memory_that_another_process_takes_first_is_reported_too(
     open_celeba: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = open_celeba(resident=True)
@@ -135,8 +135,8 @@ def test_memory_that_another_was_quicker_to_take_is_said_too(
 
 
 @pytest.mark.parametrize("resident", [False, True])
-def test_loaders_that_are_asked_for_again_begin_whole_epochs(open_celeba: Open, tmp_path: Path, resident: bool) -> None:
-    """Lightning asks again for each epoch if told to, and for each fit."""
+def test_loaders_that_are_requested_again_begin_whole_epochs(open_celeba: Open, tmp_path: Path, resident: bool) -> None:
+    """Lightning requests loaders again for each fit, and for each epoch if configured to."""
     model = Keeper()
     data = open_celeba(resident=resident)
     settings = {"max_epochs": 3, "reload_dataloaders_every_n_epochs": 1, "limit_val_batches": 0}
@@ -200,7 +200,7 @@ def test_overfit_batches_is_refused(open_celeba: Open, tmp_path: Path) -> None:
 
 
 class GatheringKeeper(Keeper):
-    """Checks, on all ranks, that they share the images, and that each image is the one its index names."""
+    """Checks on all ranks that they share the images, and that each image is the one that its index names."""
 
     def __init__(self, pixels: Tensor) -> None:
         super().__init__()

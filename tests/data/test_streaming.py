@@ -19,12 +19,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_lightning.data import modules
-from gan_lightning.data.decode import CropResize, frame_image
-from gan_lightning.data.modules import StreamedImages
-from gan_lightning.data.pack_command import main
+from gan_lightning.commands import main
+from gan_lightning.data import streamed_images
+from gan_lightning.data.decode import CropResize, to_pixels
+from gan_lightning.data.streamed_images import StreamedImages
 from gan_lightning.errors import InputError
-from gan_lightning.modules.ranks import leave_ranks_at_exit
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 
 pytest.importorskip("litdata")
 from litdata.utilities.env import _DistributedEnv
@@ -77,8 +77,8 @@ def opened(root: Path, tmp_path: Path) -> Open:
     return call
 
 
-def pixels(number: int, framing: CropResize) -> Tensor:
-    return torch.from_numpy(frame_image(picture(number), framing, "").copy()).permute(2, 0, 1)
+def pixels(number: int, crop_resize: CropResize) -> Tensor:
+    return torch.from_numpy(to_pixels(picture(number), crop_resize, "").copy()).permute(2, 0, 1)
 
 
 def epoch_of(data: StreamedImages) -> list[int]:
@@ -94,7 +94,7 @@ def test_batches_hold_the_images_of_the_source(root: Path, opened: Open, remote:
         assert batch["image"].shape == (4, 3, 16, 16)
         assert batch["image"].is_contiguous(memory_format=torch.channels_last)
         for image, row in zip(batch["image"], batch["index"].tolist(), strict=True):
-            torch.testing.assert_close(image, pixels(row, data.framing), rtol=0, atol=0)
+            torch.testing.assert_close(image, pixels(row, data.crop_resize), rtol=0, atol=0)
             seen.append(row)
     assert len(seen) == len(set(seen)) == 28
     assert seen != sorted(seen)
@@ -122,10 +122,10 @@ def test_evaluation_sees_each_image_once_in_order(opened: Open) -> None:
     batches = list(data.val_dataloader())
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(7))
     assert not any(batch["flip"].any() for batch in batches)
-    torch.testing.assert_close(batches[0]["image"][0], pixels(30, data.framing), rtol=0, atol=0)
+    torch.testing.assert_close(batches[0]["image"][0], pixels(30, data.crop_resize), rtol=0, atol=0)
     real = data.real_images("test")
     assert len(real) == 5
-    torch.testing.assert_close(real.read(np.array([3]))[0], pixels(40, data.framing), rtol=0, atol=0)
+    torch.testing.assert_close(real.read(np.array([3]))[0], pixels(40, data.crop_resize), rtol=0, atol=0)
 
 
 def test_protocol_tells_sources_apart(root: Path, opened: Open) -> None:
@@ -155,7 +155,7 @@ def test_items_may_be_of_several_kinds(tmp_path: Path, opened: Open, convert: Ca
     write_split(tmp_path / "other" / "val", [convert(picture(number)) for number in range(3)])
     data = opened(str(tmp_path / "other"), stage="validate")
     for number, image in enumerate(data.real_images("val").read(np.arange(3))):
-        torch.testing.assert_close(image, pixels(number, data.framing), rtol=0, atol=0)
+        torch.testing.assert_close(image, pixels(number, data.crop_resize), rtol=0, atol=0)
 
 
 def test_resident_images_are_those_of_the_source(opened: Open) -> None:
@@ -163,22 +163,22 @@ def test_resident_images_are_those_of_the_source(opened: Open) -> None:
     for batch in data.train_dataloader():
         rows = batch["index"]
         result = data.on_after_batch_transfer(dict(batch), 0)["image"]
-        expected = torch.stack([pixels(row, data.framing) for row in rows.tolist()]).float() / 127.5 - 1
+        expected = torch.stack([pixels(row, data.crop_resize) for row in rows.tolist()]).float() / 127.5 - 1
         torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
 
 
 def test_without_litdata_it_says_what_to_install(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(modules, "find_spec", lambda name: None)
+    monkeypatch.setattr(streamed_images, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'gan-lightning\[streaming\]'"):
         opened()
 
 
-def test_what_cannot_be_streamed_is_said(tmp_path: Path, opened: Open) -> None:
+def test_what_cannot_be_streamed_is_reported(tmp_path: Path, opened: Open) -> None:
     with pytest.raises(InputError, match=r"nowhere/train cannot be streamed .*: give the folder or address"):
         opened(str(tmp_path / "nowhere"))
     write_split(tmp_path / "broken" / "val", [{"image": "a text"}, {"image": "another"}])
     data = opened(str(tmp_path / "broken"), stage="validate")
-    with pytest.raises(InputError, match=r"Image 0 of .*broken/val cannot be read \(a str is no image\)"):
+    with pytest.raises(InputError, match=r"Image 0 of .*broken/val cannot be read \(a str is not an image\)"):
         data.real_images("val").read(np.arange(2))
     with pytest.raises(InputError, match="smaller than the crop of 30"):
         opened(crop=30).real_images("val").read(np.arange(2))
@@ -190,7 +190,7 @@ def test_what_cannot_be_streamed_is_said(tmp_path: Path, opened: Open) -> None:
 
 def test_there_is_nothing_to_pack(root: Path) -> None:
     with pytest.raises(InputError, match="nothing to pack"):
-        main(["--data", "StreamedImages", "--data.root", str(root)])
+        main(["pack", "--data", "StreamedImages", "--data.root", str(root)])
 
 
 def test_pickles_small(opened: Open) -> None:
@@ -204,7 +204,7 @@ def test_pickles_small(opened: Open) -> None:
 
 
 class Keeper(L.LightningModule):
-    """Writes down what each training batch held; saves a checkpoint after some steps, and stops."""
+    """Records the content of each training batch; saves a checkpoint after some steps, and stops."""
 
     def __init__(self, stop: int = -1) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ def test_ranks_share_an_epoch_and_none_has_more_batches(
 
 @pytest.fixture
 def broken(tmp_path: Path) -> str:
-    """A source of 12 images, of which the fifth is cut off, and the eighth is none."""
+    """A source of 12 images, of which the fifth is truncated, and the eighth is not an image."""
     items: list[object] = [as_bytes(picture(number)) for number in range(12)]
     items[4], items[7] = items[4][:200], b"no image"
     write_split(tmp_path / "broken" / "train", items)
@@ -290,7 +290,7 @@ def test_images_that_cannot_be_read_are_named_counted_and_replaced_in_their_batc
         batch = data.on_after_batch_transfer(batch, 0)
         assert len(batch["index"]) == 4
         for image, row in zip(batch["image"], batch["index"].tolist(), strict=True):
-            expected = pixels(row, data.framing).float() / 127.5 - 1
+            expected = pixels(row, data.crop_resize).float() / 127.5 - 1
             torch.testing.assert_close(image, expected, rtol=0, atol=1e-6)
             seen.append(row)
     assert set(seen) == set(range(12)) - {4, 7}
@@ -326,7 +326,7 @@ def test_a_store_that_is_gone_is_no_fault_of_the_image(
 
     data = opened()
     monkeypatch.setattr("litdata.StreamingDataset.__getitem__", fail)
-    with pytest.raises(InputError, match=r"cannot be fetched .*timed out.* go on by --ckpt_path last"):
+    with pytest.raises(InputError, match=r"cannot be fetched .*timed out.* resume with --ckpt_path last"):
         next(iter(data.train_dataloader()))
 
 
@@ -339,7 +339,7 @@ def test_photographs_are_upright_and_bombs_are_not_decoded(
     picture(0).save(file, format="PNG", exif=exif)
     write_split(tmp_path / "turned" / "val", [file.getvalue(), as_bytes(Image.new("1", (4000, 4000)))])
     real = opened(str(tmp_path / "turned"), stage="validate").real_images("val")
-    expected = frame_image(picture(0).rotate(-90, expand=True), CropResize(16, None, 3), "")
+    expected = to_pixels(picture(0).rotate(-90, expand=True), CropResize(16, None, 3), "")
     np.testing.assert_array_equal(real.read(np.array([0]))[0].permute(1, 2, 0).numpy(), expected)
     monkeypatch.setattr("gan_lightning.data.decode.MAX_PIXELS", 1_000_000)
     with pytest.raises(InputError, match="4000 x 4000 pixels are more than the limit"):
@@ -353,7 +353,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
 from gan_lightning.__main__ import dead_worker
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
-from gan_lightning.data.modules import StreamedImages
+from gan_lightning.data.streamed_images import StreamedImages
 from gan_lightning.modules.dcgan import DCGAN
 
 class Deadly(DCGAN):
@@ -386,7 +386,7 @@ def test_when_a_data_worker_is_killed_the_last_whole_step_is_saved(root: Path, t
 
 
 class GatheringCounter(L.LightningModule):
-    """Checks, on all ranks, that they share the images."""
+    """Checks on all ranks that they share the images."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Properties of the synthetic faces: they are reproducible, and what is said of them is true of their pixels."""
+"""Properties of the synthetic faces: they are reproducible, and their labels are true of their pixels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Pixels = npt.NDArray[np.int64]
 
 
 def replace(face: Face, **numbers: Any) -> Face:
-    """A face with other numbers, given by name."""
+    """Return a face with other parameters, given by name."""
     return replace_fields(face, **numbers)
 
 
@@ -60,12 +60,12 @@ def render(face: Face) -> Pixels:
 
 
 def changed(first: Face, second: Face) -> Pixels:
-    """Largest difference over the channels of two faces' pictures, (218,178)."""
+    """Return the largest difference over the channels of the images of two faces, (218,178)."""
     difference: Pixels = np.abs(render(first) - render(second)).max(axis=2)
     return difference
 
 
-def test_pictures_have_celeba_format() -> None:
+def test_images_have_celeba_format() -> None:
     picture = render_face(sample_face(0, 3))
     assert picture.shape == (218, 178, 3)
     assert picture.dtype == np.uint8
@@ -80,11 +80,11 @@ def test_a_face_depends_on_seed_and_index_alone() -> None:
 
 
 @pytest.mark.parametrize(("seed", "index"), [(5, 18), (6, 17)])
-def test_another_seed_or_index_is_another_picture(seed: int, index: int) -> None:
+def test_another_seed_or_index_is_another_image(seed: int, index: int) -> None:
     assert changed(sample_face(5, 17), sample_face(seed, index)).mean() > 5
 
 
-def test_a_person_keeps_bones_and_colours() -> None:
+def test_a_person_keeps_bones_and_colors() -> None:
     first, second = sample_face(1, 7), sample_face(1, 7 + PEOPLE_IN_BLOCK)
     other = sample_face(1, 8)
     kept = [field.name for field in fields(Face)][: [field.name for field in fields(Face)].index("yaw")]
@@ -101,7 +101,7 @@ def test_splits_share_no_person() -> None:
     assert set.union(*people) == set(range(1, 3 * PEOPLE_IN_BLOCK + 1))
 
 
-def test_landmarks_are_in_the_picture_and_in_order() -> None:
+def test_landmarks_are_in_the_image_and_in_order() -> None:
     for index in range(300):
         points = dict(zip(LANDMARKS, face_landmarks(sample_face(0, index)), strict=True))
         assert all(0 <= points[name] < (178 if name.endswith("x") else 218) for name in LANDMARKS)
@@ -114,7 +114,7 @@ def test_landmarks_are_in_the_picture_and_in_order() -> None:
 
 
 def test_eyes_are_where_the_landmarks_say() -> None:
-    """Another eye colour changes pixels around the two eye landmarks, under roll, yaw and scale, and nowhere else."""
+    """Another eye color changes pixels around the two eye landmarks, under roll, yaw and scale, and nowhere else."""
     posed = replace(PLAIN, roll=0.1, yaw=0.2, scale=1.04, gaze_x=0.0, gaze_y=0.0)
     difference = changed(replace(posed, eye_color=(0.1, 0.1, 0.1)), replace(posed, eye_color=(0.6, 0.9, 0.9)))
     points = np.array(face_landmarks(posed)).reshape(5, 2)
@@ -158,13 +158,13 @@ def test_an_attribute_is_seen_where_it_belongs(attribute: str) -> None:
 
 
 def _hair_brightness(face: Face) -> float:
-    """Mean over the pixels that are hair: those that change when the head is bald."""
+    """Return the mean over the pixels of the hair, which are those that change when the head is bald."""
     hair = changed(face, replace(face, hair_style=HairStyle.BALD)) > 6
     hair[80:] = False  # the hair's shadow lies on the face below
     return float(render(face)[hair].mean())
 
 
-def test_hair_colours_are_as_bright_as_their_names() -> None:
+def test_hair_colors_are_as_bright_as_their_names() -> None:
     faces = [sample_face(0, index) for index in range(200)]
     seen = {color: [f for f in faces if f.hair_color_name == color] for color in HairColor}
 
@@ -201,7 +201,7 @@ def test_attributes_are_celebas_and_vary() -> None:
 
 HIDDEN: dict[str, Callable[[Face], Face]] = {
     "a hat hides the forehead": lambda face: replace(face, hat=Hat.BEANIE),
-    "a bald head has no hair colour": lambda face: replace(face, hair_style=HairStyle.BALD),
+    "a bald head has no hair color": lambda face: replace(face, hair_style=HairStyle.BALD),
 }
 
 

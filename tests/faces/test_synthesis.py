@@ -1,4 +1,4 @@
-"""The synthetic data set on disk: CelebA's format, the same bytes however it is made, and no harm to other files."""
+"""The synthetic dataset on disk: CelebA's format, the same bytes however it is written, and no harm to other files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make(root: Path, count: int = COUNT, seed: int = 3, num_workers: int = 0) ->
 
 
 def table(path: Path, header: int | None = None) -> tuple[list[str], list[str], list[list[int]]]:
-    """Header, names and numbers, read as torchvision.datasets.CelebA reads them."""
+    """Return header, names and numbers, read as torchvision.datasets.CelebA reads them."""
     with path.open() as file:
         rows = list(csv.reader(file, delimiter=" ", skipinitialspace=True))
     head = [] if header is None else rows[header]

@@ -1,4 +1,4 @@
-"""A small generator that is quick to invert, with statistics in its normalisation as training leaves them."""
+"""Small generator that is quick to invert, with batch norm statistics like those of a trained one."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def generator() -> Generator:
     for parameter in network.parameters():
         if parameter.ndim == 4:
             parameter.data.mul_(6)
-    network(torch.randn(256, 8))  # fills the running statistics
+    network(torch.randn(256, 8))  # initializes the running statistics
     for _ in range(40):
         network(torch.randn(256, 8))
     return network.eval()
@@ -28,6 +28,6 @@ def own_images(generator: Generator) -> torch.Tensor:
 
 @pytest.fixture
 def other_images(own_images: torch.Tensor) -> torch.Tensor:
-    """What no latent makes exactly."""
+    """Images outside the range of the generator."""
     noise = torch.randn(own_images.shape, generator=torch.Generator().manual_seed(2))
     return (own_images + 0.1 * noise).clamp(-1, 1)

@@ -1,4 +1,4 @@
-"""Agreement with the observed image, blending, the noise's level, and unknown blur."""
+"""Data consistency, Poisson blending, noise level and blind blur estimation."""
 
 import pytest
 import torch
@@ -10,15 +10,16 @@ from gan_lightning.degradations.base import Degradation
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import blend_poisson, data_consistency, estimate_blur, estimate_noise_level
 from gan_lightning.inversion.blind import BlurMethod
-from gan_lightning.inversion.blur_evidence import evident_blur
+from gan_lightning.inversion.blur_likelihood import maximum_likelihood_sigma
 from gan_lightning.inversion.data_consistency import MODEL_ERROR
+from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.networks.dcgan import Generator
 
 
 @pytest.mark.parametrize(
     "degradation", [SquareMask(16, 6), Grayscale(), Downsample(4), Compose([GaussianBlur(1.0), Downsample(2)])]
 )
-def test_agreement_brings_the_truth_nearer(degradation: Degradation) -> None:
+def test_data_consistency_reduces_the_error(degradation: Degradation) -> None:
     rng = torch.Generator().manual_seed(0)
     truth = 0.5 * torch.rand(2, 3, 16, 16, generator=rng)
     wrong = truth + 0.2 * torch.randn(truth.shape, generator=rng)
@@ -27,11 +28,12 @@ def test_agreement_brings_the_truth_nearer(degradation: Degradation) -> None:
     assert (degradation(better) - degradation(truth)).abs().max() < 0.05
 
 
-def test_agreement_is_scipys_solution() -> None:
+@pytest.mark.parametrize("level", [0.02, 0.05, 0.2])
+def test_data_consistency_matches_scipy(level: float) -> None:
     rng = torch.Generator().manual_seed(0)
     blur, observed = GaussianBlur(1.5), 0.3 * torch.randn(1, 1, 12, 12, generator=rng)
-    image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([0.05])
-    ratio = (0.05 / MODEL_ERROR) ** 2
+    image, noise = 0.3 * torch.randn(1, 1, 12, 12, generator=rng), torch.tensor([level])
+    ratio = (level / MODEL_ERROR) ** 2
 
     def apply(flat: object) -> object:
         x = torch.as_tensor(flat).reshape(1, 1, 12, 12).float()
@@ -43,8 +45,8 @@ def test_agreement_is_scipys_solution() -> None:
     torch.testing.assert_close(ours.flatten(), torch.as_tensor(expected).float(), atol=1e-4, rtol=0)
 
 
-def test_poisson_blending_hides_a_shift_of_brightness() -> None:
-    """A restored image that is right but for a constant is blended without a trace."""
+def test_poisson_blending_removes_an_offset() -> None:
+    """A restored image with a constant offset is blended without error."""
     ramp = torch.linspace(-0.5, 0.5, 16).expand(1, 3, 16, 16)
     photograph = ramp + 0.1 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     mask = SquareMask(16, 6, top=0).mask  # at the border, where nothing is known on one side
@@ -63,7 +65,7 @@ def test_noise_level_of_smooth_images(sigma: float) -> None:
     assert estimate_noise_level(smooth).max() < 0.01
 
 
-def test_noise_level_needs_pixels() -> None:
+def test_noise_level_is_zero_for_too_few_pixels() -> None:
     assert estimate_noise_level(torch.randn(2, 1, 4, 4)).tolist() == [0, 0]
 
 
@@ -85,24 +87,115 @@ def test_evidence_finds_the_blur_of_images_with_a_known_spectrum(sigma: float, n
     white = torch.randn(64, 3, 64, 64, generator=rng)
     textures = 0.3 * white + GaussianBlur(1.2)(white)
     observed = GaussianBlur(sigma)(0.7 * textures[:8]) + 2 * noise * torch.randn(8, 3, 64, 64, generator=rng)
-    found = evident_blur(observed, textures[8:], torch.full((8,), max(noise, 1e-3)), (0.4, 5.0))
+    found = maximum_likelihood_sigma(observed, textures[8:], torch.full((8,), max(noise, 1e-3)), (0.4, 5.0))
     torch.testing.assert_close(found, torch.full((8,), sigma), rtol=0.1, atol=0)
 
 
-def test_evidence_is_each_images_own() -> None:
+def test_evidence_is_independent_for_each_image() -> None:
     rng = torch.Generator().manual_seed(0)
     textures, noise = torch.randn(20, 1, 32, 32, generator=rng), torch.full((4,), 1e-3)
     observed = torch.cat([GaussianBlur(1.0)(textures[:2]), GaussianBlur(2.0)(textures[2:4])])
-    together = evident_blur(observed, textures[4:], noise, (0.5, 4.0))
-    apart = [evident_blur(image[None], textures[4:], noise[:1], (0.5, 4.0)) for image in observed]
+    together = maximum_likelihood_sigma(observed, textures[4:], noise, (0.5, 4.0))
+    apart = [maximum_likelihood_sigma(image[None], textures[4:], noise[:1], (0.5, 4.0)) for image in observed]
     torch.testing.assert_close(together, torch.cat(apart), rtol=1e-6, atol=0)
 
 
-def test_blur_methods_are_named(generator: Generator, own_images: Tensor) -> None:
+def test_unknown_blur_methods_raise(generator: Generator, own_images: Tensor) -> None:
     with pytest.raises(InputError, match="evidence, joint"):
         estimate_blur(generator, own_images, method="guess")  # type: ignore[arg-type]
 
 
-def test_blur_wants_rising_sigmas(generator: Generator, own_images: Tensor) -> None:
+def test_decreasing_sigmas_raise(generator: Generator, own_images: Tensor) -> None:
     with pytest.raises(InputError, match="rising"):
         estimate_blur(generator, own_images, sigmas=(1.0, 0.5))
+
+
+@pytest.mark.parametrize("top", [0, 3])
+def test_poisson_blending_is_the_solution_of_its_equations(top: int) -> None:
+    """In a hole the differences to the neighbours add up to those of the restored image (Perez et al. 2003, eq. 7)."""
+    rng = torch.Generator().manual_seed(0)
+    restored, photograph = 0.2 * torch.randn(2, 1, 1, 8, 8, generator=rng, dtype=torch.float64)
+    mask = SquareMask(8, 3, top=top, left=2).mask.double()
+    unknown = [(row, column) for row in range(8) for column in range(8) if not mask[0, 0, row, column]]
+    matrix, right = torch.zeros(9, 9, dtype=torch.float64), torch.zeros(9, dtype=torch.float64)
+    for number, (row, column) in enumerate(unknown):
+        for place in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
+            if min(place) < 0 or max(place) > 7:
+                continue
+            matrix[number, number] += 1
+            right[number] += restored[0, 0, row, column] - restored[0, 0, place[0], place[1]]
+            if place in unknown:
+                matrix[number, unknown.index(place)] -= 1
+            else:
+                right[number] += photograph[0, 0, place[0], place[1]]
+    expected = photograph.clone()
+    for (row, column), value in zip(unknown, torch.linalg.solve(matrix, right), strict=True):
+        expected[0, 0, row, column] = value
+    # What was left in the hole does not matter.
+    blended = blend_poisson(restored, photograph * mask + 0.3 * (1 - mask), mask)
+    torch.testing.assert_close(blended, expected, atol=1e-6, rtol=0)
+
+
+def test_agreement_is_each_images_own_and_in_range() -> None:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 1, 8, 8, generator=rng) * 4 - 2
+    blur, noise = GaussianBlur(1.0), torch.tensor([0.01, 0.1, 0.3])
+    together = data_consistency(images, blur, blur(images), noise)
+    for row in range(3):
+        alone = data_consistency(images[row : row + 1], blur, blur(images[row : row + 1]), noise[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    assert together.abs().max() == 1
+
+
+def test_the_rounding_to_8_bits_is_the_least_noise() -> None:
+    rng = torch.Generator().manual_seed(0)
+    image, observed = 0.3 * torch.randn(2, 1, 1, 8, 8, generator=rng)
+    ours = [data_consistency(image, Grayscale(1), observed, torch.tensor([n])) for n in (0.0, 12**-0.5 / 255)]
+    assert torch.equal(*ours)
+    ratio = (12**-0.5 / 255 / MODEL_ERROR) ** 2
+    torch.testing.assert_close(ours[0], image + (observed - image) / (1 + ratio))
+
+
+def test_iterations_are_those_of_conjugate_gradients() -> None:
+    """Exact after as many as there are eigenvalues, ten on 4 x 4 pixels; and no image looks at another."""
+    rng = torch.Generator().manual_seed(0)
+    blur, scale = GaussianBlur(0.8).double(), torch.tensor([0.1, 1e-3]).reshape(2, 1, 1, 1)
+    image = scale * torch.randn(2, 1, 4, 4, generator=rng, dtype=torch.float64)
+    observed = scale * torch.randn(2, 1, 4, 4, generator=rng, dtype=torch.float64)
+    noise = torch.tensor([0.01, 0.1], dtype=torch.float64)
+    whole = data_consistency(image, blur, observed, noise, iterations=12)
+    few = data_consistency(image, blur, observed, noise, iterations=3)
+    operator = blur(torch.eye(16, dtype=torch.float64).reshape(16, 1, 4, 4)).flatten(1).T
+    for row, ratio in enumerate(((noise / MODEL_ERROR) ** 2).tolist()):
+        normal = operator.T @ operator + ratio * torch.eye(16, dtype=torch.float64)
+        right = operator.T @ observed[row].flatten() + ratio * image[row].flatten()
+        torch.testing.assert_close(whole[row].flatten(), torch.linalg.solve(normal, right), rtol=1e-6, atol=1e-9)
+        alone = slice(row, row + 1)
+        part = data_consistency(image[alone], blur, observed[alone], noise[alone], iterations=3)
+        torch.testing.assert_close(few[alone], part, rtol=1e-9, atol=0)
+        assert (few[row] - whole[row]).abs().max() > 1e-6 * scale[row].item()
+
+
+def test_visible_noise_is_none_where_texture_may_be_all_and_looks_at_known_pixels() -> None:
+    rng = torch.Generator().manual_seed(0)
+    levels = torch.tensor([0.01, 0.1])
+    noisy = 2 * levels[:, None, None, None] * torch.randn(2, 3, 64, 64, generator=rng)
+    silent, loud = visible_noise(noisy).tolist()
+    assert silent == 0
+    assert loud == pytest.approx(0.1, rel=0.1)
+    left = torch.ones(1, 1, 64, 64)
+    left[..., 32:] = 0
+    half_noisy = torch.where(left > 0, torch.zeros(()), noisy[1:])
+    assert visible_noise(half_noisy, 1 - left).item() == pytest.approx(0.1, rel=0.1)
+    assert visible_noise(half_noisy, left).item() == 0
+
+
+def test_an_image_with_too_few_known_pixels_has_no_estimate_and_spoils_no_other() -> None:
+    noisy = 0.2 * torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    known = torch.zeros(3, 1, 32, 32)
+    known[0, :, :9, :9] = 1  # 8 x 8 diagonal details: just enough
+    known[1, :, :9, :8] = 1
+    known[2] = 1
+    estimates = estimate_noise_level(noisy, known)
+    assert (estimates > 0).tolist() == [True, False, True]
+    assert estimates[2].item() == pytest.approx(0.1, rel=0.1)

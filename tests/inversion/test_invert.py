@@ -287,7 +287,7 @@ def test_latent_weight_draws_latents_to_the_mean(generator: Generator, other_ima
 
 
 @pytest.mark.parametrize("loss", ["l1", "huber", "perceptual"])
-def test_losses_are_minimised(generator: Generator, own_images: Tensor, loss: str) -> None:
+def test_losses_are_minimized(generator: Generator, own_images: Tensor, loss: str) -> None:
     torch.manual_seed(0)
     critic = Discriminator(image_size=16, base_channels=8)
     settings: dict[str, Any] = {"loss": loss, "discriminator": critic, "refine": "none"}
@@ -358,7 +358,7 @@ def test_what_lies_in_a_hole_does_not_matter(generator: Generator, own_images: T
         (Identity(), (2, 3, 16, 16), {"start": torch.zeros(1, 8)}, r"give finite latents of shape \(2, 8\)"),
         (Identity(), (2, 3, 16, 16), {"start": torch.zeros(5, 8)}, r"give finite latents of shape \(2, 8\)"),
         (Identity(), (2, 3, 16, 16), {"start_scale": -1.0}, "start_scale is -1"),
-        (GaussianBlur([1.0, 1.0, 1.0]), (2, 3, 16, 16), {}, "3 sigmas met 2"),
+        (GaussianBlur([1.0, 1.0, 1.0]), (2, 3, 16, 16), {}, "got 3 sigmas for 2"),
         (Identity(), (2, 3, 16, 16), {"noise_level": -1.0}, "noise_level is -1"),
         (Identity(), (2, 3, 16, 16), {"latent_weight": float("nan")}, "latent_weight is nan"),
         (Identity(), (2, 3, 16, 16), {"indices": [1]}, "1 indices"),

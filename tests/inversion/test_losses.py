@@ -1,4 +1,4 @@
-"""Losses against SciPy and scikit-image, and what they need."""
+"""Losses against SciPy and scikit-image, and their requirements."""
 
 from typing import Any
 
@@ -10,8 +10,11 @@ from scipy.special import huber as scipy_huber  # type: ignore[import-untyped,un
 from skimage.metrics import mean_squared_error  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
 
+from gan_lightning.degradations import Mask
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.losses import HUBER_DELTA, lpips_loss, make_loss
+from gan_lightning.inversion import invert
+from gan_lightning.inversion.losses import HUBER_DELTA, make_loss
+from gan_lightning.lpips import load_lpips
 from gan_lightning.networks.dcgan import Discriminator
 
 CPU = torch.device("cpu")
@@ -75,7 +78,7 @@ def test_lpips_is_loaded_once_and_says_what_it_lacks(monkeypatch: pytest.MonkeyP
             made.append(net_type)
             self.net = torch.nn.Identity()
 
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
     monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", Lpips)
     assert make_loss("lpips", None, CPU) is make_loss("lpips", None, CPU)
     assert made == ["alex"]
@@ -83,8 +86,50 @@ def test_lpips_is_loaded_once_and_says_what_it_lacks(monkeypatch: pytest.MonkeyP
     def unreachable(**_: object) -> None:
         raise OSError("no network")
 
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
     monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", unreachable)
     with pytest.raises(InputError, match=r"AlexNet's weights, which cannot be had \(no network\)"):
         make_loss("lpips", None, CPU)
-    lpips_loss.cache_clear()
+    load_lpips.cache_clear()
+
+
+def test_the_objective_of_a_masked_image_is_a_mean_over_what_is_known(generator: Any, own_images: Tensor) -> None:
+    mask = Mask(torch.rand(16, 16, generator=torch.Generator().manual_seed(3)) > 0.7)
+    latents = torch.randn(6, 8, generator=torch.Generator().manual_seed(9))
+    settings: dict[str, Any] = {"start": latents, "num_steps": 0, "refine": "none", "noise_level": 0.0}
+    for name, power in (("mse", 2), ("l1", 1)):
+        found = invert(generator, mask, mask(own_images), loss=name, **settings)
+        with torch.no_grad():
+            errors = (generator(latents) - own_images).abs() / 2
+        known = errors[:, :, mask.mask[0, 0] > 0]
+        assert 0.2 < known.shape[2] / 256 < 0.4
+        torch.testing.assert_close(found.loss, known.pow(power).mean((1, 2)), rtol=1e-3, atol=1e-6)
+
+
+def test_huber_turns_linear_at_a_tenth() -> None:
+    """On the [0, 1] scale: e^2 / 2 up to 0.1, then 0.1 (e - 0.05)."""
+    images, zeros = torch.tensor([0.1, -0.2, 0.4]).reshape(3, 1, 1, 1), torch.zeros(3, 1, 1, 1)
+    torch.testing.assert_close(make_loss("huber", None, CPU)(images, zeros), torch.tensor([0.00125, 0.005, 0.015]))
+
+
+def test_the_discriminator_of_a_perceptual_loss_stays_as_it_is(
+    pair: tuple[Tensor, Tensor], critic: Discriminator
+) -> None:
+    critic.train()
+    before = {name: tensor.clone() for name, tensor in critic.state_dict().items()}
+    loss = make_loss("perceptual", critic, CPU)
+    predicted = pair[0].clone().requires_grad_()
+    loss(predicted, pair[1]).sum().backward()
+    assert predicted.grad is not None
+    torch.testing.assert_close(critic.state_dict(), before, rtol=0, atol=0)
+    assert critic.training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in critic.parameters())
+    with pytest.raises(InputError, match=r"reads the features of gan_lightning\.Discriminator"):
+        make_loss("perceptual", torch.nn.Conv2d(3, 1, 3), CPU)
+    with pytest.raises(InputError, match="needs the discriminator"):
+        make_loss("perceptual", None, CPU)
+
+
+def test_losses_are_found_by_name() -> None:
+    with pytest.raises(InputError, match="loss 'l3' is not known: choose mse, l1, huber"):
+        make_loss("l3", None, CPU)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
-"""The solvers against finite differences, SciPy, and images whose latents exist."""
+"""Solvers against finite differences, SciPy, and images of known latents."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,18 +19,20 @@ from gan_lightning.inversion.solvers.levenberg_marquardt import jacobian, levenb
 from gan_lightning.networks.dcgan import Generator
 
 
-def problem_of(generator: Generator, observed: Tensor, degradation: torch.nn.Module, weight: float = 0.0) -> Problem:
+def problem_of(
+    generator: Generator, observed: Tensor, degradation: torch.nn.Module, weight: float = 0.0, known: float = 1.0
+) -> Problem:
     ones = torch.ones(len(observed), dtype=observed.dtype)
     frozen = FrozenGenerator(generator).to(observed.dtype)
     center = torch.zeros(len(observed), 8, dtype=observed.dtype)
-    return Problem(frozen, degradation, observed, mse, ones, center, weight * ones[:, None])
+    return Problem(frozen, degradation, observed, mse, known * ones, center, weight * ones[:, None])
 
 
 def stopping(observed: Tensor, num_steps: int, tolerance: float = 0.0) -> Stopping:
     return Stopping(num_steps, tolerance, torch.zeros(len(observed), dtype=observed.dtype))
 
 
-def test_decoder_is_the_generator(generator: Generator) -> None:
+def test_frozen_generator_makes_the_same_images(generator: Generator) -> None:
     latents = torch.randn(4, 8)
     with torch.no_grad():
         torch.testing.assert_close(FrozenGenerator(generator)(latents), generator(latents), atol=1e-5, rtol=0)
@@ -51,7 +54,8 @@ def test_jacobian_is_that_of_finite_differences(generator: Generator, degradatio
 
 def test_normal_equations_are_the_gradient(generator: Generator, other_images: Tensor) -> None:
     mask = Mask(torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(3)) > 0.5)
-    problem = problem_of(generator, mask(other_images), mask, weight=0.1)
+    problem = problem_of(generator, mask(other_images), mask, weight=0.1, known=float(mask.mask.mean()))
+    problem = replace(problem, center=torch.randn(6, 8, generator=torch.Generator().manual_seed(5)))
     latents = torch.randn(6, 8)
     _, half = normal_equations(problem, latents)
     torch.testing.assert_close(2 * half, problem.gradient(latents)[2], atol=1e-5, rtol=1e-3)
@@ -95,22 +99,82 @@ def test_a_rejected_damping_costs_no_jacobian(
     assert (found.history.diff(dim=0) <= 0).all()
 
 
-@pytest.mark.parametrize("solver", [levenberg_marquardt, adam, lbfgs])
+@pytest.mark.parametrize(("solver", "latents_found"), [(levenberg_marquardt, 1e-3), (adam, 1e-2), (lbfgs, 1e-2)])
 def test_solvers_fall_into_the_minimum(
-    solver: Callable[..., Solution], generator: Generator, own_images: Tensor
+    solver: Callable[..., Solution], latents_found: float, generator: Generator, own_images: Tensor
 ) -> None:
     problem = problem_of(generator, own_images, torch.nn.Identity())
+    truth = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+    start = truth + 0.2
     with torch.no_grad():
-        start = torch.randn(6, 8, generator=torch.Generator().manual_seed(1)) + 0.2  # near the truth
+        assert (problem.losses(start)[0] > 1e-3).all()  # a hundred times what is asked for, and more
     found = solver(problem, start, stopping(own_images, 150))
     assert (found.loss < 1e-5).all()
-    torch.testing.assert_close(problem.losses(found.variables)[0], found.loss, atol=1e-7, rtol=1e-3)
+    torch.testing.assert_close(found.variables, truth, rtol=0, atol=latents_found)
+    with torch.no_grad():
+        torch.testing.assert_close(problem.losses(found.variables)[0], found.loss, atol=1e-7, rtol=1e-3)
     assert found.history.shape == (len(found.history), 6)
+    torch.testing.assert_close(found.history[0], problem.losses(start)[0].detach())
     torch.testing.assert_close(found.history.amin(0), found.loss)
 
 
+@pytest.mark.parametrize("solver", [levenberg_marquardt, lbfgs])
+def test_no_step_goes_uphill(solver: Callable[..., Solution], generator: Generator, other_images: Tensor) -> None:
+    """From far outside of the prior the first step of L-BFGS and undamped Gauss-Newton steps overshoot."""
+    problem = problem_of(generator, other_images, torch.nn.Identity(), weight=0.01)
+    start = 4 * torch.randn(6, 8, generator=torch.Generator().manual_seed(7))
+    found = solver(problem, start, stopping(other_images, 40))
+    assert (found.history.diff(dim=0) <= 0).all()
+    assert (found.history[-1] < 0.5 * found.history[0]).all()
+
+
+def test_lbfgs_halves_a_step_that_overshoots() -> None:
+    """On v^4 from 0.3 a step of length one ends at -0.7, which is higher; half of it, at -0.2, is accepted."""
+    ones, zeros = torch.ones(1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    quartic = Problem(
+        lambda v: 2 * v.square()[:, :, None, None],
+        torch.nn.Identity(),
+        zeros[:, :, None, None],
+        mse,
+        ones,
+        zeros,
+        zeros,
+    )
+    found = lbfgs(quartic, torch.full_like(zeros, 0.3), Stopping(1, 0.0, zeros[0]))
+    torch.testing.assert_close(found.variables, torch.full_like(zeros, -0.2))
+    assert found.history[:, 0].tolist() == pytest.approx([0.3**4, 0.2**4])
+
+
+def test_lbfgs_wants_more_than_any_fall() -> None:
+    """Armijo's condition: a step that turns round, to the same height but for a millionth, is too long."""
+    ones, zeros = torch.ones(1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    bowl = Problem(
+        lambda v: 2 * v[:, :, None, None], torch.nn.Identity(), zeros[:, :, None, None], mse, ones, zeros, zeros
+    )
+    found = lbfgs(bowl, torch.full_like(zeros, 0.5 + 1e-6), Stopping(1, 0.0, zeros[0]))
+    torch.testing.assert_close(found.variables, torch.full_like(zeros, 1e-6))
+
+
+def test_adam_is_torchs_on_a_cosine(generator: Generator, other_images: Tensor) -> None:
+    problem = problem_of(generator, other_images, torch.nn.Identity(), weight=0.1)
+    start = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
+    found = adam(problem, start, stopping(other_images, 20))
+    variables = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([variables], lr=0.3, betas=(0.9, 0.99), eps=1e-12)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+    courses = []
+    for _ in range(21):
+        losses = problem.losses(variables)[0]
+        courses.append(losses.detach())
+        optimizer.zero_grad()
+        losses.sum().backward()
+        optimizer.step()
+        schedule.step()
+    torch.testing.assert_close(found.history, torch.stack(courses), rtol=1e-3, atol=1e-6)
+
+
 def test_lbfgs_on_a_quadratic_bowl() -> None:
-    """An ill-conditioned quadratic, whose minimum is known; images of different scales do not meet."""
+    """Ill-conditioned quadratic with a known minimum; images of different scales are independent."""
     scales = torch.logspace(0, 2, 12, dtype=torch.float64)
     target = torch.randn(2, 12, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ones = torch.ones(2, dtype=torch.float64)
@@ -120,3 +184,94 @@ def test_lbfgs_on_a_quadratic_bowl() -> None:
     )
     found = lbfgs(bowl, zeros, Stopping(120, 0.0, torch.full_like(ones, 1e-16)))
     torch.testing.assert_close(found.variables, target[:, :, 0, 0] / scales, atol=1e-6, rtol=1e-5)
+
+
+def flat_problem(count: int) -> Problem:
+    """An objective of 1/4 everywhere, with a gradient that promises a way down."""
+    ones, zeros = torch.ones(count), torch.zeros(count, 1)
+    observed = zeros[:, :, None, None]
+    return Problem(
+        lambda v: (v - v.detach() + 1)[:, :, None, None], torch.nn.Identity(), observed, mse, ones, zeros, zeros
+    )
+
+
+@pytest.mark.parametrize("solver", [lbfgs, levenberg_marquardt])
+def test_a_search_that_finds_no_way_down_ends(solver: Callable[..., Solution]) -> None:
+    found = solver(flat_problem(2), torch.ones(2, 1), Stopping(50, 0.0, torch.zeros(2)))
+    assert found.num_steps.tolist() == [1, 1]
+    assert found.converged.all()
+    assert (found.variables == 1).all()
+
+
+@pytest.mark.parametrize(("num_steps", "window"), [(40, 20), (200, 50)])
+def test_adam_waits_a_quarter_of_its_steps_for_something_better(num_steps: int, window: int) -> None:
+    found = adam(flat_problem(1), torch.ones(1, 1), Stopping(num_steps, 1e-3, torch.zeros(1)))
+    assert found.num_steps.tolist() == [window]
+
+
+@pytest.mark.parametrize("solver", [levenberg_marquardt, adam, lbfgs])
+def test_images_that_are_done_leave_and_the_others_go_on_as_before(
+    solver: Callable[..., Solution], generator: Generator, other_images: Tensor
+) -> None:
+    problem = problem_of(generator, other_images.double(), torch.nn.Identity())
+    start = torch.randn(6, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    alone = [
+        solver(problem.select(torch.tensor([row])), start[row : row + 1], stopping(start[:1], 6)) for row in range(6)
+    ]
+    floors = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0, 1.0], dtype=torch.float64) * alone[0].history.max()
+    told: list[tuple[str, int, torch.Size]] = []
+
+    def note(stage: str, step: int, losses: Tensor, render: Callable[[], Tensor]) -> None:
+        told.append((stage, step, render().shape))
+
+    found = solver(problem, start, Stopping(6, 0.0, 10 * floors, "a stage", note))
+    assert told == [("a stage", step, torch.Size([6, 3, 16, 16])) for step in range(7)]
+    assert len(found.history) == 7
+    for row in range(6):
+        if floors[row]:
+            assert found.num_steps[row] == 0
+            assert found.converged[row]
+            assert torch.equal(found.variables[row], start[row])
+        else:
+            assert found.num_steps[row] == 6
+            assert not found.converged[row]
+            torch.testing.assert_close(found.history[:, row], alone[row].history[:, 0], rtol=1e-6, atol=0)
+            torch.testing.assert_close(found.variables[row], alone[row].variables[0], rtol=1e-4, atol=1e-6)
+
+
+def sum_problem(render: Callable[[Tensor], Tensor], size: int) -> Problem:
+    """Minimise the sum of what is rendered."""
+    ones, zeros = torch.ones(1, dtype=torch.float64), torch.zeros(1, size, dtype=torch.float64)
+    return Problem(
+        lambda v: render(v)[:, :, None, None],
+        torch.nn.Identity(),
+        zeros[:, :, None, None],
+        lambda predicted, observed: predicted.flatten(1).sum(1),
+        ones,
+        zeros,
+        zeros[:, :1],
+    )
+
+
+def test_lbfgs_learns_nothing_where_the_curvature_is_negative() -> None:
+    """On a cosine, from near its top: a step of length one, and then one along the gradient as it is."""
+    found = lbfgs(
+        sum_problem(torch.cos, 1), torch.full((1, 1), 0.1, dtype=torch.float64), Stopping(2, 0.0, -torch.ones(1))
+    )
+    expected = 1.1 + torch.tensor(1.1, dtype=torch.float64).sin()
+    torch.testing.assert_close(found.variables[0, 0], expected)
+
+
+def test_the_second_step_of_lbfgs_is_that_of_bfgs() -> None:
+    """Nocedal and Wright 2006, equation 7.16, with one pair and the scale of equation 7.20."""
+    scales = torch.tensor([1.0, 3.0, 0.2], dtype=torch.float64)
+    bowl = sum_problem(lambda v: scales * v.square() / 2, 3)
+    start = torch.tensor([[4.0, 1.0, -3.0]], dtype=torch.float64)
+    first, second = (lbfgs(bowl, start, Stopping(n, 0.0, -torch.ones(1))).variables[0] for n in (1, 2))
+    torch.testing.assert_close(first, start[0] - (scales * start[0]) / (scales * start[0]).norm())
+    move, change = first - start[0], scales * (first - start[0])
+    identity = torch.eye(3, dtype=torch.float64)
+    projection = identity - torch.outer(change, move) / (move @ change)
+    inverse = projection.T @ (identity * (move @ change) / (change @ change)) @ projection
+    inverse = inverse + torch.outer(move, move) / (move @ change)
+    torch.testing.assert_close(second, first - inverse @ (scales * first))

@@ -1,4 +1,4 @@
-"""The coordinates of the search against closed forms, and the frozen that is kept with them."""
+"""Preconditioning of the latents against closed forms, and the cache of frozen generators."""
 
 import gc
 import weakref
@@ -14,14 +14,14 @@ from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.problem import Problem, Stopping
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import jacobian
-from gan_lightning.inversion.whitening import PROBES, Whitening, measure_metric, multiply_rows
+from gan_lightning.inversion.whitening import PROBES, Whitening, estimate_gauss_newton_matrix, multiply_rows
 from gan_lightning.networks.dcgan import Generator
 
 DIM = 12
 
 
 class LinearGenerator(nn.Module):
-    """Images W z, whose sensitivity to the latent's directions differs by a factor of a thousand."""
+    """Images W z, whose sensitivity to latent directions differs by a factor of a thousand."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,19 +41,19 @@ def problem_of(generator: nn.Module, observed: Tensor, latent_dim: int, weight: 
     return Problem(generator, nn.Identity(), observed, mse, ones, center, weight * ones[:, None])
 
 
-def test_the_metric_is_the_mean_of_the_jacobians_products(generator: Generator) -> None:
+def test_gauss_newton_estimate_matches_jacobians(generator: Generator) -> None:
     frozen = FrozenGenerator(generator)
     latents = torch.randn(512, 8, generator=torch.Generator().manual_seed(5))
     problem = problem_of(frozen, frozen(latents), 8)
     _, columns = jacobian(problem, latents)
     expected = (columns @ columns.mT).mean(0) / columns.shape[2]
-    measured = measure_metric(frozen, 8, latents)
-    # Both are estimates over a few hundred latents; a diagonal entry of a Wishart matrix has an error of sqrt(2 / N).
+    measured = estimate_gauss_newton_matrix(frozen, 8, latents)
+    # Both average a few hundred latents; a diagonal entry of a Wishart matrix has a relative error of sqrt(2 / N).
     torch.testing.assert_close(measured.diagonal(), expected.diagonal(), rtol=4 * (2 / PROBES) ** 0.5, atol=0)
     assert (measured - expected).norm() < 0.2 * expected.norm()
 
 
-def test_directions_come_to_matter_alike() -> None:
+def test_preconditioned_directions_are_equally_sensitive() -> None:
     generator = LinearGenerator()
     metric = (generator.weight.T @ generator.weight).detach()
     whitening = Whitening(metric)
@@ -62,28 +62,28 @@ def test_directions_come_to_matter_alike() -> None:
     strong = torch.linalg.eigvalsh(metric) > metric.diagonal().mean()
     assert (values[strong] / values.max() > 0.9).all()
     assert torch.linalg.cond(metric) > 1e5
-    # The floor: the weakest directions are stretched, but no further than it says.
+    # The floor limits the scale of the weakest directions.
     assert whitening.scale.max() < (1 / 0.03) ** 0.5 * 1.02
-    # Under the prior, variables have the mean square of latents.
+    # Under the prior, variables and latents have the same mean square.
     latents = torch.randn(100_000, DIM, generator=torch.Generator().manual_seed(0))
     assert whitening.variables(latents).square().mean().item() == pytest.approx(1, rel=0.02)
 
 
-def test_coordinates_go_there_and_back() -> None:
+def test_latents_and_variables_are_inverses() -> None:
     metric = torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(1))
     whitening = Whitening(metric @ metric.T)
     latents = torch.randn(5, DIM, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(whitening.latents(whitening.variables(latents)), latents, atol=1e-5, rtol=0)
 
 
-def test_a_generator_that_nothing_moves_keeps_its_latents() -> None:
+def test_a_constant_generator_keeps_its_latents() -> None:
     whitening = Whitening(torch.zeros(4, 4))
     torch.testing.assert_close(whitening.scale, torch.ones(4))
     assert whitening.latents(torch.ones(2, 4)).isfinite().all()
 
 
-def test_the_problem_stays_the_same_with_its_penalty(generator: Generator, other_images: Tensor) -> None:
-    """The minimum of a penalised problem is that of the latents, wherever the search goes."""
+def test_preconditioning_preserves_the_problem(generator: Generator, other_images: Tensor) -> None:
+    """The minimum of a penalized problem is the same in latents and in variables."""
     frozen = FrozenGenerator(generator)
     problem = problem_of(frozen, other_images, 8, weight=0.1)
     start = torch.randn(6, 8, generator=torch.Generator().manual_seed(3))
@@ -98,7 +98,7 @@ def test_the_problem_stays_the_same_with_its_penalty(generator: Generator, other
     assert problem.gradient(found.variables)[2].abs().max() < 1e-3
 
 
-def test_the_search_takes_fewer_steps() -> None:
+def test_preconditioned_solvers_take_fewer_steps() -> None:
     generator = LinearGenerator()
     truth = torch.randn(4, DIM, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
@@ -110,48 +110,48 @@ def test_the_search_takes_fewer_steps() -> None:
 
 
 @pytest.mark.parametrize(("inner", "outer"), [(8, 8), (6, 512), (100, 100), (100, 4096)])
-def test_rows_are_the_same_to_the_last_bit_in_any_batch(inner: int, outer: int) -> None:
+def test_rows_are_bit_identical_in_any_batch(inner: int, outer: int) -> None:
     weight = torch.randn(outer, inner)
     rows = torch.randn(48, inner)
 
-    def forth_and_back(count: int) -> tuple[Tensor, Tensor]:
+    def forward_and_backward(count: int) -> tuple[Tensor, Tensor]:
         leaf = rows[:count].clone().requires_grad_()
         product = multiply_rows(leaf, weight)
         (gradient,) = torch.autograd.grad(product.square().sum(), leaf)
         return product.detach(), gradient
 
-    products, gradients = forth_and_back(48)
+    products, gradients = forward_and_backward(48)
     for count in (1, 2, 3, 5, 8, 13, 16, 31):
-        product, gradient = forth_and_back(count)
+        product, gradient = forward_and_backward(count)
         assert product.equal(products[:count])
         assert gradient.equal(gradients[:count])
 
 
 def fused_step(generator: Generator) -> None:
-    """A step of Adam that leaves no trace in the versions of its tensors."""
+    """Take a step of fused Adam, which does not increment tensor versions."""
     optimizer = torch.optim.Adam(generator.parameters(), fused=True)
     generator.eval()(torch.randn(2, 6)).square().mean().backward()
     optimizer.step()
 
 
-def written(generator: Generator) -> None:
+def changed_data(generator: Generator) -> None:
     generator.main[0].weight.data.mul_(1.5)
 
 
-def loaded(generator: Generator) -> None:
+def loaded_state(generator: Generator) -> None:
     generator.load_state_dict(Generator(16, latent_dim=6, base_channels=4).state_dict())
 
 
-def replaced(generator: Generator) -> None:
+def replaced_layer(generator: Generator) -> None:
     generator.main[-1] = nn.Sigmoid()
 
 
-def forgotten(generator: Generator) -> None:
+def changed_statistics(generator: Generator) -> None:
     generator.main[1].running_mean += 0.1
 
 
-@pytest.mark.parametrize("change", [fused_step, written, loaded, replaced, forgotten])
-def test_a_frozen_generator_is_kept_until_its_generator_changes(change: Callable[[Generator], None]) -> None:
+@pytest.mark.parametrize("change", [fused_step, changed_data, loaded_state, replaced_layer, changed_statistics])
+def test_a_frozen_generator_is_cached_until_its_generator_changes(change: Callable[[Generator], None]) -> None:
     generator = Generator(16, latent_dim=6, base_channels=4)
     first = freeze_generator(generator)
     assert freeze_generator(generator) is first
@@ -164,7 +164,7 @@ def test_a_frozen_generator_is_kept_until_its_generator_changes(change: Callable
         torch.testing.assert_close(now(latents), generator.eval()(latents), atol=1e-5, rtol=0)
 
 
-def test_a_generator_is_not_kept_alive() -> None:
+def test_the_cache_does_not_keep_a_generator_alive() -> None:
     generator = Generator(16, latent_dim=6, base_channels=4)
     freeze_generator(generator)
     held = weakref.ref(generator)

@@ -1,4 +1,4 @@
-"""metrics.csv: what is logged can be read back, whatever the order and over restarts."""
+"""metrics.csv: logged metrics are read back unchanged, in any order and across restarts."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from gan_lightning.loggers.metrics_file import MetricsFile
 from tests.resume.test_checkpoint_io import no_file_larger_than
 
 
-def test_columns_may_come_later_and_nothing_is_lost(tmp_path):
+def test_columns_can_be_added_later_and_nothing_is_lost(tmp_path):
     log = MetricsFile(tmp_path / "run")
     log.log_metrics({"a": 1.0}, step=0)
     log.log_metrics({"b": 2.5, "a": 3.0}, step=10)
@@ -19,7 +19,7 @@ def test_columns_may_come_later_and_nothing_is_lost(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.csv"]
 
 
-def test_a_resumed_run_goes_on_with_the_file(tmp_path):
+def test_a_resumed_run_appends_to_the_file(tmp_path):
     MetricsFile(tmp_path).log_metrics({"a": 1.0}, step=1)
     again = MetricsFile(tmp_path)
     again.log_metrics({"c": 2.0}, step=2)
@@ -27,7 +27,7 @@ def test_a_resumed_run_goes_on_with_the_file(tmp_path):
     assert again.path.read_text().splitlines()[0] == "step,a,c"
 
 
-def test_values_come_back_to_the_last_digit(tmp_path):
+def test_values_are_read_back_to_the_last_digit(tmp_path):
     log = MetricsFile(tmp_path)
     log.log_metrics({"a": 0.1 + 0.2}, step=1)
     assert log.history()["a"] == [(1, 0.1 + 0.2)]
@@ -37,8 +37,8 @@ def text(log):
     return log.path.read_text()
 
 
-def test_rewound_to_a_number_of_rows_it_is_as_it_was_then(tmp_path):
-    """Columns of later rows go too, so that the file ends as that of a run which never stopped."""
+def test_rewinding_to_a_number_of_rows_restores_the_file(tmp_path):
+    """Columns of later rows are removed too, so that the file ends up as if the run had never stopped."""
     log = MetricsFile(tmp_path)
     log.log_metrics({"a": 1.0}, step=1)
     log.log_metrics({"a": 2.0}, step=2)
@@ -56,7 +56,7 @@ def test_rewound_to_a_number_of_rows_it_is_as_it_was_then(tmp_path):
     assert text(again) == later
 
 
-def test_a_checkpoint_that_knows_no_rows_keeps_those_up_to_its_step(tmp_path):
+def test_rows_up_to_a_step_are_kept_if_their_number_is_unknown(tmp_path):
     log = MetricsFile(tmp_path)
     for step in (1, 2, 3):
         log.log_metrics({"a": float(step)}, step=step)
@@ -66,7 +66,7 @@ def test_a_checkpoint_that_knows_no_rows_keeps_those_up_to_its_step(tmp_path):
     assert log.rows == 2
 
 
-def test_a_full_disk_leaves_no_half_row(tmp_path):
+def test_a_full_disk_leaves_no_partial_row(tmp_path):
     log = MetricsFile(tmp_path)
     log.log_metrics({"a": 1.0}, step=1)
     before = text(log)

@@ -1,4 +1,4 @@
-"""W&B out of reach at the start, gone in the middle, or broken: the run goes on, says so once, and keeps its log."""
+"""W&B unreachable at the start, lost in the middle, or broken: the run continues, warns once, and keeps its log."""
 
 import functools
 import logging
@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 @contextmanager
 def server(behaviour):
-    """Run a server of our own; give its port and process."""
+    """Run a stand-in for W&B's server; yield its port and process."""
     process = subprocess.Popen([sys.executable, HERE / "wandb_server.py", behaviour], stdout=subprocess.PIPE, text=True)
     try:
         yield int(process.stdout.readline()), process
@@ -35,9 +35,9 @@ def server(behaviour):
 
 
 def train_online(folder, port, *victims, key="0" * 40, **limits):
-    """Train ten steps with W&B's server at a port of this machine; give what was printed, and seconds by name."""
+    """Train ten steps with W&B's server at a local port; return the process and the seconds it took, by name."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "HOME": str(folder), "PYTHONPATH": str(HERE.parent)}
+    environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "HOME": str(folder), "PYTHONPATH": str(HERE.parents[1])}
     environment |= {"WANDB_API_KEY": key} if key else {}
     environment |= {f"WANDB_{name.upper()}": str(value) for name, value in limits.items()}
     command = [sys.executable, HERE / "train_with_wandb.py", folder, *victims]
@@ -49,7 +49,7 @@ def train_online(folder, port, *victims, key="0" * 40, **limits):
 
 
 def steps_logged(path):
-    """Give the steps at which a file of W&B's holds a loss."""
+    """Return the steps at which a file of W&B's has a loss."""
     steps = []
     for record in read_wandb_records(path):
         items = {(item.nested_key[0] if item.nested_key else item.key): item.value_json for item in record.history.item}
@@ -66,8 +66,8 @@ def check_whole_log(folder, pattern):
 
 
 @pytest.mark.slow
-def test_a_server_out_of_reach_at_the_start_costs_seconds_and_no_figure(tmp_path):
-    """One that refuses and one that never answers; both at once, for it is a test of waiting."""
+def test_a_server_unreachable_at_the_start_costs_seconds_and_no_metrics(tmp_path):
+    """One server refuses connections and one never answers; both are tried at once to save time."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         closed = free.getsockname()[1]
     folders = [tmp_path / "closed", tmp_path / "silent"]
@@ -79,7 +79,7 @@ def test_a_server_out_of_reach_at_the_start_costs_seconds_and_no_figure(tmp_path
         assert result.returncode == 0, result.stderr
         said = [line for line in result.stderr.splitlines() if "cannot be reached" in line]
         assert len(said) == 1
-        assert "logged offline; upload it later by `wandb sync" in said[0]
+        assert "logged offline; upload it later with `wandb sync" in said[0]
         assert seconds["start"] < 2 + 20, "W&B's login takes ten more"
         assert seconds["finish"] < 5
         check_whole_log(folder, "offline-run-*/*.wandb")
@@ -96,7 +96,7 @@ def test_a_server_that_answers_gets_the_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_in_the_middle_ends_nothing_and_loses_nothing(tmp_path):
+def test_a_server_lost_in_the_middle_ends_nothing_and_loses_nothing(tmp_path):
     with server("answering") as (port, process):
         result, seconds = train_online(tmp_path, port, process.pid, finish_timeout=4)
     assert result.returncode == 0, result.stderr
@@ -106,15 +106,15 @@ def test_a_server_that_goes_away_in_the_middle_ends_nothing_and_loses_nothing(tm
 
 
 @pytest.mark.slow
-def test_when_the_service_of_wandb_itself_dies_training_goes_on_and_says_so_once(tmp_path):
+def test_training_continues_after_wandbs_own_process_dies_and_warns_once(tmp_path):
     with server("answering") as (port, _):
         result, _ = train_online(tmp_path, port, "service")
     assert result.returncode == 0, result.stderr
-    assert result.stderr.count("training goes on; its figures are in metrics.csv") == 1
+    assert result.stderr.count("training continues; metrics.csv has the metrics") == 1
     assert len(MetricsFile(tmp_path).history()["train/loss_g"]) == 10
 
 
-def test_a_missing_key_is_told_before_the_first_step(tmp_path):
+def test_a_missing_key_is_reported_before_the_first_step(tmp_path):
     result, _ = train_online(tmp_path, 1, key=None)
     assert result.returncode != 0
     assert "InputError: W&B: No API key configured." in result.stderr
@@ -133,7 +133,7 @@ def test_lightnings_own_logger_is_made_steady(faces_root, tmp_path, monkeypatch,
 
 
 class Broken:
-    """A run of W&B's of which everything fails."""
+    """A run of W&B's whose every method fails."""
 
     id = name = "broken"
 
@@ -147,7 +147,7 @@ class Broken:
     finish = log_artifact = log
 
 
-def test_whatever_the_logger_raises_is_said_once_and_training_goes_on(tmp_path, caplog):
+def test_whatever_the_logger_raises_is_reported_once_and_training_continues(tmp_path, caplog):
     logger = SteadyWandbLogger(experiment=Broken(), save_dir=str(tmp_path))
     with caplog.at_level(logging.WARNING, logger="gan_lightning"):
         logger.log_hyperparams({"a": 1})
@@ -156,12 +156,10 @@ def test_whatever_the_logger_raises_is_said_once_and_training_goes_on(tmp_path, 
         logger.finish()
     assert trainer.global_step == 4
     said = [record.getMessage() for record in caplog.records if "W&B" in record.getMessage()]
-    assert said == ["W&B fails (no space left on device): training goes on; its figures are in metrics.csv"]
+    assert said == ["W&B failed (no space left on device): training continues; metrics.csv has the metrics"]
 
 
-def test_a_run_that_goes_on_keeps_its_identity_online_and_each_offline_start_has_its_own(
-    faces_root, tmp_path, monkeypatch
-):
+def test_a_resumed_run_keeps_its_id_online_and_each_offline_start_has_its_own(faces_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     identities, original = [], SteadyWandbLogger.__init__
 

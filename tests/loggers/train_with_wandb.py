@@ -1,6 +1,8 @@
-"""Trains a small DCGAN for ten steps with W&B, on a server of a test's: run by test_wandb_logger.py.
+"""Train a small DCGAN for ten steps with W&B, against the server of a test: run by test_wandb.py.
 
-Usage: train_with_wandb.py FOLDER [PID|service]    (a process to kill after the fifth step; "service" is W&B's own)
+Usage: train_with_wandb.py FOLDER [PID|service]
+
+The second argument is a process to kill after the fifth step; "service" is W&B's own.
 """
 
 import os
@@ -18,7 +20,7 @@ from gan_lightning.loggers.wandb import SteadyWandbLogger
 
 
 class Kill(Callback):
-    """Kills a process in the middle of the run."""
+    """Kills a process after the fifth step."""
 
     def __init__(self, victim):
         self.victim = victim
@@ -31,7 +33,7 @@ class Kill(Callback):
 
 
 def own_children(name):
-    """Give the processes of a name that this one has started."""
+    """Yield the ids of the child processes with a name."""
     with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children") as file:
         for pid in map(int, file.read().split()):
             with open(f"/proc/{pid}/cmdline") as command:

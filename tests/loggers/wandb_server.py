@@ -1,4 +1,4 @@
-"""A stand-in for W&B's server, with as much of its answers as a run asks for: run by test_wandb_logger.py.
+"""Stand-in for W&B's server, which answers what a run asks: run by test_wandb.py.
 
 Usage: wandb_server.py {answering|silent}    (prints its port)
 """
@@ -28,7 +28,7 @@ ANSWERS = {
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Takes whatever is uploaded."""
+    """Accepts all uploads."""
 
     protocol_version = "HTTP/1.1"
 
@@ -58,7 +58,7 @@ def main(behaviour):
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         print(server.server_address[1], flush=True)
         server.serve_forever()
-    listening = socket.create_server(("127.0.0.1", 0))  # the system accepts; nobody answers
+    listening = socket.create_server(("127.0.0.1", 0))  # the system accepts connections, and nothing answers
     print(listening.getsockname()[1], flush=True)
     threading.Event().wait()
 

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from gan_lightning.errors import InputError
-from gan_lightning.metrics import FeatureStatistics, InceptionFeatures, RandomFeatures, accumulate, frechet_distance
+from gan_lightning.metrics import FrechetDistance, InceptionFeatures, RandomFeatures
 from gan_lightning.metrics.extractors import (
     check_inception_weights,
     download_inception_weights,
@@ -43,10 +43,6 @@ def ellipses(count: int, seed: int, size: int = 64) -> Tensor:
 def blurred(images: Tensor, sigma: float) -> Tensor:
     smooth = gaussian_filter(images.numpy().astype(np.float32), (0, 0, sigma, sigma))
     return torch.from_numpy(smooth.round().astype(np.uint8))
-
-
-def statistics(images: Tensor) -> FeatureStatistics:
-    return accumulate(RandomFeatures(), images.split(100), torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +83,15 @@ def test_floats_are_refused() -> None:
 def test_distance_orders_images_as_the_eye_does(real: tuple[Tensor, Tensor]) -> None:
     train, val = real
     rng = torch.Generator().manual_seed(0)
-    reference = statistics(train)
+    metric = FrechetDistance(RandomFeatures())
+    for batch in train.split(100):
+        metric.update(batch, real=True)
 
     def distance(images: Tensor) -> float:
-        return frechet_distance(reference, statistics(images))
+        metric.reset()
+        for batch in images.split(100):
+            metric.update(batch, real=False)
+        return float(metric.compute())
 
     floor = distance(val)
     blurs = [distance(blurred(val, sigma)) for sigma in (0.7, 1, 2, 4)]

@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchmetrics.image.lpip
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from gan_lightning.errors import InputError
+from gan_lightning.lpips import load_lpips
 from gan_lightning.metrics.restoration import (
     SSIM_BORDER,
     RestorationMetrics,
@@ -99,8 +101,28 @@ def test_identity_is_the_cosine_of_embeddings(tmp_path):
     images = torch.rand(2, 3, 8, 8)
     assert torch.allclose(identity(images, images), torch.ones(2))
     assert torch.allclose(identity(images, -images), -torch.ones(2))
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         make_identity(tmp_path / "missing.pt")
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(InputError, match="no TorchScript"):
         make_identity(tmp_path / "text.pt")
+
+
+def test_lpips_is_of_clamped_images_in_three_channels(monkeypatch):
+    class Lpips(torch.nn.Module):
+        def __init__(self, net_type):
+            super().__init__()
+            self.net = SquaredError()
+
+    class SquaredError(torch.nn.Module):
+        def forward(self, images, target):
+            assert images.shape[1] == target.shape[1] == 3
+            return (images - target).square().mean((1, 2, 3), keepdim=True)
+
+    load_lpips.cache_clear()
+    monkeypatch.setattr(torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", Lpips)
+    target = torch.zeros(2, 1, SIZE, SIZE)
+    figures = RestorationMetrics(lpips=True)(torch.full_like(target, 1.5), target, target, known=None)
+    load_lpips.cache_clear()
+    assert figures["lpips"].tolist() == [1, 1]
+    assert figures["lpips_degraded"].tolist() == [0, 0]

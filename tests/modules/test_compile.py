@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gan_lightning import DCGAN, load_generator
-from tests.modules.test_dcgan import BATCH, TINY, loader, plain_torch_training, train
+from tests.modules.test_dcgan import BATCH, TINY, loader, train
+from tests.modules.test_training_step import plain_torch_training
 
 VARIANTS = {
     "plain": {},
@@ -40,9 +41,7 @@ def test_twenty_compiled_steps_equal_a_plain_torch_loop(tmp_path, compiled, vari
     networks, arguments = compiled(backend), VARIANTS[variant]
     torch.manual_seed(0)
     module = DCGAN(**TINY, **arguments, compile=True)
-    expected = plain_torch_training(
-        module, 20, arguments.get("d_steps", 1), arguments.get("fresh_latents", False), arguments.get("r1", 0.0)
-    )
+    *expected, _ = plain_torch_training(module, arguments, 20)
     train(module, 20, tmp_path)
     assert networks == [module.generator, module.discriminator]
     for ours, theirs in zip((module.generator, module.discriminator, module.generator_ema), expected, strict=True):

@@ -10,8 +10,8 @@ import torch
 from lightning import Trainer
 
 from gan_lightning import DCGAN, InputError
+from gan_lightning.modules.batch_numbers import BatchNumbers
 from gan_lightning.modules.encoder import LatentEncoder
-from gan_lightning.modules.ranks import RankNumbers
 from gan_lightning.networks.dcgan import Generator
 from tests.modules.train_on_ranks import OVERFLOW, STEPS
 
@@ -89,7 +89,7 @@ def test_ranks_share_numbers_and_get_equally_many(count, monkeypatch):
     shares = []
     for rank in range(3):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        numbers = RankNumbers(count)
+        numbers = BatchNumbers(count)
         shares.append(list(numbers))
         assert len(shares[-1]) == len(numbers)
         numbers.resume(0, 1)

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from gan_lightning import DCGAN, DivergedError
 from gan_lightning.loggers.metrics_file import MetricsFile
+from gan_lightning.modules.finite_watch import FiniteWatch
 from gan_lightning.modules.precision import ScalerPerNetwork
-from gan_lightning.modules.records import FiniteWatch
 from gan_lightning.objectives import Penalties
 from tests.modules.test_dcgan import BATCH, SIZE, TINY, Noise, loader, train
 

@@ -282,7 +282,7 @@ def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tm
         ({"degradation": Grayscale(), "blind_blur": True}, "blind_blur"),
         ({"poisson": True}, "poisson"),
         ({"blind_blur": True, "encoder_ckpt": "encoder.ckpt"}, "leave encoder_ckpt out"),
-        ({"encoder_ckpt": "missing.ckpt"}, "is not there"),
+        ({"encoder_ckpt": "missing.ckpt"}, "does not exist"),
         ({"inversion": InversionSettings(loss="perceptual")}, "no discriminator"),
     ],
 )

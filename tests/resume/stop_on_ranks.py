@@ -1,4 +1,4 @@
-"""Trains a small DCGAN on two CPU ranks, one of which gets into trouble: run by test_last_checkpoint.py.
+"""Train a small DCGAN on two CPU ranks, one of which is stopped or fails: run by test_last_checkpoint.py.
 
 Usage: stop_on_ranks.py FACES FOLDER TROUBLE RANK, where TROUBLE is none, SIGTERM, SIGINT or error.
 """
@@ -21,7 +21,7 @@ STEPS, STOP = 9, 4
 
 
 class Trouble(Callback):
-    """In the middle of step STOP + 1."""
+    """Stops the run or raises an error in the middle of step STOP + 1."""
 
     def __init__(self, trouble):
         self.trouble = trouble

@@ -1,4 +1,4 @@
-"""Checkpoints are complete or absent, whatever happens while they are written, and the former one serves."""
+"""Checkpoints are complete or absent, whatever happens while they are written, and the previous one is kept."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ def step_of(path):
 
 @contextlib.contextmanager
 def no_file_larger_than(size):
-    """The system's own limit: a write beyond it fails, as on a full disk."""
+    """Limit the size of files, so that a larger write fails as it does on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -34,7 +34,7 @@ def no_file_larger_than(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_the_former_last_checkpoint_is_kept(tmp_path):
+def test_the_previous_last_checkpoint_is_kept(tmp_path):
     writer, last, previous = WholeCheckpoints(), tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     for step in (1, 2, 3):
         writer.save_checkpoint(content(step), last)
@@ -51,7 +51,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("call", range(8))
 def test_at_every_moment_one_of_the_two_is_whole(tmp_path, monkeypatch, links, call):
-    """The process ends before the n-th thing that it asks of the file system; then another goes on."""
+    """The process ends before its n-th call of the file system, and another one resumes."""
     writer, last, previous = WholeCheckpoints(), tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     for step in (1, 2):
         writer.save_checkpoint(content(step), last)
@@ -61,7 +61,7 @@ def test_at_every_moment_one_of_the_two_is_whole(tmp_path, monkeypatch, links, c
         def count_first(*arguments, **options):
             nonlocal calls
             calls += 1
-            if calls > call:  # and nothing more: a dead process tidies up nothing
+            if calls > call:  # all later calls fail too: a dead process cleans nothing up
                 raise Killed
             return function(*arguments, **options)
 
@@ -86,8 +86,8 @@ def test_at_every_moment_one_of_the_two_is_whole(tmp_path, monkeypatch, links, c
     assert step_of(previous) >= 2 or not links
 
 
-def test_a_last_checkpoint_that_was_not_resumed_does_not_become_the_former_one(tmp_path):
-    """It may be the damaged one, in whose place previous.ckpt was resumed."""
+def test_a_last_checkpoint_that_was_not_resumed_does_not_become_the_previous_one(tmp_path):
+    """It may be damaged, and previous.ckpt may have been resumed instead."""
     writer, last, previous = WholeCheckpoints(), tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
     for step in (1, 2):
         writer.save_checkpoint(content(step), last)
@@ -99,31 +99,31 @@ def test_a_last_checkpoint_that_was_not_resumed_does_not_become_the_former_one(t
     assert (step_of(last), step_of(previous)) == (3, 1)
 
 
-def test_a_full_disk_leaves_the_former_checkpoints_and_nothing_half(tmp_path):
+def test_a_full_disk_leaves_the_existing_checkpoints_and_no_partial_file(tmp_path):
     writer, last = WholeCheckpoints(), tmp_path / "last.ckpt"
     for step in (1, 2):
         writer.save_checkpoint(content(step), last)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with no_file_larger_than(100_000), pytest.raises(StorageError, match=r"last\.ckpt could not be written") as caught:
         writer.save_checkpoint(content(3), last)
-    assert "as it was" in str(caught.value)
+    assert "the previous one is unchanged" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     writer.save_checkpoint(content(3), last)
     assert step_of(tmp_path / "previous.ckpt") == 2
 
 
-def test_what_the_disk_says_is_told(tmp_path, monkeypatch):
+def test_the_message_has_the_reason_from_the_system(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match=r"No space left on device.*there was none before it: make room"):
+    with pytest.raises(StorageError, match=r"No space left on device.*there is no previous one: free disk space"):
         WholeCheckpoints().save_checkpoint(content(1), tmp_path / "best.ckpt")
     assert not list(tmp_path.iterdir())
 
 
-def test_other_errors_are_not_the_disks(tmp_path, monkeypatch):
+def test_other_errors_are_not_reported_as_errors_of_the_disk(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("CUDA error")
 

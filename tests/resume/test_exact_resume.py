@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere, in any way, and resumed ends as the run that never was."""
+"""A run that was stopped at any point, in any way, and resumed ends in the same state as an uninterrupted run."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ from tests.conftest import FACES
 
 
 class Trouble(Callback):
-    """Does something at a batch, counted over all epochs, of training or validation."""
+    """Calls a function at a batch of training or validation, counted over all epochs."""
 
     def __init__(self, batch, action, where="train"):
         self.batch, self.action, self.where, self.count = batch, action, where, 0
@@ -79,13 +79,13 @@ def train(faces_root, folder, ckpt_path=None, *, trouble=None, d_steps=1, every=
 
 
 def rows(folder):
-    """metrics.csv without what a clock says."""
+    """Return the rows of metrics.csv without the columns that depend on the clock."""
     log = MetricsFile(folder)
     return [{name: value for name, value in row.items() if "per_second" not in name} for row in log._rows()]
 
 
 def assert_same(whole, resumed, best=True):
-    """The same networks, averages, optimizers, best checkpoint and metrics, to the bit."""
+    """Check that networks, averages, optimizers, best checkpoint and metrics are equal to the bit."""
     for name, tensor in whole.lightning_module.state_dict().items():
         assert tensor.equal(resumed.lightning_module.state_dict()[name]), name
     for one, other in zip(whole.optimizers, resumed.optimizers, strict=True):
@@ -102,7 +102,7 @@ def assert_same(whole, resumed, best=True):
 
 @pytest.fixture(scope="module")
 def whole(faces_root, tmp_path_factory):
-    """Runs that were never stopped, by their options."""
+    """Uninterrupted runs, by their options."""
     kept = {}
 
     def get(options):
@@ -126,7 +126,7 @@ def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
 
 
-STOPS = [  # within an epoch, at its end, at a validation, within it, in the last step, and after it
+STOPS = [  # within an epoch, at its end, at a validation, within one, in the last step, and after it
     ({}, fail, "train", 2),
     ({}, interrupt, "train", 5),
     ({}, terminate, "step", 7),
@@ -153,39 +153,39 @@ def check_case(faces_root, folder, whole, case):
     steps = torch.load(last, weights_only=True)["global_step"] if last.exists() else 0
     if where in ("train", "step"):  # nothing is lost but the step under way
         done = (batch + 1) // options.get("d_steps", 1)
-        assert steps == min(done, whole(options).global_step)  # some runs end before the place of trouble
+        assert steps == min(done, whole(options).global_step)  # some runs end before that batch
     resumed = train(faces_root, folder, last if last.exists() else None, **options)
     assert_same(whole(options), resumed)
 
 
 @pytest.mark.parametrize("case", STOPS, ids=name)
-def test_resumed_after_any_stop_is_as_never_stopped(faces_root, tmp_path, whole, case):
+def test_a_run_resumed_after_any_stop_equals_an_uninterrupted_one(faces_root, tmp_path, whole, case):
     check_case(faces_root, tmp_path, whole, case)
 
 
-def kill_the_readers():
+def kill_the_workers():
     for process in multiprocessing.active_children():
         process.kill()
 
 
 @pytest.mark.slow
-def test_when_reading_processes_are_killed_the_last_whole_step_is_kept(faces_root, tmp_path, whole):
-    """What they had read in advance is still trained on, and the epoch's end at the latest asks for more."""
+def test_the_last_whole_step_is_kept_when_data_workers_are_killed(faces_root, tmp_path, whole):
+    """Batches loaded in advance are still trained on; more are asked for at the end of the epoch at the latest."""
     with pytest.raises(RuntimeError, match="DataLoader worker"):
-        train(faces_root, tmp_path, trouble=Trouble(2, kill_the_readers), data={"num_workers": 2})
+        train(faces_root, tmp_path, trouble=Trouble(2, kill_the_workers), data={"num_workers": 2})
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert 3 <= torch.load(last, weights_only=True)["global_step"] <= 6
     assert_same(whole({}), train(faces_root, tmp_path, last, data={"num_workers": 2}))
 
 
 class TerminatedEarly(Callback):
-    """SIGTERM while the untrained networks are measured."""
+    """Sends SIGTERM while the untrained networks are validated."""
 
     def on_train_start(self, *_):
         terminate()
 
 
-def test_a_signal_before_the_first_step_is_obeyed_after_it(faces_root, tmp_path, whole):
+def test_a_signal_before_the_first_step_stops_the_run_after_it(faces_root, tmp_path, whole):
     with pytest.raises(SystemExit):
         train(faces_root, tmp_path, trouble=TerminatedEarly())
     last = tmp_path / "checkpoints" / "last.ckpt"
@@ -194,7 +194,7 @@ def test_a_signal_before_the_first_step_is_obeyed_after_it(faces_root, tmp_path,
 
 
 @pytest.mark.parametrize("data", [{"resident": True}, {"num_workers": 2}], ids=str)
-def test_the_same_of_data_that_come_another_way(faces_root, tmp_path, whole, data):
+def test_the_same_with_data_loaded_in_other_ways(faces_root, tmp_path, whole, data):
     with contextlib.suppress(RuntimeError):
         train(faces_root, tmp_path, trouble=Trouble(7, fail), data=data)
     assert_same(whole({}), train(faces_root, tmp_path, tmp_path / "checkpoints" / "last.ckpt", data=data))
@@ -202,14 +202,14 @@ def test_the_same_of_data_that_come_another_way(faces_root, tmp_path, whole, dat
 
 @pytest.mark.parametrize("step", [1, 4, 6])
 def test_resumed_from_a_checkpoint_of_any_step(faces_root, tmp_path, whole, step):
-    """Step 6 ends an epoch; validation comes after step 4, and after the checkpoint of it."""
+    """Step 6 ends an epoch; step 4 is followed by its checkpoint and then by validation."""
     source = Path(whole({}).default_root_dir)
     shutil.copyfile(source / "metrics.csv", tmp_path / "metrics.csv")
     assert_same(whole({}), train(faces_root, tmp_path, source / "steps" / f"step={step}.ckpt"), best=False)
 
 
-def test_a_killed_run_has_lost_no_more_than_every_n_steps(faces_root, tmp_path, whole):
-    """What SIGKILL leaves is what was written: here the checkpoint before the last one, and rows after it."""
+def test_a_killed_run_loses_at_most_every_n_steps(faces_root, tmp_path, whole):
+    """SIGKILL leaves what was written: here a checkpoint, and rows of metrics.csv after it."""
     with contextlib.suppress(RuntimeError):
         train(faces_root, tmp_path, trouble=Trouble(10, fail), every=3)
     last, previous = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "previous"))
@@ -218,7 +218,7 @@ def test_a_killed_run_has_lost_no_more_than_every_n_steps(faces_root, tmp_path, 
     assert_same(whole({}), train(faces_root, tmp_path, previous, every=3))
 
 
-def test_the_seed_of_the_run_stays_when_another_is_given(faces_root, tmp_path, whole):
+def test_a_resumed_run_keeps_its_seed_when_another_is_given(faces_root, tmp_path, whole):
     source = Path(whole({}).default_root_dir)
     shutil.copyfile(source / "metrics.csv", tmp_path / "metrics.csv")
     resumed = train(faces_root, tmp_path, source / "steps" / "step=4.ckpt", seed=4)
@@ -226,7 +226,7 @@ def test_the_seed_of_the_run_stays_when_another_is_given(faces_root, tmp_path, w
 
 
 class Draws(Callback):
-    """Somebody's callback that draws from the generators of Python, NumPy and torch after each batch."""
+    """A user's callback that draws from the generators of Python, NumPy and torch after each batch."""
 
     def __init__(self):
         self.drawn = []
@@ -235,7 +235,7 @@ class Draws(Callback):
         self.drawn.append((random.random(), np.random.rand(), float(torch.rand(()))))
 
 
-def test_generators_of_random_numbers_go_on_where_they_were(faces_root, tmp_path):
+def test_global_random_generators_are_resumed(faces_root, tmp_path):
     whole, first, second = (Draws() for _ in range(3))
     train(faces_root, tmp_path / "whole", trouble=whole)
     train(faces_root, tmp_path / "cut", trouble=first, max_steps=5)
@@ -245,8 +245,8 @@ def test_generators_of_random_numbers_go_on_where_they_were(faces_root, tmp_path
 
 
 @pytest.mark.parametrize("stop", [terminate, fail])
-def test_curves_that_cannot_be_drawn_cost_no_checkpoint(faces_root, tmp_path, monkeypatch, caplog, stop):
-    """Lightning calls the callbacks that save last of all, and not at all after an error of another."""
+def test_a_checkpoint_is_saved_even_if_the_curves_cannot_be_drawn(faces_root, tmp_path, monkeypatch, caplog, stop):
+    """Lightning calls checkpoint callbacks last, and not at all if another callback has failed."""
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -259,10 +259,10 @@ def test_curves_that_cannot_be_drawn_cost_no_checkpoint(faces_root, tmp_path, mo
 
 
 class BesideCurves(Trouble, curves.Curves):
-    """Makes trouble, and draws the curves."""
+    """Fails and draws the curves."""
 
 
-def test_a_finished_run_goes_on_to_more_steps(faces_root, tmp_path, whole):
+def test_a_finished_run_can_be_extended(faces_root, tmp_path, whole):
     train(faces_root, tmp_path, max_steps=3)
     longer = train(faces_root, tmp_path, tmp_path / "checkpoints" / "last.ckpt")
     for key, tensor in whole({}).lightning_module.state_dict().items():

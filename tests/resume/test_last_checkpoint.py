@@ -1,4 +1,4 @@
-"""Several ranks stop together, or not at all; what one rank of two saves is enough for both to go on exactly."""
+"""Several ranks stop at the same step or save nothing; the checkpoint of one rank resumes both exactly."""
 
 import os
 import subprocess
@@ -66,5 +66,5 @@ def test_an_error_of_one_rank_ends_all_and_keeps_the_last_checkpoint(faces_root,
 
 
 def test_an_interval_below_one_is_refused():
-    with pytest.raises(InputError, match=r"every_n_steps must be at least 1.*not 0"):
+    with pytest.raises(InputError, match=r"every_n_steps must be at least 1.*but got 0"):
         LastCheckpoint(every_n_steps=0)

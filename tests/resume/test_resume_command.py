@@ -1,4 +1,4 @@
-"""Going on by the command line: with whole checkpoints, with damaged ones, and with none yet."""
+"""Runs resumed by the command line: from whole checkpoints, from damaged ones, and before the first one."""
 
 import errno
 import os
@@ -50,7 +50,7 @@ def fit(faces_root, **more):
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    """Runs go to runs/ below the working folder; and pytest's own arguments are not ours."""
+    """Work in an empty folder, without pytest's command line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
@@ -69,13 +69,13 @@ def finished(faces_root, tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path):
-    """A copy of that run, to do harm to."""
+    """A copy of that run, which a test may damage."""
     shutil.copytree(finished / "runs", tmp_path / "runs")
     return tmp_path / "runs" / "run"
 
 
 def one_line(capsys, status, expected=2):
-    """The line that refuses."""
+    """Return the last line of the error output, which must be the error message."""
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == expected, error
     assert error.startswith("gan-lightning: error: ")
@@ -87,7 +87,7 @@ def truncate(path):
 
 
 def change_bytes(path):
-    """More of them than lie between two parts of the file, where nothing is."""
+    """Change more bytes than the padding between two parts of the file has."""
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
     content[middle : middle + 64] = bytes(byte ^ 1 for byte in content[middle : middle + 64])
@@ -95,8 +95,8 @@ def change_bytes(path):
 
 
 @pytest.mark.parametrize("harm", [truncate, change_bytes, Path.unlink])
-def test_the_checkpoint_before_a_damaged_one_serves(run, faces_root, capsys, harm):
-    """A missing last.ckpt is left by file systems without links, for a moment."""
+def test_a_run_is_resumed_from_the_checkpoint_before_a_damaged_one(run, faces_root, capsys, harm):
+    """On file systems without hard links, last.ckpt is missing for a moment while it is replaced."""
     last, previous = run / "checkpoints" / "last.ckpt", Path("runs/run/checkpoints/previous.ckpt")
     before = torch.load(last, weights_only=True)["state_dict"]
     harm(last)
@@ -113,14 +113,14 @@ def test_the_checkpoint_before_a_damaged_one_serves(run, faces_root, capsys, har
     assert torch.load(previous, weights_only=True)["global_step"] == 3
 
 
-def test_two_damaged_checkpoints_promise_nothing(run, faces_root, capsys):
+def test_of_two_damaged_checkpoints_none_is_recommended(run, faces_root, capsys):
     for name in ("last.ckpt", "previous.ckpt"):
         truncate(run / "checkpoints" / name)
     refused = one_line(capsys, fit(faces_root, ckpt_path="last"))
     assert "previous.ckpt is not a whole checkpoint" in refused
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(run, faces_root, caplog):
+def test_a_run_killed_before_its_first_checkpoint_starts_again(run, faces_root, caplog):
     rows = MetricsFile(run)._rows()
     shutil.rmtree(run / "checkpoints")
     assert fit(faces_root, ckpt_path="last") == 0
@@ -131,7 +131,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(run, fac
     assert (run / "metrics-before-resume-1.csv").exists()
 
 
-def test_last_checkpoint_can_come_every_few_steps(faces_root):
+def test_the_last_checkpoint_can_be_written_every_few_steps(faces_root):
     assert fit(faces_root, trainer__max_steps=5, last_checkpoint__every_n_steps=2) == 0
     steps = [
         torch.load(f"runs/run/checkpoints/{n}.ckpt", weights_only=True)["global_step"] for n in ("previous", "last")
@@ -140,19 +140,19 @@ def test_last_checkpoint_can_come_every_few_steps(faces_root):
     assert fit(faces_root, name="other", last_checkpoint__every_n_steps=0) == 2
 
 
-def test_a_disk_that_fills_up_is_one_line_and_the_former_checkpoints_stay(run, faces_root, capsys):
+def test_a_full_disk_is_reported_in_one_line_and_the_existing_checkpoints_stay(run, faces_root, capsys):
     before = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
     smallest = min(len(content) for content in before.values())
     with no_file_larger_than(smallest - 1):
         status = fit(faces_root, ckpt_path="last", trainer__max_steps=9)
     refused = one_line(capsys, status, expected=1)
-    assert "could not be written (File too large), the one before it is as it was: make room" in refused
+    assert "could not be written (File too large), the previous one is unchanged: free disk space" in refused
     assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
     assert fit(faces_root, ckpt_path="last", trainer__max_steps=9) == 0
     assert [step for step, _ in MetricsFile(run).history()["val/fd_random"]] == [0, 3, 6, 9]
 
 
-def test_a_disk_too_full_for_pictures_ends_no_run(faces_root, monkeypatch, caplog):
+def test_a_disk_too_full_for_pictures_does_not_end_a_run(faces_root, monkeypatch, caplog):
     def full(path, *_):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -162,12 +162,12 @@ def test_a_disk_too_full_for_pictures_ends_no_run(faces_root, monkeypatch, caplo
     assert fit(faces_root) == 0
     assert torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
     for name in ("samples/step-0000003.png", "summary.json", "curves.png"):
-        assert f"{name} could not be written (No space left on device): the run goes on without it" in caplog.text
+        assert f"{name} could not be written (No space left on device): the run continues without it" in caplog.text
 
 
 @pytest.mark.slow
 def test_of_two_jobs_in_one_folder_one_is_refused_and_the_other_ends_well(faces_root):
-    """They start at once; then one that would resume comes while the first is at work."""
+    """Two jobs start at the same time; then a third one tries to resume while the first is running."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "gan_lightning", *words(faces_root, trainer__max_steps=3000)]
 
@@ -180,11 +180,11 @@ def test_of_two_jobs_in_one_folder_one_is_refused_and_the_other_ends_well(faces_
         time.sleep(0.1)
     refused, first = sorted(jobs, key=lambda job: job.poll() is None)
     assert refused.returncode == 2
-    assert "another job is at work in runs/run" in refused.stderr.read()
+    assert "runs/run is in use by another job" in refused.stderr.read()
     resuming = start("--ckpt_path", "last")
     _, said = resuming.communicate(timeout=120)
     assert resuming.returncode == 2, said
-    assert "another job is at work in runs/run" in said
+    assert "runs/run is in use by another job" in said
     assert first.poll() is None, "the first must still run for this test to mean anything"
     first.terminate()
     first.communicate(timeout=60)

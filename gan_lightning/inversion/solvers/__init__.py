@@ -1,1 +1,1 @@
-"""Solvers: each minimises a `Problem` for a batch of images, every image by itself."""
+"""Solvers that minimize a `Problem` for each image of a batch independently."""

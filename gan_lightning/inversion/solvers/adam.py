@@ -1,4 +1,4 @@
-"""Adam (Kingma and Ba 2015) with a cosine schedule, for a batch of images."""
+"""Batched Adam with a cosine learning rate schedule."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import math
 import torch
 from torch import Tensor
 
-from gan_lightning.inversion.problem import Problem, Solution, Stopping, Tracker
+from gan_lightning.inversion.problem import ConvergenceTracker, Problem, Solution, Stopping
 
-ADAM_BETAS = (0.9, 0.99)  # a shorter memory than usual: a few hundred steps are all there are
+ADAM_BETAS = (0.9, 0.99)  # shorter averages than usual, since there are only a few hundred steps
 
 
 def adam(problem: Problem, start: Tensor, stopping: Stopping, learning_rate: float = 0.3) -> Solution:
-    """Minimise any loss by Adam (Kingma & Ba 2015), its learning rate falling to zero on a cosine.
+    """Minimize any loss by Adam (Kingma & Ba 2015), with a learning rate that decays to zero on a cosine.
 
-    Adam works element by element, so that images do not meet.
+    Adam updates each element separately, so images are independent.
 
     Args:
-        problem: Any.
-        start: (B,D).
-        stopping: When an image is done; its number of steps is the cosine's length.
-        learning_rate: At the start.
+        problem: Problem with any loss.
+        start: (B,D) initial variables.
+        stopping: Stopping criteria; `num_steps` is the length of the cosine.
+        learning_rate: Initial learning rate.
     """
-    # While the learning rate is high the objective rests on plateaus that mean nothing.
-    tracker = Tracker(problem, start, stopping, window=max(20, stopping.num_steps // 4))
+    # While the learning rate is high, the objective can stagnate without having converged.
+    tracker = ConvergenceTracker(problem, start, stopping, window=max(20, stopping.num_steps // 4))
     variables, first, second = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
     for step in range(stopping.num_steps + 1):
         losses, data, gradient = problem.gradient(variables)
-        going = tracker.record(variables, losses, data)
+        active = tracker.record(variables, losses, data)
         if not len(tracker.rows):
             break
-        if not going.all():
-            problem = problem.select(going.nonzero()[:, 0])
-            variables, gradient, first, second = (x[going] for x in (variables, gradient, first, second))
+        if not active.all():
+            problem = problem.select(active.nonzero()[:, 0])
+            variables, gradient, first, second = (x[active] for x in (variables, gradient, first, second))
         first = torch.lerp(gradient, first, ADAM_BETAS[0])
         second = torch.lerp(gradient.square(), second, ADAM_BETAS[1])
         rate = learning_rate * 0.5 * (1 + math.cos(math.pi * step / stopping.num_steps))

@@ -1,8 +1,8 @@
-"""Levenberg-Marquardt for a batch of small least-squares problems, each with a damping of its own.
+"""Batched Levenberg-Marquardt for small least-squares problems, with separate damping for each image.
 
-One forward-mode Jacobian of A(G(z)) costs as much as some forty gradients, yet a step with it goes as far as hundreds
-of them. So a step makes the most of its Jacobian: the normal matrix is diagonalised once, and several dampings are
-tried for the price of a forward pass each (Marquardt 1963; the gain of the best decides the next damping).
+A forward-mode Jacobian of A(G(z)) costs about as much as forty gradients, but one step replaces hundreds of gradient
+steps. To make the most of each Jacobian, the normal matrix is diagonalized once, and several dampings are tried at the
+cost of a forward pass each (Marquardt 1963). The best of them is the initial damping of the next step.
 """
 
 from __future__ import annotations
@@ -11,38 +11,36 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from gan_lightning.inversion.problem import Problem, Solution, Stopping, Tracker
+from gan_lightning.inversion.problem import ConvergenceTracker, Problem, Solution, Stopping
 
-TRIALS = (1 / 16, 1 / 4, 1.0, 4.0)  # times the image's damping
-RAISED = 64.0  # when all trials fail, damp this much more and try again
-ROUNDS = 4
+DAMPING_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)  # dampings to try, relative to the current one
+DAMPING_INCREASE = 64.0  # applied when all of them fail
+MAX_ROUNDS = 4
 WINDOW = 2
-JACOBIAN_COLUMNS = 25  # columns pushed through at once, of
-JACOBIAN_IMAGES = 16  # images: larger chunks only leave the cache
+JACOBIAN_COLUMNS = 25  # columns computed at once for
+JACOBIAN_IMAGES = 16  # images at once; larger chunks exceed the cache
 
 
 def levenberg_marquardt(problem: Problem, start: Tensor, stopping: Stopping, damping: float = 1e-1) -> Solution:
-    """Minimise squared losses from `start`.
+    """Minimize a squared loss by the Levenberg-Marquardt algorithm.
 
     Args:
-        problem: Its loss must be the mean squared error.
-        start: (B,D).
-        stopping: When an image is done; a step is one Jacobian.
-        damping: At the start, relative to the mean eigenvalue of the normal matrix.
+        problem: Problem whose loss is the mean squared error.
+        start: (B,D) initial variables.
+        stopping: Stopping criteria; a step computes one Jacobian.
+        damping: Initial damping, relative to the mean eigenvalue of the normal matrix.
     """
-    tracker = Tracker(problem, start, stopping, WINDOW)
+    tracker = ConvergenceTracker(problem, start, stopping, WINDOW)
     with torch.no_grad():
         losses, data = problem.losses(start)
-    variables, damping_of = start, torch.full_like(losses, damping)
-    going = tracker.record(variables, losses, data)
+    variables, dampings = start, torch.full_like(losses, damping)
+    active = tracker.record(variables, losses, data)
     while len(tracker.rows):
-        problem = problem.select(going.nonzero()[:, 0])
-        variables, losses, damping_of = variables[going], losses[going], damping_of[going]
+        problem = problem.select(active.nonzero()[:, 0])
+        variables, losses, dampings = variables[active], losses[active], dampings[active]
         normal, gradient = normal_equations(problem, variables)
-        variables, losses, data, damping_of, moved = damped_step(
-            problem, variables, losses, normal, gradient, damping_of
-        )
-        going = tracker.record(variables, losses, data, stuck=~moved)
+        variables, losses, data, dampings, moved = damped_step(problem, variables, losses, normal, gradient, dampings)
+        active = tracker.record(variables, losses, data, stuck=~moved)
     return tracker.solution()
 
 
@@ -62,13 +60,13 @@ def _normal_equations(problem: Problem, variables: Tensor) -> tuple[Tensor, Tens
     columns = columns / 2
     normal = (columns @ columns.mT) * scale[:, None, None]
     gradient = (columns @ residuals[:, :, None])[:, :, 0] * scale[:, None]
-    share = problem.weight / variables.shape[1]
-    normal.diagonal(dim1=1, dim2=2).add_(share)
-    return normal, gradient + share * (variables - problem.center)
+    penalty = problem.weight / variables.shape[1]
+    normal.diagonal(dim1=1, dim2=2).add_(penalty)
+    return normal, gradient + penalty * (variables - problem.center)
 
 
 def jacobian(problem: Problem, variables: Tensor) -> tuple[Tensor, Tensor]:
-    """Return predictions A(render(v)), and their derivatives by each variable, (B, D, C*H*W)."""
+    """Return predictions A(render(v)) and their derivatives with respect to each variable, (B, D, C*H*W)."""
 
     def column(direction: Tensor) -> Tensor:
         tangent: Tensor = jvp(problem.predict, (variables,), (direction.expand_as(variables),))[1]
@@ -82,10 +80,10 @@ def jacobian(problem: Problem, variables: Tensor) -> tuple[Tensor, Tensor]:
 def damped_step(
     problem: Problem, variables: Tensor, losses: Tensor, normal: Tensor, gradient: Tensor, damping: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Try dampings until each image's objective falls, or nothing helps.
+    """Try dampings for each image until its objective decreases or the rounds are used up.
 
     Returns:
-        New variables, objectives, data terms and dampings, and whether the image moved.
+        New variables, objectives, data terms and dampings, and whether each image moved.
     """
     values, vectors = torch.linalg.eigh(normal.double())
     values = values.clamp(min=0)
@@ -93,21 +91,21 @@ def damped_step(
     rotated = (vectors.mT @ gradient.double()[:, :, None])[:, :, 0]
     best, best_loss, best_data = variables.clone(), losses.clone(), torch.zeros_like(losses)
     next_damping, moved = damping.clone(), torch.zeros_like(losses, dtype=torch.bool)
-    trials = torch.tensor(TRIALS, device=damping.device)
+    factors = torch.tensor(DAMPING_FACTORS, device=damping.device)
     with torch.no_grad():
-        for round_ in range(ROUNDS):
+        for round_ in range(MAX_ROUNDS):
             rows = (~moved).nonzero()[:, 0]
             if not len(rows):
                 break
-            tried = problem.select(rows)
-            for factor in trials * RAISED**round_:
+            remaining = problem.select(rows)
+            for factor in factors * DAMPING_INCREASE**round_:
                 lam = damping[rows] * factor
                 filtered = rotated[rows] / (values[rows] + lam[:, None].double() * unit[rows])
                 step = (vectors[rows] @ filtered[:, :, None])[:, :, 0].to(variables)
                 candidate = variables[rows] - step
-                loss, data = tried.losses(candidate)
-                won = loss < best_loss[rows]
-                places = rows[won]
-                best[places], best_loss[places], best_data[places] = candidate[won], loss[won], data[won]
-                next_damping[places], moved[places] = lam[won].clamp(min=1e-9), True
+                loss, data = remaining.losses(candidate)
+                better = loss < best_loss[rows]
+                improved = rows[better]
+                best[improved], best_loss[improved], best_data[improved] = candidate[better], loss[better], data[better]
+                next_damping[improved], moved[improved] = lam[better].clamp(min=1e-9), True
     return best, best_loss, best_data, next_damping, moved

@@ -15,10 +15,12 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_lightning.data.base_module import ImageDataModule
-from gan_lightning.data.modules import CelebA, ImageFolder, SyntheticFaces
+from gan_lightning.data.celeba import CelebA
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.image_folder import ImageFolder
+from gan_lightning.data.synthetic_faces import SyntheticFaces
 from gan_lightning.errors import InputError
-from gan_lightning.modules.ranks import leave_ranks_at_exit
+from gan_lightning.modules.ddp import leave_ranks_at_exit
 
 Make = Callable[..., Path]
 Open = Callable[..., ImageDataModule]
@@ -26,7 +28,7 @@ Open = Callable[..., ImageDataModule]
 
 @pytest.fixture
 def open_celeba(make_celeba: Make, tmp_path: Path) -> Open:
-    """A CelebA of `count` images, packed; `stage` is set up."""
+    """Return a packed CelebA of `count` images, set up for `stage`."""
 
     def call(count: int = 20, stage: str | None = None, **settings: object) -> CelebA:
         root = tmp_path / "celeba_root"
@@ -42,7 +44,7 @@ def open_celeba(make_celeba: Make, tmp_path: Path) -> Open:
 
 
 class Recorder(L.LightningModule):
-    """Trains a batch-normalised weight, and writes down which images it saw in which epoch."""
+    """Trains a batch-normalized weight, and records which images it saw in which epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +231,7 @@ def test_arguments_out_of_range_are_refused(settings: dict[str, int], message: s
 
 
 def test_unknown_splits_are_refused(open_celeba: Open) -> None:
-    with pytest.raises(InputError, match="no split 'valid': give train, val, test or all"):
+    with pytest.raises(InputError, match="no split 'valid': choose train, val, test or all"):
         open_celeba().dataset("valid")
 
 
@@ -295,7 +297,7 @@ def test_pickles_small(open_celeba: Open) -> None:
 
 
 class GatheringRecorder(Recorder):
-    """Checks, on all ranks, that the ranks together see each image once."""
+    """Checks on all ranks that the ranks together see each image once."""
 
     def on_fit_end(self) -> None:
         leave_ranks_at_exit()

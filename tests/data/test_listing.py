@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_lightning.data.folder import read_folder
+from gan_lightning.data.listing import read_folder
 from gan_lightning.errors import InputError
 
 
@@ -60,7 +60,7 @@ def test_a_new_file_moves_few_old_ones(tmp_path: Path) -> None:
     assert sum(split_of[0][name] != split_of[1][name] for name in before.names) <= 2
 
 
-def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No folder"):
         read_folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"No image .*\.jpg"):

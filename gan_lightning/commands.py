@@ -1,0 +1,89 @@
+"""The commands that are no Trainer loop: pack, synthesize."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser, Namespace
+
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.packed_data_module import PackedDataModule
+from gan_lightning.errors import InputError
+from gan_lightning.faces.synthesis import synthesize
+from gan_lightning.options import DataConfigFile
+
+PACK = (
+    "Decode, crop and resize the images of a data module once, on all cores, into the cache from which training reads "
+    "them; what is packed already is kept. fit does the same on its own; this is for ahead of a job: give it the "
+    "--config and the --data options of that job. `--data.help CelebA` explains the options of CelebA."
+)
+SYNTHESIZE = (
+    "Render synthetic faces, 178x218 JPEG, in CelebA's own layout with all its lists. The same seed gives the same "
+    "faces; an existing folder is completed, never overwritten."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of these commands.
+
+    Args:
+        arguments: Words of the command line, the command first.
+
+    Returns:
+        Exit status.
+
+    Raises:
+        InputError: If what was asked for cannot be done; the message says what to do.
+    """
+    command, options = parse(arguments)
+    if command == "pack":
+        pack(options.data)
+    else:
+        print(synthesize(**options))
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
+    """Parse a command line.
+
+    Returns:
+        The command and its options, with classes instantiated.
+    """
+    packing = ArgumentParser(description=PACK)
+    packing.add_argument("--config", action=DataConfigFile, help="Configuration of a training; only its data counts.")
+    packing.add_subclass_arguments(ImageDataModule, "data", required=True)
+    rendering = ArgumentParser(description=SYNTHESIZE)
+    rendering.add_argument("--root", default="data/synthetic", help="Folder to write to, or to complete.")
+    rendering.add_function_arguments(synthesize, skip={"root", "progress"})
+    parser = ArgumentParser(prog="gan-lightning")
+    commands = parser.add_subcommands()
+    commands.add_subcommand("pack", packing)
+    commands.add_subcommand("synthesize", rendering)
+    words = list(arguments)
+    if words[0] == "pack":  # not as a default: its crop would stay when another class is named
+        words[1:1] = ["--data", "SyntheticFaces"]
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
+    options = instantiate(parser.parse_args(words))
+    return words[0], options[words[0]]
+
+
+def pack(data: ImageDataModule) -> None:
+    """Pack the images of a data module; print where the pack lies, what is in it, and how long it took.
+
+    Raises:
+        InputError: If the data cannot be packed.
+    """
+    if not isinstance(data, PackedDataModule):
+        raise InputError(f"{type(data).__name__} are fetched when they are needed: there is nothing to pack")
+    data.auto_pack = True
+    started = time.perf_counter()
+    data.prepare_data()
+    data.setup()
+    seconds = time.perf_counter() - started
+    images = data.packed
+    print(f"path     {images.folder}")
+    print(f"images   {len(images.rows):,}")
+    print(f"skipped  {len(images.skipped):,}")
+    print(f"bytes    {sum(path.stat().st_size for path in images.folder.iterdir()):,}")
+    print(f"seconds  {seconds:.1f}")

@@ -1,0 +1,122 @@
+"""The data module of images that are streamed by litdata, for sources larger than a disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from gan_lightning.data.batches import ImageDataset
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.data.listing import SPLITS
+from gan_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from gan_lightning.data.streaming import StreamedBatches
+
+logger = logging.getLogger(__name__)
+
+
+class StreamedImages(ImageDataModule):
+    """Images streamed by litdata (`pip install gan-lightning[streaming]`), for sources larger than a disk.
+
+    The source holds the folders train, val and test, each as `litdata.optimize` writes it. An item is an image, or a
+    dict with an image under "image": a Pillow image, the bytes of a file, or a uint8 array. Chunks are fetched when
+    they are needed. An epoch goes through the chunks in a seeded order, and through the images of each chunk in a
+    seeded order. The ranks share the chunks, and images that do not fill a batch are left out. In training, an image
+    that cannot be read is named and counted, and another image of its batch takes its place (`strict: true` refuses
+    it); in evaluation it is refused.
+
+    Args:
+        root: A folder, or the address of a folder in an object store: s3://bucket/faces.
+        num_workers: Number of worker processes that fetch and decode.
+        **common: Options of ImageDataModule.
+    """
+
+    def __init__(self, root: str, *, num_workers: int = 4, **common: Any) -> None:
+        super().__init__(num_workers=num_workers, **common)
+        self.url = root.rstrip("/")
+        self._splits: dict[str, ImageDataset] = {}
+        self._left_out = 0  # images of the training batches so far
+
+    @property
+    def source(self) -> str:
+        """The folder or address of the images."""
+        return self.url
+
+    def open(self) -> None:
+        """Check that litdata is installed. Splits are opened when they are needed.
+
+        Raises:
+            InputError: If litdata is not installed.
+        """
+        self.name = self.url.rsplit("/", 1)[-1]
+        if find_spec("litdata") is None:
+            raise InputError("StreamedImages needs litdata: pip install 'gan-lightning[streaming]'.")
+
+    def dataset(self, split: str) -> ImageDataset:
+        """Return a split whose images are fetched one by one when they are read: suited to evaluation, slow for epochs.
+
+        Args:
+            split: "train", "val" or "test".
+
+        Raises:
+            InputError: If there is no such split, or it cannot be streamed.
+        """
+        if split not in SPLITS:
+            raise InputError(f"There is no split {split!r}: choose {', '.join(SPLITS)}.")
+        if split not in self._splits:
+            from gan_lightning.data.streaming import StreamedSplit  # litdata is optional
+
+            images = StreamedSplit(f"{self.url}/{split}", self.crop_resize, self.cache_dir)
+            self._splits[split] = ImageDataset(images, np.arange(images.count))
+        return self._splits[split]
+
+    def read_train(self) -> Iterable[dict[str, Tensor]]:
+        """Return full batches of the train split, chunk after chunk, in a new order each epoch."""
+        images: Any = self.dataset("train").images
+        batches: StreamedBatches = images.batches(
+            self.batch_size,
+            seed=self.seed,
+            flip_probability=self.flip_probability,
+            num_workers=self.num_workers,
+        )
+        self._resume(batches)
+        return batches
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Tensor]:
+        """Report images that could not be read; then flip and map to [-1, 1], as for all data.
+
+        Args:
+            batch: A batch of `collate`.
+            dataloader_idx: Not used.
+
+        Raises:
+            InputError: If an image could not be read, and `strict` is set or the batch holds no other.
+        """
+        reasons: list[str] = batch.pop("unreadable", [])
+        if reasons and (self.strict or len(reasons) == len(batch["index"])):
+            raise InputError(f"{reasons[0]}: write the source anew without it.")
+        for reason in reasons:
+            logger.warning("%s: another of its batch takes its place", reason)
+        self._left_out += len(reasons)
+        return super().on_after_batch_transfer(batch, dataloader_idx)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Report the number of images that were left out, and free the memory of resident images.
+
+        Args:
+            stage: As for `setup`.
+        """
+        if self._left_out:
+            logger.warning("%d times an image of %s could not be read and was left out", self._left_out, self.url)
+            self._left_out = 0
+        super().teardown(stage)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for another process, which opens the source itself."""
+        return {**super().__getstate__(), "_splits": {}}

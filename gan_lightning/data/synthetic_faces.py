@@ -1,0 +1,61 @@
+"""The data module of the faces that the package renders."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from gan_lightning.data.cache import exclusive_root
+from gan_lightning.data.celeba import read_celeba
+from gan_lightning.data.listing import ImageListing
+from gan_lightning.data.packed_data_module import PackedDataModule
+from gan_lightning.errors import InputError
+
+
+class SyntheticFaces(PackedDataModule):
+    """Synthetic faces in the layout of CelebA, rendered at the first use.
+
+    Args:
+        root: Folder in which celeba/ is written.
+        count: Number of faces.
+        faces_seed: Seed of the faces; `seed` is the seed of their order in training.
+        crop: Side of the centered square that is cut out of each 178x218 file; null for the largest square, 178.
+        attributes: Names of the attributes that batches carry (Smiling, Eyeglasses, ...).
+        **common: Options of PackedDataModule.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/synthetic",
+        *,
+        count: int = 20000,
+        faces_seed: int = 0,
+        crop: int | None = 178,
+        attributes: list[str] | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(root, crop=crop, **common)
+        if count < 1:
+            raise InputError(f"count is {count}: set it to 1 or more.")
+        self.attributes = attributes or []
+        self.count = count
+        self.faces_seed = faces_seed
+
+    def read_files(self) -> ImageListing:
+        """List the first `count` faces below the root, which may hold more."""
+        listing = read_celeba(self.root, self.attributes)
+        return replace(
+            listing,
+            name="synthetic_faces",
+            names=listing.names[: self.count],
+            splits={split: rows[rows < self.count] for split, rows in listing.splits.items()},
+            attributes=None if listing.attributes is None else listing.attributes[: self.count],
+        )
+
+    def prepare_data(self) -> None:
+        """Render the faces that are missing; then pack them."""
+        from gan_lightning.faces.synthesis import synthesize
+
+        with exclusive_root(self.root, self.cache_dir):
+            synthesize(self.root, count=self.count, seed=self.faces_seed)
+        super().prepare_data()

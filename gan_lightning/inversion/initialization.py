@@ -1,0 +1,88 @@
+"""Initial latents of the inversion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gan_lightning.inversion.frozen_generator import FrozenGenerator
+from gan_lightning.inversion.problem import Problem
+from gan_lightning.seeding import image_rng
+
+StartName = Literal["mean", "random", "best_of_k"]
+
+CANDIDATES = 256  # the k of best_of_k
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class LatentSampler:
+    """Sampler of random latents from a scaled Gaussian prior.
+
+    Attributes:
+        seed: Seed of all samples.
+        scale: Standard deviation of the latents; 1 is that of the prior.
+    """
+
+    seed: int = 0
+    scale: float = 1.0
+
+    def sample(self, count: int, latent_dim: int, index: int, purpose: str) -> Tensor:
+        """Return random latents (count, latent_dim) on the CPU, a function of the seed, the index and the purpose."""
+        return self.scale * torch.randn(count, latent_dim, generator=image_rng(self.seed, index, purpose))
+
+
+def initial_latents(
+    start: StartName | Tensor,
+    problem: Problem,
+    latent_dim: int,
+    sampler: LatentSampler,
+    indices: Sequence[int],
+    attempt: int = 0,
+) -> Tensor:
+    """Return the initial latents of a solver, (B, latent_dim).
+
+    Args:
+        start: "mean" (zeros), "random" (a sample for each image), "best_of_k" (for each image the one of 256 samples
+            with the lowest loss), or latents (B, latent_dim), such as the output of an encoder; see `check_start`.
+        problem: Problem to solve.
+        latent_dim: Length of the latents.
+        sampler: Sampler of random latents.
+        indices: Index of each image in its dataset.
+        attempt: 0, or the number of the restart. Restarts use other random latents than the attempts before them.
+    """
+    observed = problem.observed
+    if isinstance(start, str) and start == "best_of_k":
+        return best_of_k_latents(problem, latent_dim, sampler, attempt)
+    if attempt or (isinstance(start, str) and start == "random"):
+        samples = [sampler.sample(1, latent_dim, index, f"start {attempt}") for index in indices]
+        return torch.cat(samples).to(observed)
+    return start.to(observed) if isinstance(start, Tensor) else observed.new_zeros(len(observed), latent_dim)
+
+
+@torch.no_grad()
+def best_of_k_latents(problem: Problem, latent_dim: int, sampler: LatentSampler, attempt: int) -> Tensor:
+    """Return for each image the best of 256 samples, (B, latent_dim); all images share the samples."""
+    candidates = sampler.sample(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
+    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, CHUNK)])
+    chosen = []
+    for row in torch.split(torch.arange(len(problem.observed), device=candidates.device), 1):
+        one = problem.select(row)
+        losses = [
+            one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
+            for chunk in torch.split(rendered, CHUNK)
+        ]
+        chosen.append(torch.cat(losses).argmin())
+    return candidates[torch.stack(chosen)]
+
+
+@torch.no_grad()
+def sample_images(generator: FrozenGenerator, count: int) -> Tensor:
+    """Return fixed random images of the generator, (count,C,H,W)."""
+    parameter = next(generator.parameters())
+    latents = torch.randn(count, generator.latent_dim, generator=image_rng(0, 0, "images")).to(parameter)
+    return torch.cat([generator(chunk) for chunk in torch.split(latents, CHUNK)])

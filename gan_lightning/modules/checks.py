@@ -1,0 +1,56 @@
+"""Checks of what a module was given, before anything is built or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gan_lightning.errors import InputError
+from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE
+
+
+def check_sizes(model: object, data: object) -> None:
+    """Check that the data have the number of channels and the image size of the model, where both state them.
+
+    Args:
+        model: A module, a network, or the options of one, with the attributes `channels` and `image_size`.
+        data: A data module, or the options of one, with the same attributes.
+
+    Raises:
+        InputError: If they differ.
+    """
+    for name in ("channels", "image_size"):
+        ours, theirs = getattr(model, name, None), getattr(data, name, None)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise InputError(
+                f"the data's {name} is {theirs}, the model's {ours}: set data.{name} to {ours}, or change the model"
+            )
+
+
+def check_training_options(options: Mapping[str, Any]) -> None:
+    """Check the values of DCGAN's training options.
+
+    Args:
+        options: All of them by name, as in `DCGAN.hparams`.
+
+    Raises:
+        InputError: If a value is unsupported.
+    """
+    objective, clip = options["objective"], options["gradient_clip"]
+    if objective not in OBJECTIVES:
+        raise InputError(f"unsupported objective {objective!r}: choose one of {', '.join(OBJECTIVES)}")
+    if options["label_smoothing"] and objective not in SMOOTHABLE:
+        raise InputError(f"label_smoothing needs an objective with targets: {', '.join(SMOOTHABLE)}")
+    for name in ("d_steps", "penalty_interval", "accumulate"):
+        if options[name] < 1:
+            raise InputError(f"{name} must be at least 1, but is {options[name]}")
+    for name in ("label_smoothing", "ema_decay"):
+        if not 0 <= options[name] < 1:
+            raise InputError(f"{name} must lie in [0, 1), but is {options[name]}")
+    for name in ("lr_g", "lr_d", "r1", "r2", "gradient_penalty"):
+        if options[name] < 0:
+            raise InputError(f"{name} must not be negative, but is {options[name]}")
+    if not all(0 <= beta < 1 for beta in options["betas"]):
+        raise InputError(f"betas must lie in [0, 1), but are {list(options['betas'])}")
+    if clip is not None and clip <= 0:
+        raise InputError(f"gradient_clip must be positive, or null for no clipping, but is {clip}")

@@ -1,0 +1,43 @@
+"""Modules that are loaded from checkpoints without running code from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from lightning import LightningModule
+from typing_extensions import Self
+
+from gan_lightning.errors import InputError
+
+
+class SafelyLoaded(LightningModule):
+    """Reads checkpoints with `weights_only`, also those from a URL, which Lightning would unpickle without it."""
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path | IO[bytes],
+        map_location: Any = None,
+        *,
+        weights_only: bool = True,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a module; the arguments are those of `LightningModule.load_from_checkpoint`."""
+        loaded: Self = super().load_from_checkpoint(checkpoint_path, map_location, weights_only=weights_only, **kwargs)
+        return loaded
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load weights.
+
+        Raises:
+            InputError: They belong to networks of another shape.
+        """
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        except RuntimeError as error:
+            raise InputError(
+                "the checkpoint's networks are not those of the configuration: keep the model's image_size, channels, "
+                "latent_dim, base_channels and normalizations as they were when it was written"
+            ) from error

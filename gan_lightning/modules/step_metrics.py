@@ -1,0 +1,62 @@
+"""Metrics of a training step: sent to every logger, measured without side effects, and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+
+def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], bar: Sequence[str] = ()) -> None:
+    """Send metrics to every logger, with generator iterations as the x-axis.
+
+    Lightning's own logging counts batches on the x-axis, and an iteration takes `d_steps` of them.
+
+    Args:
+        module: The module that is being trained or validated.
+        metrics: Scalars by the name they are logged under.
+        bar: Names of the metrics that the progress bar shows.
+    """
+    values = {name: float(value) for name, value in metrics.items()}
+    for logger in module.loggers:
+        logger.log_metrics(values, step=module.trainer.global_step)
+    for name, value in values.items():
+        # On the CPU while training: Lightning reads the bar's values after every batch, which would wait for the device.
+        # Outside training the value is the same on every rank: sync_dist only keeps Lightning from warning.
+        scalar = torch.tensor(value) if module.training else value
+        module.log(name, scalar, logger=False, prog_bar=name in bar, sync_dist=not module.training)
+
+
+def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the network's forward pass as a function that records no graph and leaves batch-norm statistics alone."""
+    state: dict[str, Tensor] = {name: tensor.clone() for name, tensor in network.named_buffers()}
+    state.update(network.named_parameters())
+
+    @torch.no_grad()
+    def call(inputs: Tensor) -> Tensor:
+        return cast(Tensor, torch.func.functional_call(network, state, (inputs,)))
+
+    return call
+
+
+class StepClock:
+    """Images per second since the last restart."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Start again from no images and no time."""
+        self._started, self._images = time.perf_counter(), 0
+
+    def add(self, images: int) -> None:
+        """Count images."""
+        self._images += images
+
+    def images_per_second(self) -> float:
+        """Return the rate; on an accelerator wait for the device first, or work is counted that is still queued."""
+        return self._images / (time.perf_counter() - self._started)

@@ -1,0 +1,148 @@
+"""The parser of the command line: configurations found by name, help for every option, errors in one line."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
+from lightning import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser
+
+import gan_lightning
+from gan_lightning.errors import InputError
+from gan_lightning.modules.restoration import MOVED_OPTIONS
+
+PACKAGE = Path(__file__).parent
+CONFIGS = next(
+    folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()
+)  # wheel, clone
+PUBLIC = [getattr(gan_lightning, name) for name in gan_lightning.__all__]  # imported, so that short names resolve
+MODELS, DATA = (
+    [public for public in PUBLIC if isinstance(public, type) and issubclass(public, base)]
+    for base in (LightningModule, LightningDataModule)
+)
+OF_ANOTHER_VERSION = re.compile(
+    r"class_path '(gan_lightning\.[^']+)':\s+"
+    r"(No module named .*|module .* has no attribute .*|Option .* is not accepted)"
+)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the configurations that come with the package by their names, such as "celeba64" and "restore/deblur"."""
+    paths = (path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "cluster")
+    return {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in paths}
+
+
+def find_config(given: str) -> str:
+    """Return the path of a configuration: a file on disk, or a shipped one by its name or the end of it.
+
+    Args:
+        given: Value of `--config`; inline YAML and URLs are returned as they are.
+
+    Raises:
+        InputError: If there is neither.
+    """
+    if not re.fullmatch(r"[\w./~-]+", given) or Path(given).expanduser().exists():
+        return given
+    shipped = shipped_configs()
+    for name, path in shipped.items():
+        if f"/{name}".endswith(f"/{given}"):
+            return str(path)
+    raise InputError(f"the configuration {given} does not exist: give a path, or one of {', '.join(shipped)}")
+
+
+def with_last_config(words: Sequence[str], command: str, config: str) -> list[str]:
+    """Insert a configuration after all others of a command line, so that it wins over them, but not over later options.
+
+    Args:
+        words: Words of the command line.
+        command: The command among them.
+        config: Configuration, as JSON.
+    """
+    places = [i for i, word in enumerate(words) if word == command or re.match("(-c|--config)(=|$)", word)]
+    last = max(places) + (words[max(places)] in ("-c", "--config"))
+    return [*words[: last + 1], "--config", config, *words[last + 1 :]]
+
+
+class ConfigFile(ActionConfigFile):
+    """The option `--config`, with the shipped configurations by name."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Merge a configuration into the options."""
+        super().__call__(parser, cfg, find_config(values), option_string)  # type: ignore[no-untyped-call]
+
+
+class DataConfigFile(ActionConfigFile):
+    """The option `--config` of a command that takes only the `data` of a training's configuration."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        """Merge the `data` of a configuration into the options.
+
+        Raises:
+            InputError: If the file cannot be read, or is not a configuration.
+        """
+        path = find_config(values)
+        try:
+            content = yaml.safe_load(Path(path).expanduser().read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror}): give the YAML of a training") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is no YAML: give the configuration of a training") from error
+        if not isinstance(content, dict):
+            raise InputError(f"{path} is not the configuration of a training: it has no keys")
+        data = {"data": content["data"]} if "data" in content else {}
+        super().__call__(parser, cfg, json.dumps(data), option_string)  # type: ignore[no-untyped-call]
+
+
+class OptionsParser(LightningArgumentParser):
+    """Lightning's parser, with help for the options of our models and data."""
+
+    def add_method_arguments(self, theclass: type, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
+        """Add the options of a Trainer's loop, and set those defaults that differ from Lightning's."""
+        added: list[str] = super().add_method_arguments(theclass, themethod, *args, **kwargs)
+        self.set_defaults(weights_only=True)  # Lightning would unpickle a checkpoint from a server
+        if themethod == "predict":
+            self.add_argument("--num_samples", type=int, default=64, help="Number of images to draw, for a DCGAN.")
+            self.set_defaults(return_predictions=False)  # they are on disk
+        return added
+
+    def format_help(self, *args: Any) -> str:
+        """Return the help of a command, with every option of every model and data module."""
+        text = super().format_help(*args)
+        if not self.usage:  # the parser of all commands
+            return text
+        # The names of environment variables follow one rule, which is stated once.
+        text = re.sub(r"^  ENV:.*\n", "", text, flags=re.MULTILINE).replace("  ARG:   ", "  ")
+        parts = [text.strip()]
+        for key, classes in (("model", MODELS), ("data", DATA)):
+            for component in classes:
+                options = ArgumentParser(usage="", add_help=False)
+                options.add_class_arguments(component, key)
+                explained = options.format_help().split("\n", 1)[1].strip()
+                parts.append(f"--{key} {component.__name__}\n\n{explained}")
+        parts.append(
+            "Every option can also be set in YAML (--config) or in the environment: --trainer.max_steps of fit as "
+            "PL_FIT__TRAINER__MAX_STEPS."
+        )
+        return "\n\n".join(parts) + "\n"
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Exit with a message; a class or an option that this version does not have is one line.
+
+        Raises:
+            InputError: If it is one of ours, as in the configuration of an older version.
+        """
+        moved = re.search(r"LatentRestoration':\s+Option '(\w+)' is not accepted", message)
+        if moved and moved[1] in MOVED_OPTIONS:
+            raise InputError(f"model.{moved[1]} has moved: set {MOVED_OPTIONS[moved[1]]} instead") from ex
+        if found := OF_ANOTHER_VERSION.search(message):
+            raise InputError(
+                f"{found[1]}: {found[2]} in this version; for its names, see `gan-lightning fit --config quickstart "
+                "--print_config`"
+            ) from ex
+        super().error(message, ex)
