@@ -277,7 +277,7 @@ def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tm
     ("options", "said"),
     [
         ({"masks": "nowhere"}, "no folder"),
-        ({"degradation": SquareMask(SIZE * 2, 4)}, "images' size"),
+        ({"degradation": SquareMask(SIZE * 2, 4)}, "of the size of the images"),
         ({"degradation": Downsample(3)}, "does not divide"),
         ({"degradation": Grayscale(), "blind_blur": True}, "blind_blur"),
         ({"poisson": True}, "poisson"),
