@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from gan_lightning.modules.ddp import leave_ranks_at_exit
 from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration_store import RestorationStore
-from gan_lightning.modules.restored import Restored, SearchStep, StepObserver, describe
+from gan_lightning.modules.restored import Restored, SearchStep, StepObserver, describe, image_names
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
 
 DEFAULT_SETTINGS = InversionSettings()
@@ -287,15 +286,11 @@ class LatentRestoration(LightningModule):
         )
 
 
-def image_names(batch: Mapping[str, Any]) -> list[str]:
-    """Return names made of the indices, and of the names of the files if there are any: unique and sortable."""
-    stems = [f"-{Path(name).stem}" for name in batch["name"]] if "name" in batch else [""] * len(batch["index"])
-    return [f"{index:06d}{stem}" for index, stem in zip(batch["index"].tolist(), stems, strict=True)]
-
-
 def data_content(trainer: Trainer, stage: str) -> str | None:
     """Return a digest of the images to restore, or None if no data module knows them."""
     data: Any = getattr(trainer, "datamodule", None)
     if stage == "test" and hasattr(data, "protocol"):
         return str(data.protocol("test")["content"])
-    return read_content(data.read_files()) if stage == "predict" and hasattr(data, "read_files") else None
+    if stage == "predict" and hasattr(data, "read_files"):
+        return f"{read_content(data.read_files())} {getattr(data, 'resize', '')}".strip()
+    return None

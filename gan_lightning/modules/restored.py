@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -62,6 +64,12 @@ class Restored:
         """Return the metrics of each image."""
         columns = {name: values.tolist() for name, values in self.metrics.items()}
         return [{name: float(values[row]) for name, values in columns.items()} for row in range(len(self.names))]
+
+
+def image_names(batch: Mapping[str, Any]) -> list[str]:
+    """Return names made of the indices, and of the names of the files if there are any: unique and sortable."""
+    stems = [f"-{Path(name).stem}" for name in batch["name"]] if "name" in batch else [""] * len(batch["index"])
+    return [f"{index:06d}{stem}" for index, stem in zip(batch["index"].tolist(), stems, strict=True)]
 
 
 def describe(module: nn.Module) -> str:

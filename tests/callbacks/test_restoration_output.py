@@ -38,7 +38,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("generator") / "generator.pt"
     generator = Generator(SIZE, latent_dim=LATENT, base_channels=4)
-    for parameter in generator.parameters():  # as drawn, its images are all but grey
+    for parameter in generator.parameters():  # as drawn, its images are all but gray
         parameter.data *= 4
     torch.save(generator.state_dict(), path)
     return str(path)
@@ -61,8 +61,8 @@ def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inve
         enable_progress_bar=any(isinstance(callback, RestorationProgress) for callback in callbacks),
     )
     module = LatentRestoration(checkpoint, degradation or SquareMask(SIZE, 4), inversion=inversion, **options)
-    (figures,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
-    return figures
+    (metrics,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
+    return metrics
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,14 @@ def test_a_run_writes_all_it_promises(finished):
 
 
 def test_the_table_has_a_row_an_image_whose_mean_is_what_was_logged(finished):
-    folder, figures = finished
+    folder, metrics = finished
     with (folder / "images.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == NAMES
     assert {row["converged"] for row in rows} == {"False"}  # ten steps are never enough
     assert {row["num_steps"] for row in rows} == {"10"}
     for name in ("psnr", "ssim_hole", "l1_degraded"):
-        assert np.mean([float(row[name]) for row in rows]) == pytest.approx(figures[f"test/{name}"], rel=1e-4)
+        assert np.mean([float(row[name]) for row in rows]) == pytest.approx(metrics[f"test/{name}"], rel=1e-4)
 
 
 def test_latents_and_losses_are_kept(finished):
@@ -132,13 +132,13 @@ def test_an_interrupted_run_goes_on_where_it_stopped(finished, checkpoint, tmp_p
     assert (tmp_path / "images.csv").is_file()
     kept = (tmp_path / "restored" / f"{NAMES[0]}.png").stat().st_mtime_ns
     (tmp_path / "records" / ".000013.safetensors.1.part").write_bytes(b"cut off")
-    figures = restore(checkpoint, tmp_path)
+    metrics = restore(checkpoint, tmp_path)
     assert (tmp_path / "restored" / f"{NAMES[0]}.png").stat().st_mtime_ns == kept
     for kind in ("restored", "panel"):
         for name in NAMES:
             assert (tmp_path / kind / f"{name}.png").read_bytes() == (whole / kind / f"{name}.png").read_bytes()
-    del expected["test/seconds_per_image"], figures["test/seconds_per_image"]
-    assert figures == pytest.approx(expected, rel=1e-5)
+    del expected["test/seconds_per_image"], metrics["test/seconds_per_image"]
+    assert metrics == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_folder_of_other_settings_is_refused(checkpoint, tmp_path):
@@ -326,9 +326,9 @@ def test_the_error_map_is_black_where_nothing_differs():
     target = torch.zeros(3, 8, 8)
     restored = target.clone()
     restored[:, 2, 2], restored[:, 5, 5] = 0.1, 1.0
-    colours = error_map(target, restored).sum(0)
-    assert colours[2, 2] < colours[5, 5]
-    assert colours[0, 0] == colours.min() < 10
+    colors = error_map(target, restored).sum(0)
+    assert colors[2, 2] < colors[5, 5]
+    assert colors[0, 0] == colors.min() < 10
     panel = make_panel(target, torch.ones(1, 4, 4), restored)
     assert panel.shape == (3, 8 + 4, 4 * (8 + 2) + 2)
     assert panel[:, 2:10, 12:20].eq(255).all()
@@ -350,10 +350,10 @@ def two_ranks(checkpoint, photos, folder):
     trainer = Trainer(callbacks=[RestorationWriter()], default_root_dir=folder, **options)
     trainer.predict(module, photo_loader(photos, module.photo_format, 2))
     trainer = Trainer(callbacks=[RestorationWriter()], default_root_dir=folder + "-test", **options)
-    (figures,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
+    (metrics,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
     if trainer.is_global_zero:
-        with open(folder + "-test/figures.json", "w") as file:
-            json.dump(figures, file)
+        with open(folder + "-test/metrics.json", "w") as file:
+            json.dump(metrics, file)
 
 two_ranks(*sys.argv[1:])
 """
@@ -380,6 +380,6 @@ def test_two_ranks_restore_and_measure_what_one_does(checkpoint, finished, tmp_p
     for left, right in zip(one, two, strict=True):
         assert torch.allclose(left.tensors["latent"], right.tensors["latent"], atol=1e-4)
     assert (tmp_path / "two" / "images.csv").read_text().count("\n") == 4
-    figures = json.loads((tmp_path / "two-test" / "figures.json").read_text())
+    metrics = json.loads((tmp_path / "two-test" / "metrics.json").read_text())
     expected = {name: value for name, value in finished[1].items() if name != "test/seconds_per_image"}
-    assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-3)
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-3)

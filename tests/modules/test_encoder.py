@@ -20,7 +20,7 @@ TINY = {"base_channels": 8, "hidden_dim": 32, "batch_size": 16, "batches_per_epo
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     generator = Generator(SIZE, latent_dim=LATENT, base_channels=4)
-    for parameter in generator.parameters():  # as drawn, its images are all but grey
+    for parameter in generator.parameters():  # as drawn, its images are all but gray
         parameter.data *= 6
     path = tmp_path_factory.mktemp("generator") / "generator.pt"
     torch.save(generator.state_dict(), path)
@@ -100,8 +100,8 @@ def test_data_are_a_function_of_seed_epoch_and_number(checkpoint):
 def test_validation_is_on_the_same_images_every_time(checkpoint, tmp_path):
     module = LatentEncoder(checkpoint, **TINY)
     trainer = fit(module, tmp_path, limit_train_batches=1)
-    figures = [trainer.validate(module, verbose=False)[0] for _ in range(2)]
-    assert figures[0] == figures[1]
+    metrics = [trainer.validate(module, verbose=False)[0] for _ in range(2)]
+    assert metrics[0] == metrics[1]
 
 
 def test_degradations_are_of_all_kinds_and_leave_the_shape():
@@ -116,12 +116,12 @@ def test_degradations_are_of_all_kinds_and_leave_the_shape():
     assert len(set(kinds)) == len(KINDS)
 
 
-def test_small_and_grey_images_are_taken():
+def test_small_and_gray_images_are_taken():
     torch.manual_seed(0)
     encoder = Encoder(32, 3, 5, base_channels=4, hidden_dim=8).eval()
     images = torch.rand(2, 3, 32, 32)
-    grey = Grayscale()(images)
-    assert torch.equal(encoder(grey), encoder(grey.expand(-1, 3, -1, -1)))
+    gray = Grayscale()(images)
+    assert torch.equal(encoder(gray), encoder(gray.expand(-1, 3, -1, -1)))
     assert encoder(Downsample(4)(images)).shape == (2, 5)
     assert torch.equal(encoder(Identity()(images)), encoder(images))
     assert not torch.allclose(encoder(images), encoder(images.flip(0)))

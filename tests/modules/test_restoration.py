@@ -30,7 +30,7 @@ QUICK = InversionSettings(solver="adam", num_steps=8, start="random", refine_ste
 def generator():
     torch.manual_seed(3)
     network = Generator(SIZE, latent_dim=LATENT, base_channels=4).eval()
-    for parameter in network.parameters():  # as drawn, its images are all but grey
+    for parameter in network.parameters():  # as drawn, its images are all but gray
         parameter.data *= 4
     return network
 
@@ -66,8 +66,8 @@ def loader(images, batch_size=COUNT):
 def run_test(module, images, tmp_path, batch_size=COUNT):
     collect = Collect()
     trainer = quiet_trainer(tmp_path, collect)
-    (figures,) = trainer.test(module, loader(images, batch_size), verbose=False)
-    return figures, [output for output in collect.outputs if output is not None]
+    (metrics,) = trainer.test(module, loader(images, batch_size), verbose=False)
+    return metrics, [output for output in collect.outputs if output is not None]
 
 
 def quiet_trainer(tmp_path, *callbacks, folder=None):
@@ -86,18 +86,18 @@ def quiet_trainer(tmp_path, *callbacks, folder=None):
 def test_a_test_step_is_degrade_invert_and_measure(generator, checkpoint, images, tmp_path):
     noise = GaussianNoise(0.05, seed=2)
     module = LatentRestoration(checkpoint, GaussianBlur(1.0), noise, seed=5, inversion=QUICK)
-    figures, (output,) = run_test(module, images, tmp_path)
+    metrics, (output,) = run_test(module, images, tmp_path)
     observed = noise(GaussianBlur(1.0)(images), range(COUNT))
     assert torch.equal(output.degraded, observed)
     rng = torch.Generator().manual_seed(5)
     expected = invert(generator, GaussianBlur(1.0), observed, QUICK, rng=rng, indices=range(COUNT))
     assert torch.allclose(output.restored, expected.image, atol=1e-6)
     mse = ((expected.image - images) / 2).square().flatten(1).mean(1)
-    assert figures["test/mse"] == pytest.approx(float(mse.mean()), rel=1e-4)
-    assert figures["test/mse_worst"] == pytest.approx(float(mse.max()), rel=1e-4)
+    assert metrics["test/mse"] == pytest.approx(float(mse.mean()), rel=1e-4)
+    assert metrics["test/mse_worst"] == pytest.approx(float(mse.max()), rel=1e-4)
     degraded = ((observed.clamp(-1, 1) - images) / 2).square().mean()
-    assert figures["test/mse_degraded"] == pytest.approx(float(degraded), rel=1e-4)
-    assert figures["test/images"] == COUNT
+    assert metrics["test/mse_degraded"] == pytest.approx(float(degraded), rel=1e-4)
+    assert metrics["test/images"] == COUNT
 
 
 def test_results_do_not_depend_on_batches(checkpoint, images, tmp_path):
@@ -120,9 +120,9 @@ def test_the_generator_stays_as_it_is(checkpoint, images, tmp_path):
 def test_known_pixels_come_back_unless_told_otherwise(checkpoint, images, tmp_path):
     hole = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     hole[6:10, 6:10] = True
-    figures, (output,) = run_test(LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK), images, tmp_path)
+    metrics, (output,) = run_test(LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK), images, tmp_path)
     assert torch.allclose(output.restored[..., ~hole], images[..., ~hole], atol=1e-3)
-    assert figures["test/mse_hole"] == pytest.approx(figures["test/mse"] * SIZE**2 / 16, rel=1e-3)
+    assert metrics["test/mse_hole"] == pytest.approx(metrics["test/mse"] * SIZE**2 / 16, rel=1e-3)
     module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=replace(QUICK, composite=False))
     _, (output,) = run_test(module, images, tmp_path)
     assert not torch.allclose(output.restored[..., ~hole], images[..., ~hole], atol=1e-2)
@@ -130,10 +130,10 @@ def test_known_pixels_come_back_unless_told_otherwise(checkpoint, images, tmp_pa
 
 @pytest.mark.parametrize("degradation", [Grayscale(), Downsample(4), Identity()], ids=lambda d: type(d).__name__)
 def test_each_kind_of_degradation_runs_and_is_compared_with_its_input(degradation, checkpoint, images, tmp_path):
-    figures, (output,) = run_test(LatentRestoration(checkpoint, degradation, inversion=QUICK), images, tmp_path)
+    metrics, (output,) = run_test(LatentRestoration(checkpoint, degradation, inversion=QUICK), images, tmp_path)
     assert torch.allclose(output.degraded, degradation(images))
     for name in ("l1", "mse", "psnr", "ssim"):
-        assert {f"test/{name}", f"test/{name}_median", f"test/{name}_worst", f"test/{name}_degraded"} <= figures.keys()
+        assert {f"test/{name}", f"test/{name}_median", f"test/{name}_worst", f"test/{name}_degraded"} <= metrics.keys()
 
 
 def test_finished_images_are_left_alone_but_counted(checkpoint, images, tmp_path):
@@ -142,11 +142,11 @@ def test_finished_images_are_left_alone_but_counted(checkpoint, images, tmp_path
     for name in ("000000", "000002", "000004"):
         (folder / "records" / f"{name}.safetensors").unlink()
     module, collect = LatentRestoration(checkpoint, inversion=QUICK), Collect()
-    (figures,) = quiet_trainer(tmp_path, collect, folder=folder).test(module, loader(images), verbose=False)
+    (metrics,) = quiet_trainer(tmp_path, collect, folder=folder).test(module, loader(images), verbose=False)
     (output,) = collect.outputs
     assert output.names == ["000000", "000002", "000004"]
     for name in ("test/images", "test/psnr", "test/mse_worst"):
-        assert figures[name] == pytest.approx(whole[name], rel=1e-5)
+        assert metrics[name] == pytest.approx(whole[name], rel=1e-5)
 
 
 def test_settings_tell_runs_apart(checkpoint):
@@ -277,7 +277,7 @@ def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tm
     ("options", "said"),
     [
         ({"masks": "nowhere"}, "no folder"),
-        ({"degradation": SquareMask(SIZE * 2, 4)}, "images' size"),
+        ({"degradation": SquareMask(SIZE * 2, 4)}, "of the size of the images"),
         ({"degradation": Downsample(3)}, "does not divide"),
         ({"degradation": Grayscale(), "blind_blur": True}, "blind_blur"),
         ({"poisson": True}, "poisson"),
