@@ -1,4 +1,4 @@
-"""Measures all that there is to measure on some CPU ranks: run by test_exact_metrics.py.
+"""Compute every metric on some CPU ranks; run by test_exact_metrics.py.
 
 Usage: measure_on_ranks.py FOLDER RANKS COUNT. FOLDER holds images/, 3 COUNT of them, of which a third is measured;
 the first rank writes figures-RANKS.json.
@@ -25,7 +25,7 @@ SIZE = 16
 
 
 class NoInception(InceptionFeatures):
-    """Stands in for the Inception network, whose weights no test may fetch: random features, and classes of them."""
+    """Replaces the Inception network, whose weights no test may download, by random features and classes of them."""
 
     name = "stand-in"
 

@@ -1,4 +1,4 @@
-"""Every metric is over exactly N images, on one rank and on two, where two do not divide N, and where N is but one."""
+"""Every metric is over exactly N images on one rank and on two, also if N is odd or 1."""
 
 import json
 from pathlib import Path

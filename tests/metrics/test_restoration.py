@@ -104,7 +104,7 @@ def test_identity_is_the_cosine_of_embeddings(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         make_identity(tmp_path / "missing.pt")
     (tmp_path / "text.pt").write_text("no network")
-    with pytest.raises(InputError, match="no TorchScript"):
+    with pytest.raises(InputError, match="not a TorchScript"):
         make_identity(tmp_path / "text.pt")
 
 

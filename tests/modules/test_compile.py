@@ -19,7 +19,7 @@ VARIANTS = {
 
 @pytest.fixture
 def compiled(monkeypatch):
-    """Choose torch.compile's backend; give the list of networks that were compiled."""
+    """Choose torch.compile's backend; return the list of networks that were compiled."""
     networks, compile_network = [], torch.compile
 
     def note(network, backend):

@@ -85,7 +85,7 @@ def test_an_overflow_in_one_network_leaves_the_other_alone(tmp_path, network, cl
 
 
 def test_a_network_that_never_steps_is_told(tmp_path):
-    """A gradient that no scale makes finite would be left out for ever, in silence."""
+    """Without an error, a network whose gradients are finite at no scale would skip every step."""
 
     def spoil(weight):
         weight.grad.fill_(math.nan)
@@ -170,7 +170,7 @@ def test_losses_go_backward_outside_autocast(tmp_path, monkeypatch):
 
 
 class HalfPrecision(TorchDispatchMode):
-    """Notes the operations whose results are of half precision."""
+    """Records the operations whose results are in half precision."""
 
     def __init__(self):
         super().__init__()
@@ -215,7 +215,7 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 @pytest.mark.parametrize("variant", [{}, {"r1": 1.0, "gradient_clip": 1.0, "d_steps": 2, "accumulate": 2}])
 def test_a_step_that_is_not_logged_never_waits_for_the_device(tmp_path, monkeypatch, precision, variant):
-    """The CPU alone looks at each step whether its losses are finite: here it is told not to."""
+    """Only on the CPU losses are checked at each step, which is disabled here."""
     monkeypatch.setattr(FiniteWatch, "is_free", False)
     counts, step = [], DCGAN.training_step
 

@@ -24,7 +24,7 @@ OVERFLOW = 2  # at this step of float16, on the second rank alone
 
 
 class SharedLatents(DCGAN):
-    """Draws the latents of the whole batch on every rank, and takes its share: the ranks together see one batch."""
+    """Draws the latents of the whole batch on every rank and uses its own part, so that the ranks see one batch."""
 
     def _draw_latents(self, count):
         ranks, rank = self.trainer.world_size, self.global_rank
@@ -65,7 +65,7 @@ class Recorder(Callback):
 
 
 class Rows(DummyLogger):
-    """Keeps what is logged."""
+    """Records what is logged."""
 
     def __init__(self):
         super().__init__()
@@ -92,7 +92,7 @@ def make_module(kind, checkpoint):
 
 
 def tell_whether_it_left(folder):
-    """Say whether this process has left the others: the first to be registered, it is called last of all."""
+    """Write whether this process has left the process group: registered first, it is called last."""
     path = Path(folder) / f"left-{os.environ.get('LOCAL_RANK', 0)}.json"
     path.write_text(json.dumps(not torch.distributed.is_initialized()))
 
