@@ -24,9 +24,14 @@ def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], 
     values = {name: float(value) for name, value in metrics.items()}
     for logger in module.loggers:
         logger.log_metrics(values, step=module.trainer.global_step)
+    if module.training:
+        # Lightning copies what `module.log` shows in the progress bar to the host again after every batch.
+        module.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        module.trainer.progress_bar_metrics.update({name: values[name] for name in bar})
+        return
     for name, value in values.items():
-        # Outside training the value is the same on every rank: sync_dist only keeps Lightning from warning.
-        module.log(name, value, logger=False, prog_bar=name in bar, sync_dist=not module.training)
+        # The value is the same on every rank: sync_dist only keeps Lightning from warning.
+        module.log(name, value, logger=False, prog_bar=name in bar, sync_dist=True)
 
 
 def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
