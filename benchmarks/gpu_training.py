@@ -314,8 +314,8 @@ def ceiling(setup: Setup) -> None:
         "The step alone, and its ceiling",
         "step", "precision", "batch", "images/s", "ms", "of the ceiling", "times the tutorial's",
         notes="One batch on the device, again and again. The ceiling: the same networks' step in plain torch (fused "
-        "Adam, channels_last, the average of G), captured as one CUDA graph and replayed. 32-true convolves in TF32, as "
-        "torch does by default.",
+        "Adam, channels_last, the average of G), captured as one CUDA graph and replayed. 32-true convolves in TF32, "
+        "as torch does by default.",
     )  # fmt: skip
     for precision, batch_size in product(setup.sizes.precisions, setup.sizes.batch_sizes):
         compare_steps(setup, table, precision, batch_size)

@@ -24,11 +24,14 @@ def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], 
     values = {name: float(value) for name, value in metrics.items()}
     for logger in module.loggers:
         logger.log_metrics(values, step=module.trainer.global_step)
+    if module.training:
+        # Lightning copies what `module.log` shows in the progress bar to the host again after every batch.
+        module.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+        module.trainer.progress_bar_metrics.update({name: values[name] for name in bar})
+        return
     for name, value in values.items():
-        # On the CPU while training: Lightning reads the bar's values after every batch, which would wait for the device.
-        # Outside training the value is the same on every rank: sync_dist only keeps Lightning from warning.
-        scalar = torch.tensor(value) if module.training else value
-        module.log(name, scalar, logger=False, prog_bar=name in bar, sync_dist=not module.training)
+        # The value is the same on every rank: sync_dist only keeps Lightning from warning.
+        module.log(name, value, logger=False, prog_bar=name in bar, sync_dist=True)
 
 
 def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -1,6 +1,7 @@
 """What the module promises around its training step, which tests/modules/test_training_step.py checks."""
 
 import math
+import traceback
 
 import pytest
 import torch
@@ -283,3 +284,19 @@ def test_the_score_of_held_out_images_is_the_mean_over_images(tmp_path):
     assert logged == pytest.approx(float(scores.mean()), rel=1e-4)
     by_batch = torch.stack([part.mean() for part in scores.split(BATCH)]).mean()
     assert logged != pytest.approx(float(by_batch), rel=1e-2)
+
+
+def test_lightning_fetches_no_metric_after_a_step_that_is_not_logged(tmp_path, monkeypatch):
+    """On a GPU each `item()` waits for the device: Lightning's own logging calls three after every batch."""
+    fetched, item = [], torch.Tensor.item
+
+    def counted(tensor):
+        callers = [frame.filename for frame in traceback.extract_stack()]
+        fetched.extend(path for path in callers if "logger_connector" in path)
+        return item(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "item", counted)
+    trainer = train(DCGAN(**TINY), 4, tmp_path, log_every_n_steps=2)
+    assert fetched == []
+    assert {"train/loss_d", "train/loss_g"} <= trainer.progress_bar_metrics.keys()
+    assert math.isfinite(trainer.callback_metrics["train/grad_norm_d"])
