@@ -30,6 +30,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
 from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
+from gan_lightning.modules.checks import check_sizes
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
@@ -189,18 +190,6 @@ def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
         online = import_class(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline
         if is_first and online and logger.init_args.id is None:
             logger.init_args.id = run.wandb_id()
-
-
-def check_sizes(model: object, data: object) -> None:
-    """Check that model and data agree on the images, where both have a setting, before any image is read.
-
-    Raises:
-        InputError: If they do not.
-    """
-    for name in ("channels", "image_size"):
-        ours, theirs = getattr(model, name, None), getattr(data, name, None)
-        if ours is not None and theirs is not None and ours != theirs:
-            raise InputError(f"the data's {name} is {theirs}, the model's {ours}: set data.{name} or model.{name}")
 
 
 @requeued_when_warned()

@@ -106,7 +106,7 @@ class GenerationEvaluator:
         def draw(index: int, start: int, stop: int) -> Tensor:
             seed = np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint64)[0]
             with torch.no_grad():
-                return to_uint8(sample(stop - start, torch.Generator().manual_seed(int(seed >> 1))))
+                return to_uint8(sample(stop - start, torch.Generator().manual_seed(int(seed) >> 1)))
 
         features = self._update(metric, draw, device, real=False)
         values: dict[MetricName, float] = {}

@@ -23,6 +23,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion import Inversion, InversionSettings, blend_poisson, estimate_blur, invert
 from gan_lightning.inversion.losses import make_loss
 from gan_lightning.metrics.restoration import RestorationMetrics, summarize
+from gan_lightning.modules.checks import check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
 from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.modules.masking import ImageMasks
@@ -165,9 +166,7 @@ class LatentRestoration(LightningModule):
             InputError: If the number of channels or the size differs, or masks are missing or do not fit.
         """
         data: Any = getattr(self.trainer, "datamodule", None)
-        for name, ours in (("channels", self.image_shape[0]), ("image_size", self.image_shape[-1])):
-            if (theirs := getattr(data, name, ours)) != ours:
-                raise InputError(f"the data's {name} is {theirs}, the generator's {ours}: set data.{name} to {ours}")
+        check_sizes(self.generator, data)
         if self.masks is not None:
             self.masks.prepare_test(data)
         self._rows, self._seconds, self._restored = {}, 0.0, 0
