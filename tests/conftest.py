@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("WANDB_MODE", "offline")  # no test may wait for a server
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning 2.6's use of it
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or threads of torch spin while other processes want the cores
 
 import pytest
