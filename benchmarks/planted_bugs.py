@@ -146,7 +146,7 @@ BUGS = [
         SOLVERS,
         ("a line search that accepts anything", "accepted = trial.losses <= current.losses[pending] + ARMIJO * length * slope[pending]", "accepted = torch.ones_like(trial.losses, dtype=torch.bool)", f"{SOLVERS}::test_lbfgs_halves_a_step_that_overshoots"),
         ("a line search that accepts what is no higher", "current.losses[pending] + ARMIJO * length * slope[pending]", "current.losses[pending]", f"{SOLVERS}::test_lbfgs_wants_more_than_any_fall"),
-        ("pairs of other images", "(steps[active], changes[active])", "(steps[: active.sum()], changes[: active.sum()])", f"{INVERT}::test_results_do_not_depend_on_the_batch"),
+        ("pairs of other images", "(steps[active], changes[active])", "(steps[: active.sum()], changes[: active.sum()])", f"{SOLVERS}::test_lbfgs_on_a_quadratic_bowl"),
         ("a direction without the first loop's shares", "result - coefficient * changes", "result", f"{SOLVERS}::test_the_second_step_of_lbfgs_is_that_of_bfgs"),
         ("a search that finds no way down goes on", "current.losses, current.data, stuck)", "current.losses, current.data)", f"{SOLVERS}::test_a_search_that_finds_no_way_down_ends"),
     ),
@@ -161,7 +161,7 @@ BUGS = [
         f"{SOLVERS}::test_normal_equations_are_the_gradient",
         ("normal equations of a mask not divided by what is known", "1 / (problem.known_fraction * residuals.shape[1])", "1 / (torch.ones_like(problem.known_fraction) * residuals.shape[1])"),
         ("a penalty about zero", "penalty * (variables - problem.center)", "penalty * variables"),
-        ("a step that is always taken", "better = loss < best_loss[rows]", "better = loss < torch.inf", f"{SOLVERS}::test_no_step_goes_uphill"),
+        ("a step that is always taken", "better = loss < best_loss[rows]", "better = loss < torch.inf", f"{SOLVERS}::test_a_search_that_finds_no_way_down_ends"),
     ),
     *bugs_of(
         "inversion/problem.py",
