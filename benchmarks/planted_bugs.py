@@ -5,6 +5,7 @@
     python benchmarks/planted_bugs.py --check
 
 A bug is seen if a test fails or hangs. Each set of tests is run without a bug first. The working tree is never touched.
+All bugs take a few minutes on two cores.
 Prints a Markdown table, and ends with status 1 if a bug goes unseen or no longer applies: then the source has changed,
 and the list needs a new line. `--check` runs no tests and names the bugs that do not apply.
 """
