@@ -69,5 +69,5 @@ mutants: install ## change the pure files in small ways: do the tests see it? Ho
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1 $(foreach file,$(FILES),'gan_lightning.$(file).*')
 	$(BIN)/mutmut results
 
-planted-bugs: install ## plant the bugs of benchmarks/planted_bugs.py one at a time: do the tests see them?
-	$(BIN)/python benchmarks/planted_bugs.py
+planted-bugs: install ## plant the bugs of benchmarks/planted_bugs.py one at a time: do the tests see them? Minutes
+	$(BIN)/python benchmarks/planted_bugs.py --jobs 2

@@ -51,6 +51,17 @@ def test_every_table_says_how_it_was_made(table):
     assert "\n| --- |" in text or "\n| ---: |" in text
 
 
+def test_every_planted_bug_applies(monkeypatch):
+    """A refactoring that rewrites a line which a bug changes, or renames a test that should see it, fails here."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    planted = importlib.import_module("planted_bugs")
+    assert planted.check(planted.BUGS) == []
+    stale = planted.Bug(
+        "stale", "gan_lightning/seeding.py", "no such text", "", "tests/test_seeding.py::test_of_no_one"
+    )
+    assert len(planted.check([stale])) == 2
+
+
 def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path):
     """Every part runs from end to end on small networks; what only a GPU can tell says so."""
     command = [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--quick", "--out", tmp_path]

@@ -84,7 +84,7 @@ def test_flips_are_drawn_for_each_item_and_epoch() -> None:
     assert 0.45 < (flips(0) != flips(1)).mean() < 0.55
 
 
-def test_a_batch_of_nothing_is_refused() -> None:
+def test_a_batch_size_of_zero_is_refused() -> None:
     with pytest.raises(InputError, match="batch size is 0"):
         batches_of(batch_size=0)
 

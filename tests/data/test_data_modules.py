@@ -201,7 +201,7 @@ def test_setup_without_prepare_data_says_so(make_celeba: Make, tmp_path: Path) -
         data.train_dataloader()
 
 
-def test_what_cannot_train_is_refused_before_the_first_step(open_celeba: Open, tmp_path: Path) -> None:
+def test_data_that_cannot_train_are_refused_before_the_first_step(open_celeba: Open, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"batch of 13 .* 12 images .* batch_size to 12 or less"):
         trainer(tmp_path).fit(Recorder(), datamodule=open_celeba(20, batch_size=13))
     path = tmp_path / "celeba_root" / "celeba" / "list_eval_partition.txt"
@@ -284,7 +284,7 @@ def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pyte
         CelebA(str(tmp_path / "new"), download=True, cache_dir=str(tmp_path / "cache")).prepare_data()
 
 
-def test_download_leaves_a_copy_that_is_there_alone(open_celeba: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_keeps_an_existing_copy(open_celeba: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     monkeypatch.setattr(datasets, "CelebA", None)  # calling it would raise
     assert len(open_celeba(20, download=True).dataset("all")) == 20

@@ -151,7 +151,7 @@ def test_a_pack_is_reused_until_a_file_changes(files: ImageListing, pack: Write,
     assert second.digest != first.digest
 
 
-def test_every_setting_gives_another_pack(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_changes_the_pack(files: ImageListing, pack: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     variants = [{}, {"image_size": 8}, {"crop": 108}, {"crop": None}, {"channels": 1}]
     folders = {pack(files, **settings).folder for settings in variants}
     monkeypatch.setattr("PIL.__version__", "999.0")
@@ -237,7 +237,7 @@ def test_a_read_only_cache_serves(files: ImageListing, pack: Write, monkeypatch:
         pack(files, image_size=8)
 
 
-def test_digest_is_of_the_pixels_alone(files: ImageListing, pack: Write, tmp_path: Path) -> None:
+def test_digest_depends_only_on_the_pixels(files: ImageListing, pack: Write, tmp_path: Path) -> None:
     first = pack(files)
     with (files.root / "0.jpg").open("ab") as file:
         file.write(b"x")  # after the end of the image

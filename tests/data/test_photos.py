@@ -200,7 +200,7 @@ def test_photographs_are_only_for_predict_with_a_model_that_takes_them(folder, t
 
 
 def test_the_content_of_a_folder_can_be_told_apart(folder):
-    """A restoration that is resumed compares it."""
+    """A resumed restoration compares it."""
     from gan_lightning.data.fingerprint import read_content
 
     before = read_content(Photos(str(folder)).read_files())

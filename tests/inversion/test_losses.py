@@ -131,5 +131,5 @@ def test_the_discriminator_of_a_perceptual_loss_stays_as_it_is(
 
 
 def test_losses_are_found_by_name() -> None:
-    with pytest.raises(InputError, match="loss 'l3' is not known: choose mse, l1, huber"):
+    with pytest.raises(InputError, match="unknown loss 'l3': choose mse, l1, huber"):
         make_loss("l3", None, CPU)  # type: ignore[arg-type]

@@ -185,6 +185,13 @@ def test_lbfgs_on_a_quadratic_bowl() -> None:
     found = lbfgs(bowl, zeros, Stopping(120, 0.0, torch.full_like(ones, 1e-16)))
     torch.testing.assert_close(found.variables, target[:, :, 0, 0] / scales, atol=1e-6, rtol=1e-5)
 
+    # The second image keeps its own memory of steps when the first one leaves.
+    floors = torch.tensor([0.5 * found.history[0, 0], 1e-16], dtype=torch.float64)
+    both = lbfgs(bowl, zeros, Stopping(40, 0.0, floors))
+    alone = lbfgs(bowl.select(torch.tensor([1])), zeros[1:], Stopping(40, 0.0, floors[1:]))
+    assert 1 < both.num_steps[0] < both.num_steps[1]
+    torch.testing.assert_close(both.history[:, 1], alone.history[:, 0], rtol=1e-6, atol=0)
+
 
 def flat_problem(count: int) -> Problem:
     """An objective of 1/4 everywhere, with a gradient that promises a way down."""

@@ -18,7 +18,7 @@ def make_statistics(with_features: bool = False) -> FeatureStatistics:
 
 
 @pytest.mark.parametrize("with_features", [False, True])
-def test_what_is_read_is_what_was_written(tmp_path: Path, with_features: bool) -> None:
+def test_statistics_are_read_as_written(tmp_path: Path, with_features: bool) -> None:
     cache, written = StatisticsCache(tmp_path / "new" / "folder"), make_statistics(with_features)
     assert cache.load(DESCRIPTION) is None
     cache.save(DESCRIPTION, written)
@@ -38,7 +38,7 @@ def test_every_entry_of_the_description_counts(tmp_path: Path, changed: str) -> 
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "rubbish", "of another", "one bit"])
-def test_damage_is_found_and_said(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_detected_and_reported(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     cache, path = StatisticsCache(tmp_path), StatisticsCache(tmp_path).path(DESCRIPTION)
     cache.save(DESCRIPTION, make_statistics())
     whole = path.read_bytes()

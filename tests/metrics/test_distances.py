@@ -23,7 +23,7 @@ class Pixels(FeatureExtractor):
 
 
 class Vectors(Pixels):
-    """Takes feature vectors for images: for distributions that no image has."""
+    """Uses feature vectors as images, for distributions that no images have."""
 
     def forward(self, images: Tensor) -> Tensor:
         return images

@@ -66,7 +66,7 @@ def test_global_random_state_is_left_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_grey_is_equal_to_its_rgb_copy_and_any_size_is_taken() -> None:
+def test_gray_equals_its_rgb_copy_and_any_size_is_accepted() -> None:
     images = ellipses(4, seed=1)[:, :1]
     extractor = RandomFeatures()
     torch.testing.assert_close(extractor(images), extractor(images.repeat(1, 3, 1, 1)))
@@ -167,7 +167,7 @@ def test_another_file_is_refused_and_never_unpickled(tmp_path: Path) -> None:
 
 
 def test_inception_is_the_network_of_torchmetrics_fid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With any weights: same features as FrechetInceptionDistance(2048, antialias=False), grey repeated."""
+    """With any weights: same features as FrechetInceptionDistance(2048, antialias=False), gray repeated."""
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     from torchmetrics.image.fid import FrechetInceptionDistance
 

@@ -1,4 +1,4 @@
-"""Figures of restored images against scikit-image."""
+"""Metrics of restored images against scikit-image."""
 
 import math
 
@@ -46,7 +46,7 @@ def reference_ssim(image, target, full=False):
     )
 
 
-def test_figures_agree_with_scikit_image(pair):
+def test_metrics_agree_with_scikit_image(pair):
     images, target = pair
     figures = image_errors(images, target)
     for row in range(len(images)):
@@ -57,7 +57,7 @@ def test_figures_agree_with_scikit_image(pair):
         assert float(figures["l1"][row]) == pytest.approx(np.abs(unit(target[row]) - unit(images[row])).mean())
 
 
-def test_figures_of_the_hole_are_those_of_its_pixels(pair):
+def test_metrics_of_the_hole_are_those_of_its_pixels(pair):
     images, target = pair
     hole = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
     hole[..., 10:20, 12:18] = True
@@ -85,7 +85,7 @@ def test_degraded_images_are_measured_at_the_size_of_the_true_ones():
     assert figures["psnr"].isinf().all()
 
 
-def test_summary_gives_mean_median_and_the_worst_by_each_figures_direction():
+def test_summary_has_mean_median_and_worst_by_the_direction_of_each_metric():
     rows = [{"psnr": p, "mse": m, "psnr_degraded": 1.0} for p, m in ((10.0, 3.0), (20.0, 1.0), (math.inf, 2.0))]
     summary = summarize([*rows, {"psnr_hole": math.nan}])
     assert (summary["psnr_median"], summary["psnr_worst"], summary["mse_worst"]) == (20.0, 10.0, 3.0)

@@ -37,7 +37,7 @@ def compiled(monkeypatch):
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_twenty_compiled_steps_equal_a_plain_torch_loop(tmp_path, compiled, variant, backend):
-    """Penalties need a second derivative, which compiled networks have not: theirs is taken of the plain ones."""
+    """Penalties need a second derivative, which compiled networks do not have: they use the uncompiled ones."""
     networks, arguments = compiled(backend), VARIANTS[variant]
     torch.manual_seed(0)
     module = DCGAN(**TINY, **arguments, compile=True)

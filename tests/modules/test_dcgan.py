@@ -1,4 +1,4 @@
-"""What the module promises around its training step, which tests/modules/test_training_step.py checks."""
+"""DCGAN apart from its training step, which tests/modules/test_training_step.py checks."""
 
 import math
 import traceback
@@ -38,7 +38,7 @@ def loader(count=BATCH * 10):
 
 
 def train(module, steps, tmp_path, data=None, ckpt_path=None, **options):
-    """Train on the CPU, silently; give the trainer."""
+    """Train on the CPU without output; return the trainer."""
     seed_everything(SEED)
     options = {"logger": False, "enable_checkpointing": False, "log_every_n_steps": 5} | options
     trainer = Trainer(
@@ -57,7 +57,7 @@ def train(module, steps, tmp_path, data=None, ckpt_path=None, **options):
 
 
 class Passes(Callback):
-    """Counts forward passes of both networks and gradients of their weights, a row a step."""
+    """Counts forward passes of both networks and gradients of their weights, one row per step."""
 
     def __init__(self):
         self.rows, self.counts = [], {}
@@ -78,7 +78,7 @@ class Passes(Callback):
 
 
 @pytest.mark.parametrize(("fresh", "of_generator"), [(False, 1), (True, 2)])
-def test_a_step_makes_no_needless_pass(tmp_path, fresh, of_generator):
+def test_a_step_makes_no_unnecessary_pass(tmp_path, fresh, of_generator):
     """D's weights get no gradient in G's step, and G's none in D's: a third backward pass would show here."""
     passes = Passes()
     train(DCGAN(**TINY, fresh_latents=fresh), 3, tmp_path, callbacks=[passes], log_every_n_steps=100)
@@ -88,7 +88,7 @@ def test_a_step_makes_no_needless_pass(tmp_path, fresh, of_generator):
     assert passes.rows[1:] == [expected] * 2  # the first step is logged, for which D looks once more
 
 
-def test_networks_lie_in_channels_last_and_adam_is_fused(tmp_path):
+def test_networks_are_channels_last_and_adam_is_fused(tmp_path):
     module = DCGAN(**TINY)
     trainer = train(module, 2, tmp_path)
     for network in (module.generator, module.discriminator, module.generator_ema):
@@ -146,8 +146,8 @@ def test_a_step_is_a_generator_iteration_everywhere(tmp_path, d_steps):
         assert all(math.isfinite(value) for _, value in points)
 
 
-def test_training_learns_a_plain_colour(tmp_path):
-    """Real images are all of one colour: after 150 steps the averaged generator's mean is close to it."""
+def test_training_learns_a_single_color(tmp_path):
+    """All real images have one color: after 150 steps the averaged generator's mean is close to it."""
 
     class Blue(Noise):
         def __getitem__(self, index):
@@ -160,7 +160,7 @@ def test_training_learns_a_plain_colour(tmp_path):
     torch.testing.assert_close(mean, torch.tensor([-0.5, 0.0, 0.7]), rtol=0, atol=0.25)
 
 
-def test_samples_depend_on_the_generator_alone_and_never_on_the_batch():
+def test_samples_depend_only_on_the_generator_and_never_on_the_batch():
     module = DCGAN(**TINY).train()
     images = module.sample(5, torch.Generator().manual_seed(3))
     assert images.equal(module.sample(5, torch.Generator().manual_seed(3)))
@@ -170,7 +170,7 @@ def test_samples_depend_on_the_generator_alone_and_never_on_the_batch():
     assert images.dtype == torch.float32
 
 
-def test_checkpoint_brings_back_networks_and_settings(tmp_path):
+def test_a_checkpoint_restores_networks_and_settings(tmp_path):
     module = DCGAN(**TINY, objective="hinge", d_steps=2, betas=(0.0, 0.9))
     trainer = train(module, 3, tmp_path)
     trainer.save_checkpoint(tmp_path / "made.ckpt")
@@ -183,7 +183,7 @@ def test_checkpoint_brings_back_networks_and_settings(tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_mixed_precision_goes_the_same_way(tmp_path, precision):
+def test_mixed_precision_stays_close_to_float32(tmp_path, precision):
     weights = {}
     for mode in ("32-true", precision):
         torch.manual_seed(0)
@@ -208,7 +208,7 @@ def test_gradients_are_clipped_unscaled(tmp_path):
 
 
 class Poisoned(Noise):
-    """Images that are not numbers from the sixth batch on."""
+    """Images that are NaN from the sixth batch on."""
 
     def __getitem__(self, index):
         return {"image": self.images[index] * (math.nan if index >= 5 * BATCH else 1)}
@@ -226,7 +226,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint_as_it_was(tmp_path, monkeypatch):
-    """Also where the loss is looked at only when the networks are to be saved, as on an accelerator."""
+    """Even if the loss is checked only before the networks are saved, as on an accelerator."""
     monkeypatch.setattr(FiniteWatch, "is_free", False)
     written = {}
 
@@ -261,13 +261,13 @@ def test_a_loss_that_is_not_finite_leaves_the_last_checkpoint_as_it_was(tmp_path
         ({"image_size": 60}, "image_size 60 is not supported"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(arguments, message):
+def test_invalid_settings_are_refused(arguments, message):
     with pytest.raises(InputError, match=message):
         DCGAN(**(TINY | arguments))
 
 
 def test_the_score_of_held_out_images_is_the_mean_over_images(tmp_path):
-    """Over batches of 8, 8 and 3 images, of which the last are unlike the others; D is sure of itself."""
+    """The batches have 8, 8 and 3 images, the last three unlike the others, and the scores are far from 0.5."""
     torch.manual_seed(0)
     module = DCGAN(**TINY)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The encoder's training: data without end that are the same again, and what it learns."""
+"""The encoder's training: endless data that are the same in every run, and what it learns."""
 
 import pytest
 import torch
@@ -130,7 +130,7 @@ def test_small_and_gray_images_are_taken():
 @pytest.mark.parametrize(
     ("options", "said"), [({"batch_size": 0}, "batch_size"), ({"lr": 0.0}, "lr"), ({"hidden_dim": 0}, "hidden_dim")]
 )
-def test_settings_that_cannot_work_are_refused(options, said, checkpoint):
+def test_invalid_settings_are_refused(options, said, checkpoint):
     with pytest.raises(InputError, match=said):
         LatentEncoder(checkpoint, **options)
 

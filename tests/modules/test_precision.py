@@ -23,7 +23,7 @@ BLUE = [-0.5, 0.0, 0.7]
 
 
 class Blue(Noise):
-    """One colour, with a little noise."""
+    """One color with a little noise."""
 
     def __getitem__(self, index):
         return {"image": torch.tensor(BLUE)[:, None, None] + 0.1 * self.images[index]}
@@ -84,7 +84,7 @@ def test_an_overflow_in_one_network_leaves_the_other_alone(tmp_path, network, cl
     assert all(tensor.isfinite().all() for tensor in module.state_dict().values())
 
 
-def test_a_network_that_never_steps_is_told(tmp_path):
+def test_a_network_that_never_steps_is_an_error(tmp_path):
     """Without an error, a network whose gradients are finite at no scale would skip every step."""
 
     def spoil(weight):
@@ -199,7 +199,7 @@ def test_every_precision_trains_to_the_same_place(tmp_path, precision):
 
 
 class Waits(TorchDispatchMode):
-    """Counts the operations that hand a value to Python, for which an accelerator would have to be waited for."""
+    """Counts the operations that return a value to Python, which would wait for an accelerator."""
 
     NAMES = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique2")
 
@@ -233,7 +233,7 @@ def test_a_step_that_is_not_logged_never_waits_for_the_device(tmp_path, monkeypa
 
 
 def test_losses_on_an_accelerator_are_noted_without_a_look():
-    """Tensors of the meta device hold no values, so that a look at one raises."""
+    """Tensors on the meta device hold no values, so that reading one raises."""
     watch = FiniteWatch()
     for step in (1, 2):
         watch.add(step, torch.empty((), device="meta"), torch.empty((), device="meta"))

@@ -1,4 +1,4 @@
-"""Degrade, invert, measure: what the module promises around `invert`."""
+"""Degrade, invert, measure: the module around `invert`."""
 
 import copy
 import tempfile
@@ -71,7 +71,7 @@ def run_test(module, images, tmp_path, batch_size=COUNT):
 
 
 def quiet_trainer(tmp_path, *callbacks, folder=None):
-    """A trainer with a folder of its own, in which nothing is finished."""
+    """A trainer with a new folder, in which no image is finished."""
     return Trainer(
         accelerator="cpu",
         logger=False,
@@ -117,7 +117,7 @@ def test_the_generator_stays_as_it_is(checkpoint, images, tmp_path):
     assert not module.generator.training
 
 
-def test_known_pixels_come_back_unless_told_otherwise(checkpoint, images, tmp_path):
+def test_known_pixels_are_kept_unless_composite_is_off(checkpoint, images, tmp_path):
     hole = torch.zeros(SIZE, SIZE, dtype=torch.bool)
     hole[6:10, 6:10] = True
     metrics, (output,) = run_test(LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK), images, tmp_path)
@@ -136,7 +136,7 @@ def test_each_kind_of_degradation_runs_and_is_compared_with_its_input(degradatio
         assert {f"test/{name}", f"test/{name}_median", f"test/{name}_worst", f"test/{name}_degraded"} <= metrics.keys()
 
 
-def test_finished_images_are_left_alone_but_counted(checkpoint, images, tmp_path):
+def test_finished_images_are_skipped_but_counted(checkpoint, images, tmp_path):
     whole, _ = run_test(LatentRestoration(checkpoint, inversion=QUICK), images, tmp_path)
     (folder,) = tmp_path.iterdir()
     for name in ("000000", "000002", "000004"):
@@ -245,7 +245,7 @@ def test_masks_of_a_folder_in_test_are_checked_before_any_work(checkpoint, faces
         run_test(module, torch.zeros(1, 3, SIZE, SIZE), tmp_path)
 
 
-def test_blind_deblurring_estimates_what_it_is_not_told(checkpoint, images, tmp_path):
+def test_blind_deblurring_estimates_the_blur(checkpoint, images, tmp_path):
     module = LatentRestoration(checkpoint, GaussianBlur(1.2), blind_blur=True, inversion=QUICK)
     _, (output,) = run_test(module, images[:2], tmp_path)
     assert output.metrics["blur_sigma"].shape == (2,)
@@ -286,7 +286,7 @@ def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tm
         ({"inversion": InversionSettings(loss="perceptual")}, "no discriminator"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_at_once(options, said, checkpoint):
+def test_invalid_settings_are_refused_at_once(options, said, checkpoint):
     with pytest.raises(InputError, match=said):
         LatentRestoration(checkpoint, **options)
 

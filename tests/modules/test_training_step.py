@@ -82,7 +82,7 @@ def step(optimizer, network, clip):
 
 
 def plain_torch_training(module, options, steps=STEPS):
-    """Algorithm 1 with no Lightning and none of our code but the networks and the seeds of the latents.
+    """Run Algorithm 1 without Lightning and without our code, except for the networks and the seeds of the latents.
 
     Returns:
         Generator, discriminator, averaged generator, and the metrics of each step.

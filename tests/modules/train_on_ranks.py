@@ -1,4 +1,4 @@
-"""Trains a small module on some CPU ranks and saves what each of them saw and ended with: run by test_distributed.py.
+"""Trains a small module on CPU ranks and saves what each of them saw and its final state: run by test_distributed.py.
 
 Usage: train_on_ranks.py FOLDER RANKS KIND [CHECKPOINT], KIND one of none, batch, d_steps, float16, encoder.
 """

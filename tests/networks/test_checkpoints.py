@@ -1,4 +1,4 @@
-"""Reading generators: the tutorial's file, ours, and what must be refused."""
+"""Generators are read from the tutorial's files and ours; other files are refused."""
 
 import os
 import pickle

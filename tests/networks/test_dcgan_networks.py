@@ -62,7 +62,7 @@ def test_logits_are_not_squashed():
     assert logits.abs().max() > 1
 
 
-def test_initialisation_is_that_of_the_paper():
+def test_initialization_is_that_of_the_paper():
     torch.manual_seed(0)
     generator = Generator()
     for layer in generator.main:
@@ -75,7 +75,7 @@ def test_initialisation_is_that_of_the_paper():
             assert not layer.bias.any()
 
 
-def test_spectral_normalisation_bounds_every_layer():
+def test_spectral_normalization_bounds_every_layer():
     discriminator = Discriminator(16, base_channels=4, normalization="spectral")
     images = torch.randn(4, 3, 16, 16)
     for _ in range(30):  # each forward is one power iteration
@@ -103,7 +103,7 @@ def test_without_batch_norm_an_image_is_scored_alone(normalization):
         ({"base_channels": 0}, "base_channels must be at least 1"),
     ],
 )
-def test_what_cannot_be_built_is_refused(arguments, message):
+def test_unsupported_arguments_are_refused(arguments, message):
     for network in (Generator, Discriminator):
         with pytest.raises(InputError, match=message):
             network(**arguments)

@@ -39,7 +39,7 @@ def test_warm_up_rises_to_the_decay():
     assert decays[-1] == 0.99
 
 
-def test_warm_up_is_a_mean_of_what_there_has_been():
+def test_warm_up_averages_all_previous_steps():
     """(1 + n) / (10 + n): the nine first weights count as one, until the decay is reached."""
     assert [warm_decay(0.999, step) for step in (0, 1, 8, 89)] == pytest.approx([1 / 10, 2 / 11, 1 / 2, 10 / 11])
     assert warm_decay(0.05, 0) == 0.05
@@ -63,7 +63,7 @@ def test_networks_of_other_statistics_cannot_be_averaged():
         update_average(nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False), 0.5)
 
 
-def test_the_network_itself_stays_as_it_is():
+def test_the_network_itself_is_not_modified():
     network, average = nn.BatchNorm1d(3), frozen_copy(nn.BatchNorm1d(3))
     network(torch.randn(8, 3))
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
