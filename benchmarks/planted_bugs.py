@@ -87,7 +87,7 @@ BUGS = [
         ("WGAN-GP at the reals", "torch.lerp(fake.to(real), real, weight)", "real"),
         ("one weight for all of a batch", "torch.rand(len(real), 1, 1, 1,", "torch.rand(1, 1, 1, 1,"),
         ("the weight of gradient_penalty dropped", "total + self.gradient_penalty * one", "total + one"),
-        ("R2 looks at reals", "self.r2 * zero_centred_penalty(discriminator, fake)", "self.r2 * zero_centred_penalty(discriminator, real)"),
+        ("R2 looks at reals", "self.r2 * zero_centered_penalty(discriminator, fake)", "self.r2 * zero_centered_penalty(discriminator, real)"),
         ("R2 is no penalty to compute", "any((self.r1, self.r2, self.gradient_penalty))", "any((self.r1, self.gradient_penalty))"),
         ("relativistic losses swapped", "F.softplus(logits_real.float() - logits_fake.float())", "F.softplus(logits_fake.float() - logits_real.float())"),
     ),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from gan_lightning.errors import DivergedError, InputError, StorageError
+from gan_lightning.errors import InputError, mistake_behind
 from gan_lightning.messages import dead_worker, one_line, show_messages
 
 HELP = """\
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[0] == "--version":
         print(f"gan-lightning {version('gan-lightning')}")
         return 0
+    commands = re.findall(r"^  (\w+)  ", HELP, flags=re.MULTILINE)
+    if given[0] not in commands and given[0][0] != "-":
+        print(f"gan-lightning: error: unknown command {given[0]}: choose {', '.join(commands)}", file=sys.stderr)
+        return 2
     show_messages()
     try:
         if given[0] in ("pack", "synthesize"):
@@ -68,13 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gan-lightning: error: {message}", file=sys.stderr)
         return 2 if isinstance(cause, InputError) else 1
     return 0
-
-
-def mistake_behind(error: BaseException | None) -> InputError | DivergedError | StorageError | None:
-    """Return the error meant for the user, if any: jsonargparse wraps those of constructors in errors of its own."""
-    while error is not None and not isinstance(error, InputError | DivergedError | StorageError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 if __name__ == "__main__":

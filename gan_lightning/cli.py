@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -106,10 +107,13 @@ class GanCLI(LightningCLI):
         self.run = Run(command, options.name, options.trainer.default_root_dir)
         self._ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"))
         if path is not None and "://" not in str(path):
-            model = options.model.class_path
-            config = {"model": {"class_path": model, "init_args": check_checkpoint(path, import_class(model))}}
-            words = sys.argv[1:] if args is None else args
-            self.config = parser.parse_args(with_last_config(words, command, json.dumps(config)))
+            words, model = sys.argv[1:] if args is None else args, options.model.class_path
+            saved = check_checkpoint(path, import_class(model))
+            given = {found[1] for word in words if (found := re.match(r"--model\.(?:init_args\.)?(\w+)", word))}
+            init_args = {name: value for name, value in saved.items() if name not in given}
+            config = json.dumps({"model": {"class_path": model, "init_args": init_args}}, default=str)
+            self.config = parser.parse_args(with_last_config(words, command, config))
+            check_networks(path, import_class(model), saved, self.options.model.init_args)
         self.options.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
@@ -190,6 +194,20 @@ def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
         online = import_class(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline
         if is_first and online and logger.init_args.id is None:
             logger.init_args.id = run.wandb_id()
+
+
+def check_networks(path: str, model_class: Any, saved: Mapping[str, Any], options: Namespace) -> None:
+    """Check that the networks are those of a checkpoint.
+
+    Raises:
+        InputError: If an option that they are built with differs.
+    """
+    for name in getattr(model_class, "NETWORK_OPTIONS", ()):
+        if name in saved and options.get(name, saved[name]) != saved[name]:
+            raise InputError(
+                f"model.{name} is {options[name]}, but {path} was trained with {saved[name]}: the networks of a "
+                "checkpoint cannot be changed"
+            )
 
 
 @requeued_when_warned()

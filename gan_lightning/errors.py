@@ -14,3 +14,10 @@ class DivergedError(RuntimeError):
 
 class StorageError(RuntimeError):
     """Failure to write a file of the run, as on a full disk; the message names the file."""
+
+
+def mistake_behind(error: BaseException | None) -> InputError | DivergedError | StorageError | None:
+    """Return the error meant for the user, if any: jsonargparse wraps those of constructors in errors of its own."""
+    while error is not None and not isinstance(error, InputError | DivergedError | StorageError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -118,12 +118,12 @@ def gradient_norms_squared(discriminator: Callable[[Tensor], Tensor], images: Te
     return gradient.square().flatten(1).sum(1)
 
 
-def zero_centred_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def zero_centered_penalty(discriminator: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """1/2 E[|grad D|^2]: R1 on real images, R2 on fakes (Mescheder et al. 2018, eq. 9 and 10, without gamma)."""
     return gradient_norms_squared(discriminator, images).mean() / 2
 
 
-def one_centred_penalty(
+def one_centered_penalty(
     discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, rng: torch.Generator | None = None
 ) -> Tensor:
     """E[(|grad D(x)| - 1)^2] on random points between reals and fakes (WGAN-GP: Gulrajani et al. 2017, eq. 3)."""
@@ -151,9 +151,9 @@ class Penalties:
         """Compute the weighted sum on a batch of reals and fakes, both (B,C,H,W)."""
         total = real.new_zeros(())
         if self.r1:
-            total = total + self.r1 * zero_centred_penalty(discriminator, real)
+            total = total + self.r1 * zero_centered_penalty(discriminator, real)
         if self.r2:
-            total = total + self.r2 * zero_centred_penalty(discriminator, fake)
+            total = total + self.r2 * zero_centered_penalty(discriminator, fake)
         if self.gradient_penalty:
-            total = total + self.gradient_penalty * one_centred_penalty(discriminator, real, fake, rng)
+            total = total + self.gradient_penalty * one_centered_penalty(discriminator, real, fake, rng)
         return total

@@ -64,8 +64,9 @@ def with_last_config(words: Sequence[str], command: str, config: str) -> list[st
         command: The command among them.
         config: Configuration, as JSON.
     """
-    places = [i for i, word in enumerate(words) if word == command or re.match("(-c|--config)(=|$)", word)]
-    last = max(places) + (words[max(places)] in ("-c", "--config"))
+    places = [i for i, word in enumerate(words) if re.match("(-c|--config)(=|$)", word)]
+    last = max([words.index(command), *places])
+    last += words[last] in ("-c", "--config")
     return [*words[: last + 1], "--config", config, *words[last + 1 :]]
 
 
@@ -92,7 +93,7 @@ class DataConfigFile(ActionConfigFile):
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}): give the YAML of a training") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no YAML: give the configuration of a training") from error
+            raise InputError(f"{path} is not valid YAML: give the configuration of a training") from error
         if not isinstance(content, dict):
             raise InputError(f"{path} is not the configuration of a training: it has no keys")
         data = {"data": content["data"]} if "data" in content else {}
@@ -139,7 +140,10 @@ class OptionsParser(LightningArgumentParser):
         """
         moved = re.search(r"LatentRestoration':\s+Option '(\w+)' is not accepted", message)
         if moved and moved[1] in MOVED_OPTIONS:
-            raise InputError(f"model.{moved[1]} has moved: set {MOVED_OPTIONS[moved[1]]} instead") from ex
+            raise InputError(
+                f"model.{moved[1]} has moved to {MOVED_OPTIONS[moved[1]]}; all options of the search are now under "
+                "model.inversion"
+            ) from ex
         if found := OF_ANOTHER_VERSION.search(message):
             raise InputError(
                 f"{found[1]}: {found[2]} in this version; for its names, see `gan-lightning fit --config quickstart "

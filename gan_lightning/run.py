@@ -32,7 +32,7 @@ TRACES_OF_A_RUN = ("metrics.csv", "summary.json", "checkpoints", "records")
 
 
 class Run:
-    """One command at work in one folder.
+    """A command and the folder it runs in.
 
     Every rank has a `Run` of the same folder; only the first claims it. The claim is a lock of the operating system on
     a file in the folder: it ends with the process, however that ends, and on network file systems it holds between
@@ -114,9 +114,8 @@ class Run:
             return
         # Slurm's own checkpoints are of a job that was requeued.
         if not (self.resumes or may_resume or any(self.folder.glob("hpc_ckpt_*.ckpt"))):
-            raise InputError(
-                f"{self.folder} already holds a run: choose another --name, or resume it with --ckpt_path last"
-            )
+            way = "resume it with --ckpt_path last" if self.command == "fit" else "give its checkpoint by its path"
+            raise InputError(f"{self.folder} already holds a run: choose another --name, or {way}")
         self.config_name = f"config-{datetime.now().strftime('%Y%m%d-%H%M%S')}.yaml"
 
     def _acquire_lock(self) -> None:
@@ -137,7 +136,7 @@ class Run:
             file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
 
     def release(self) -> None:
-        """Unlock the folder; the end of the process does so too."""
+        """Unlock the folder; the lock also ends with the process."""
         if self._lock.is_locked:
             Path(self._lock.lock_file).unlink(missing_ok=True)  # while it is locked: nobody else's file is removed
             self._lock.release()

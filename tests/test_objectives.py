@@ -11,8 +11,8 @@ from gan_lightning.objectives import (
     SMOOTHABLE,
     Penalties,
     gradient_norms_squared,
-    one_centred_penalty,
-    zero_centred_penalty,
+    one_centered_penalty,
+    zero_centered_penalty,
 )
 
 torch.manual_seed(0)
@@ -115,45 +115,45 @@ def quadratic(images):
     return images.flatten(1).square().sum(1) / 2
 
 
-def test_zero_centred_penalty_equals_the_gradient_by_hand():
+def test_zero_centered_penalty_equals_the_gradient_by_hand():
     images = torch.randn(5, 3, 4, 4)
-    torch.testing.assert_close(zero_centred_penalty(quadratic, images), images.flatten(1).square().sum(1).mean() / 2)
+    torch.testing.assert_close(zero_centered_penalty(quadratic, images), images.flatten(1).square().sum(1).mean() / 2)
 
 
-def test_zero_centred_penalty_of_a_linear_discriminator_has_the_right_double_gradient():
+def test_zero_centered_penalty_of_a_linear_discriminator_has_the_right_double_gradient():
     """D(x) = w.x: the penalty is |w|^2 / 2, its gradient w."""
     weight = torch.randn(48, requires_grad=True)
-    penalty = zero_centred_penalty(lambda images: images.flatten(1) @ weight, torch.randn(5, 3, 4, 4))
+    penalty = zero_centered_penalty(lambda images: images.flatten(1) @ weight, torch.randn(5, 3, 4, 4))
     penalty.backward()
     torch.testing.assert_close(weight.grad, weight.detach())
 
 
-def test_one_centred_penalty_of_a_linear_discriminator_ignores_where():
+def test_one_centered_penalty_of_a_linear_discriminator_ignores_where():
     weight = torch.randn(48)
-    penalty = one_centred_penalty(lambda x: x.flatten(1) @ weight, torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4))
+    penalty = one_centered_penalty(lambda x: x.flatten(1) @ weight, torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4))
     torch.testing.assert_close(penalty, (weight.norm() - 1) ** 2)
 
 
-def test_one_centred_penalty_looks_between_reals_and_fakes():
+def test_one_centered_penalty_looks_between_reals_and_fakes():
     """With D = |x|^2 / 2 the norm at a point is its length: between 1 and 3 for points of those lengths on a ray."""
     direction = F.normalize(torch.randn(400, 48)).reshape(400, 3, 4, 4)
     rng = torch.Generator().manual_seed(0)
-    penalty = one_centred_penalty(quadratic, direction, 3 * direction, rng)
+    penalty = one_centered_penalty(quadratic, direction, 3 * direction, rng)
     assert penalty.item() == pytest.approx(4 / 3, rel=0.15)  # E[(2u)^2] for uniform u
 
 
 def test_penalties_are_float32_under_autocast():
     images = torch.randn(2, 3, 4, 4)
-    plain = zero_centred_penalty(quadratic, images)
+    plain = zero_centered_penalty(quadratic, images)
     with torch.autocast("cpu", torch.bfloat16):
-        assert zero_centred_penalty(quadratic, images) == plain
+        assert zero_centered_penalty(quadratic, images) == plain
 
 
 def test_penalties_add_up():
     real, fake = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
     total = Penalties(r1=2.0, r2=3.0)(quadratic, real, fake)
     torch.testing.assert_close(
-        total, 2 * zero_centred_penalty(quadratic, real) + 3 * zero_centred_penalty(quadratic, fake)
+        total, 2 * zero_centered_penalty(quadratic, real) + 3 * zero_centered_penalty(quadratic, fake)
     )
     assert not Penalties()
     assert math.isclose(Penalties()(quadratic, real, fake), 0)
@@ -183,11 +183,11 @@ def test_gradient_norms_are_of_each_image_and_can_be_had_without_gradients_aroun
     assert not images.requires_grad
 
 
-def test_the_one_centred_penalty_has_a_gradient_where_d_is_flat():
+def test_the_one_centered_penalty_has_a_gradient_where_d_is_flat():
     """The root of a norm of zero has none: hence the small number under it."""
     weight = torch.zeros(48, requires_grad=True)
     images = torch.randn(2, 5, 3, 4, 4)
-    penalty = one_centred_penalty(lambda x: x.flatten(1) @ weight, *images)
+    penalty = one_centered_penalty(lambda x: x.flatten(1) @ weight, *images)
     (gradient,) = torch.autograd.grad(penalty, weight)
     assert gradient.isfinite().all()
     torch.testing.assert_close(penalty, torch.tensor(1.0), rtol=0, atol=1e-5)
@@ -196,4 +196,4 @@ def test_the_one_centred_penalty_has_a_gradient_where_d_is_flat():
 def test_points_between_are_drawn_anew_without_a_generator():
     torch.manual_seed(0)
     real, fake = torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4, 4)
-    assert one_centred_penalty(quadratic, real, fake) != one_centred_penalty(quadratic, real, fake)
+    assert one_centered_penalty(quadratic, real, fake) != one_centered_penalty(quadratic, real, fake)

@@ -103,7 +103,7 @@ def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) ->
 
 def _find_base(root: Path) -> Path:
     if not root.is_dir():
-        raise InputError(f"No folder {root}: set the root to the folder that holds CelebA's celeba/.")
+        raise InputError(f"folder {root} does not exist: set data.root to the folder that holds CelebA's celeba/.")
     for base in (root / "celeba", root):
         if (base / IMAGE_FOLDER).is_dir():
             return base

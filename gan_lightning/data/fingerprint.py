@@ -1,7 +1,7 @@
-"""The content of a listing of images, byte by byte: the part of a pack's fingerprint that no clock can spoil.
+"""The content of a listing of images, byte by byte: the part of a pack's fingerprint that does not depend on timestamps.
 
 Every file is read once. The result is stored in the cache under the sizes and times of the files, so that the next
-look costs as much as a listing. A copy of the images, or one whose times have changed, is read again, but not packed
+check only lists the files. A copy of the images, or one whose times have changed, is read again, but not packed
 again.
 """
 

@@ -143,7 +143,7 @@ def read_folder(
         raise InputError(f"split_fractions are {fractions}: set three (train, val, test) that sum to 1.")
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise InputError(f"No folder {folder}: set the root to a folder of images.")
+        raise InputError(f"folder {folder} does not exist: set data.root to a folder of images.")
     names = sorted(_walk(folder.resolve()))
     if not names:
         raise InputError(

@@ -115,7 +115,7 @@ def open_packed(
         return PackedImages(folder)
     except FileNotFoundError as error:
         raise InputError(
-            f"{listing.root} is not packed in {folder.parent} as it is now: run `gan-lightning pack` with the same "
+            f"{listing.root} has no up-to-date pack in {folder.parent}: run `gan-lightning pack` with the same "
             "options, or leave auto_pack on and call prepare_data()."
         ) from error
 

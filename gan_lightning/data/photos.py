@@ -80,7 +80,7 @@ class Photos(L.LightningDataModule):
             InputError: If it is another stage.
         """
         if stage not in (None, "predict"):
-            raise InputError(f"Photos is for predict, not for {stage}: use ImageFolder.")
+            raise InputError(f"Photos is for predict, not for {getattr(stage, 'value', stage)}: use ImageFolder.")
 
     def read_files(self) -> ImageListing:
         """List the photographs."""

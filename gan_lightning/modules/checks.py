@@ -31,7 +31,7 @@ def check_training_options(options: Mapping[str, Any]) -> None:
     """Check the values of DCGAN's training options.
 
     Args:
-        options: All of them by name, as in `DCGAN.hparams`.
+        options: All of them by name.
 
     Raises:
         InputError: If a value is unsupported.

@@ -1,4 +1,4 @@
-"""A watch for losses and weights that are not finite."""
+"""Detection of losses and weights that are not finite."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class FiniteWatch:
 
 
 def newest_checkpoint(trainer: Trainer) -> str | None:
-    """Return the path of last.ckpt, or else of ModelCheckpoint's last or best checkpoint; None if there is none."""
-    callback = trainer.checkpoint_callback
-    folder = getattr(callback, "dirpath", None)
-    paths = [os.path.join(folder, "last.ckpt")] if folder else []
-    paths += [getattr(callback, name, "") for name in ("last_model_path", "best_model_path")]
+    """Return the path of last.ckpt, or else of a ModelCheckpoint's last or best checkpoint; None if there is none."""
+    callbacks = trainer.checkpoint_callbacks
+    folders = [folder for callback in callbacks if (folder := getattr(callback, "dirpath", None))]
+    paths = [os.path.join(folder, "last.ckpt") for folder in folders]
+    for name in ("last_model_path", "best_model_path"):
+        paths += [getattr(callback, name, "") for callback in callbacks]
     return next((path for path in paths if os.path.isfile(path)), None)

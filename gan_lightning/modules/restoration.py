@@ -34,7 +34,7 @@ from gan_lightning.networks.checkpoints import load_discriminator, load_generato
 DEFAULT_SETTINGS = InversionSettings()
 MOVED_OPTIONS = {  # former options of the model -> where they are set now
     **{field.name: f"model.inversion.{field.name}" for field in fields(InversionSettings)},
-    "resize": "data.resize, with --data Photos",
+    "resize": "data.resize of --data Photos",
 }
 SEARCH_METRICS = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # of the search, not of the image
 

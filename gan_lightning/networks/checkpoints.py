@@ -79,7 +79,7 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"{path} is refused: it is no checkpoint, or holds objects that could run code, not only tensors"
+            f"{path} is refused: it is not a checkpoint, or contains objects that could run code when loaded"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} is not a whole checkpoint: it may be truncated, or something else") from error

@@ -39,7 +39,7 @@ def set_max_steps(trainer: Trainer, max_steps: int) -> None:
     """Change the number of steps that a running fit ends at.
 
     `Trainer.max_steps` is read-only. A run that was stopped after its last step and before its last validation is
-    resumed with one more step allowed, for else Lightning skips the fit, and the validation with it.
+    resumed with one more step allowed, because Lightning would otherwise skip the fit, and the validation with it.
     """
     trainer.fit_loop.epoch_loop.max_steps = max_steps
 
