@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import gan_lightning
 from gan_lightning.errors import InputError
-from gan_lightning.modules.restoration import MOVED_OPTIONS
+from gan_lightning.inversion import InversionSettings
 
 PACKAGE = Path(__file__).parent
 CONFIGS = next(
@@ -30,6 +31,10 @@ OF_ANOTHER_VERSION = re.compile(
     r"class_path '(gan_lightning\.[^']+)':\s+"
     r"(No module named .*|module .* has no attribute .*|Option .* is not accepted)"
 )
+MOVED_OPTIONS = {  # former options of LatentRestoration -> where they are set now
+    **{field.name: f"model.inversion.{field.name}" for field in fields(InversionSettings)},
+    "resize": "data.resize, with --data Photos",
+}
 
 
 def shipped_configs() -> dict[str, Path]:

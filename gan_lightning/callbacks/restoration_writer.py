@@ -18,7 +18,7 @@ from gan_lightning.callbacks.restoration_pictures import draw_blur_curves, draw_
 from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 from gan_lightning.modules.restoration_store import Record, RestorationStore
-from gan_lightning.modules.restored import Restored, SearchStep
+from gan_lightning.modules.restorer import Restored, SearchStep
 
 UPLOADED = (
     "latents.safetensors",
