@@ -168,7 +168,6 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_never_stopped(faces_root):
     assert losses[0] == losses[1]
 
 
-@pytest.mark.xfail(strict=True, reason="Lightning puts the checkpoint's hyperparameters over those of the command line")
 def test_a_resumed_run_takes_its_own_learning_rate(faces_root):
     assert fit(faces_root, "--data.count", FACES) == 0
     more = ["--trainer.max_steps", "6", "--ckpt_path", "last", "--model.lr_g", "0.005"]

@@ -130,7 +130,7 @@ def scipy_reference(data: FakeData, module: FakeModule, split: str = "val", seed
     batches = [min(16, COUNT - start) for start in range(0, COUNT, 16)]
     fakes = []
     for index, count in enumerate(batches):
-        state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1
+        state = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]) >> 1
         fakes.append(to_uint8(module.sample(count, torch.Generator().manual_seed(int(state)))))
     extractor = RandomFeatures()
     real = extractor(data.splits[split].pixels).double().numpy()
