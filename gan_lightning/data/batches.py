@@ -72,7 +72,7 @@ class EpochBatches(DistributedSampler[BatchIndex]):
             raise InputError(f"The batch size is {batch_size}: set it to 1 or more.")
         num_replicas = distributed.world_size() if num_replicas is None else num_replicas
         rank = distributed.rank() if rank is None else rank
-        super().__init__(_Items(num_items), num_replicas, rank, shuffle, seed, drop_last)
+        super().__init__(range(num_items), num_replicas, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
         self.num_items = num_items
         self.batch_size = batch_size
         self.flip_probability = flip_probability
@@ -110,16 +110,6 @@ class EpochBatches(DistributedSampler[BatchIndex]):
         epoch, batches_done = self._resumed
         for start, stop in pairwise(bounds[batches_done if epoch == self.epoch else 0 :]):
             yield order[start:stop], flips[start:stop]
-
-
-class _Items(Dataset[int]):
-    """A dataset of which only the length is known, which is all that DistributedSampler needs."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
 
 
 class ImageDataset(Dataset[dict[str, Tensor]]):
