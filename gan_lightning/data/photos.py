@@ -73,11 +73,8 @@ class Photos(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Check that the photographs are only to be restored.
 
-        Args:
-            stage: "predict", or None.
-
         Raises:
-            InputError: If it is another stage.
+            InputError: If the stage is not "predict".
         """
         if stage not in (None, "predict"):
             raise InputError(f"Photos is for predict, not for {stage}: use ImageFolder.")
@@ -193,9 +190,6 @@ class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
 
 def photo_format_of(data: L.LightningDataModule) -> PhotoFormat:
     """Return the format of the photographs that the model beside a data module takes.
-
-    Args:
-        data: The data module, attached to a trainer.
 
     Raises:
         InputError: If the model takes no photographs.
