@@ -210,7 +210,8 @@ def test_predict_writes_as_many_samples_as_asked_for(finished, faces_root):
         assert command(*arguments, "--num_samples", count, "--name", name) == 0
         paths = sorted(Path("runs", name, "samples").iterdir())
         assert [path.name for path in paths] == [f"{index:06d}.png" for index in range(count)]
-        assert Image.open(paths[0]).size == (16, 16)
+        with Image.open(paths[0]) as image:
+            assert image.size == (16, 16)
     three, seventy = (Path("runs", name, "samples", "000002.png").read_bytes() for name in ("three", "seventy"))
     assert three == seventy
 
@@ -338,7 +339,7 @@ def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_
         ("invert", ["--model.generator_ckpt", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
         ("inpaint", ["--model.degradation.init_args.hole_size", "20"], "does not lie inside 16 pixels"),
         ("deblur", ["--model.degradation.init_args.sigma", "-1"], "sigma is -1"),
-        ("deblur", ["--model.degradation.init_args.sigma", "100"], "no more than the image's side"),
+        ("deblur", ["--model.degradation.init_args.sigma", "100"], "must not exceed the image's side"),
         ("super_resolve", ["--model.degradation.init_args.factor", "3"], "does not divide"),
         ("invert", ["--model.masks", "nowhere"], "is no folder"),
         ("invert", ["--model.num_steps", "3"], "model.num_steps has moved: set model.inversion.num_steps instead"),
