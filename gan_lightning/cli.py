@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 import lightning
@@ -32,6 +32,7 @@ from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
 from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.checks import check_sizes
+from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
@@ -77,9 +78,7 @@ class GanCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the name of the run, and the callbacks that are always there, each under a key of its own."""
-        name_help = (
-            "Name of the run, whose folder is runs/NAME. Default: the command, and the time or the job's number."
-        )
+        name_help = "Name of the run, in runs/NAME. Default: the command, and the time or the job's number."
         parser.add_argument("--name", type=str | None, default=None, help=name_help)
         parser.add_lightning_class_args(GenerationMetrics, "evaluation")
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
@@ -108,12 +107,12 @@ class GanCLI(LightningCLI):
         self._ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"))
         if path is not None and "://" not in str(path):
             words, model = sys.argv[1:] if args is None else args, options.model.class_path
-            saved = check_checkpoint(path, import_class(model))
+            saved = check_checkpoint(path, resolve_name(model))
             given = {found[1] for word in words if (found := re.match(r"--model\.(?:init_args\.)?(\w+)", word))}
             init_args = {name: value for name, value in saved.items() if name not in given}
             config = json.dumps({"model": {"class_path": model, "init_args": init_args}}, default=str)
             self.config = parser.parse_args(with_last_config(words, command, config))
-            check_networks(path, import_class(model), saved, self.options.model.init_args)
+            check_networks(path, saved, self.options.model.init_args)
         self.options.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
@@ -121,7 +120,7 @@ class GanCLI(LightningCLI):
         options, run = self.options, self.run
         assert run is not None
         options.ckpt_path = self._ckpt_path
-        given, model_class = options.clone(), import_class(options.model.class_path)
+        given, model_class = options.clone(), resolve_name(options.model.class_path)
         options.trainer.default_root_dir = str(run.folder)
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
         check_sizes(options.model.init_args, options.get("data.init_args"))
@@ -159,12 +158,6 @@ class GanCLI(LightningCLI):
             self.model.num_samples = self.options.num_samples
 
 
-def import_class(path: str) -> Any:
-    """Import a class by its full name."""
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)
-
-
 def as_list(given: Any) -> list[Any]:
     """Return the items of an option that holds none, one or a list of them."""
     return [item for item in (given if isinstance(given, list) else [given]) if item is not None]
@@ -186,24 +179,24 @@ def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
     for logger in as_list(trainer.logger):
         if not isinstance(logger, Namespace) or "init_args" not in logger:
             continue
-        if import_class(logger.class_path) is WandbLogger:
+        if resolve_name(logger.class_path) is WandbLogger:
             logger.class_path = f"{SteadyWandbLogger.__module__}.{SteadyWandbLogger.__qualname__}"
         for argument, value in (("save_dir", str(run.folder.resolve())), ("name", run.folder.name)):
             if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
                 logger.init_args[argument] = value
-        online = import_class(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline
+        online = resolve_name(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline
         if is_first and online and logger.init_args.id is None:
             logger.init_args.id = run.wandb_id()
 
 
-def check_networks(path: str, model_class: Any, saved: Mapping[str, Any], options: Namespace) -> None:
+def check_networks(path: str, saved: Mapping[str, Any], options: Namespace) -> None:
     """Check that the networks are those of a checkpoint.
 
     Raises:
         InputError: If an option that they are built with differs.
     """
-    for name in getattr(model_class, "NETWORK_OPTIONS", ()):
-        if name in saved and options.get(name, saved[name]) != saved[name]:
+    for name in saved.keys() & set(NETWORK_OPTIONS):
+        if options.get(name, saved[name]) != saved[name]:
             raise InputError(
                 f"model.{name} is {options[name]}, but {path} was trained with {saved[name]}: the networks of a "
                 "checkpoint cannot be changed"

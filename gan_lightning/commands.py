@@ -38,17 +38,7 @@ class Parser(ArgumentParser):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one of these commands.
-
-    Args:
-        arguments: Words of the command line, the command first.
-
-    Returns:
-        Exit status.
-
-    Raises:
-        InputError: If what was asked for cannot be done; the message says what to do.
-    """
+    """Run one of these commands, the first word of the command line, and return its exit status."""
     command, options = parse(arguments)
     if command == "pack":
         pack(options.data)
@@ -58,11 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
-    """Parse a command line.
-
-    Returns:
-        The command and its options, with classes instantiated.
-    """
+    """Return the command of a command line and its options, with classes instantiated."""
     packing = Parser(description=PACK)
     packing.add_argument("--config", action=DataConfigFile, help="Configuration of a training; only its data counts.")
     packing.add_subclass_arguments(ImageDataModule, "data", required=True)

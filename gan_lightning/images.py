@@ -13,26 +13,12 @@ from gan_lightning.atomic import atomic_path
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Convert uint8 pixels to the range of the networks.
-
-    Args:
-        images: uint8 tensor of any shape, in [0, 255].
-
-    Returns:
-        float32 tensor of the same shape and memory format, in [-1, 1].
-    """
+    """Convert uint8 pixels in [0, 255] to float32 in [-1, 1], of the same shape and memory format."""
     return images.to(torch.float32).mul_(2 / 255).sub_(1)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Convert images in the range of the networks to uint8 pixels, rounded to the nearest.
-
-    Args:
-        images: float tensor of any shape, in [-1, 1]; values outside are clamped.
-
-    Returns:
-        uint8 tensor of the same shape, in [0, 255].
-    """
+    """Convert floats in [-1, 1] to the nearest uint8 pixels in [0, 255]; values outside are clamped."""
     return images.to(torch.float32).add(1).mul_(255 / 2).round_().clamp_(0, 255).to(torch.uint8)
 
 

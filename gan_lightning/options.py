@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 import gan_lightning
 from gan_lightning.errors import InputError
-from gan_lightning.modules.restoration import MOVED_OPTIONS
+from gan_lightning.inversion import InversionSettings
 
 PACKAGE = Path(__file__).parent
 CONFIGS = next(
@@ -30,6 +31,10 @@ OF_ANOTHER_VERSION = re.compile(
     r"class_path '(gan_lightning\.[^']+)':\s+"
     r"(No module named .*|module .* has no attribute .*|Option .* is not accepted)"
 )
+MOVED_OPTIONS = {  # former options of LatentRestoration -> where they are set now
+    **{field.name: f"model.inversion.{field.name}" for field in fields(InversionSettings)},
+    "resize": "data.resize of --data Photos",
+}
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -141,8 +146,8 @@ class OptionsParser(LightningArgumentParser):
         moved = re.search(r"LatentRestoration':\s+Option '(\w+)' is not accepted", message)
         if moved and moved[1] in MOVED_OPTIONS:
             raise InputError(
-                f"model.{moved[1]} has moved to {MOVED_OPTIONS[moved[1]]}; all options of the search are now under "
-                "model.inversion"
+                f"model.{moved[1]} has moved: set {MOVED_OPTIONS[moved[1]]} instead; all options of the search are now "
+                "under model.inversion"
             ) from ex
         if found := OF_ANOTHER_VERSION.search(message):
             raise InputError(

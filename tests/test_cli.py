@@ -13,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
+from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.loggers.metrics_file import MetricsFile
@@ -210,7 +211,8 @@ def test_predict_writes_as_many_samples_as_asked_for(finished, faces_root):
         assert command(*arguments, "--num_samples", count, "--name", name) == 0
         paths = sorted(Path("runs", name, "samples").iterdir())
         assert [path.name for path in paths] == [f"{index:06d}.png" for index in range(count)]
-        assert Image.open(paths[0]).size == (16, 16)
+        with Image.open(paths[0]) as image:
+            assert image.size == (16, 16)
     three, seventy = (Path("runs", name, "samples", "000002.png").read_bytes() for name in ("three", "seventy"))
     assert three == seventy
 
@@ -338,7 +340,7 @@ def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_
         ("invert", ["--model.generator_ckpt", "nowhere.ckpt"], "nowhere.ckpt does not exist"),
         ("inpaint", ["--model.degradation.init_args.hole_size", "20"], "does not lie inside 16 pixels"),
         ("deblur", ["--model.degradation.init_args.sigma", "-1"], "sigma is -1"),
-        ("deblur", ["--model.degradation.init_args.sigma", "100"], "no more than the image's side"),
+        ("deblur", ["--model.degradation.init_args.sigma", "100"], "must not exceed the image's side"),
         ("super_resolve", ["--model.degradation.init_args.factor", "3"], "does not divide"),
         ("invert", ["--model.masks", "nowhere"], "is no folder"),
         ("invert", ["--model.num_steps", "3"], "model.num_steps has moved: set model.inversion.num_steps instead"),
@@ -347,7 +349,7 @@ def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_
             ["--config", "old.yaml"],
             "set model.inversion.latent_weight instead",
         ),
-        ("invert", ["--model.resize", "centre_crop"], "model.resize has moved: set data.resize, with --data Photos"),
+        ("invert", ["--model.resize", "centre_crop"], "model.resize has moved: set data.resize of --data Photos"),
         ("invert", ["--model.inversion.num_steps", "-1"], "num_steps is -1: give a number of 0 or more"),
         ("invert", ["--data.image_size", "32"], "set data.image_size to 16"),
         ("invert", ["--data.channels", "1"], "set data.channels to 3"),
@@ -622,3 +624,49 @@ def test_the_module_runs_as_the_command_does():
     arguments = [sys.executable, "-m", "gan_lightning", "--version"]
     result = subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=30)
     assert result.stdout.startswith("gan-lightning ")
+
+
+# -- own models -------------------------------------------------------------------------------------------------------
+
+
+class Small(DCGAN):
+    """A model of a user's own, with fewer options."""
+
+    def __init__(self, width: int = 4):
+        super().__init__(image_size=16, latent_dim=6, base_channels=width)
+
+
+def test_a_subclass_with_options_of_its_own_trains_and_resumes(faces_root):
+    words = [
+        "--model",
+        f"{__name__}.Small",
+        "--data",
+        "SyntheticFaces",
+        "--data.root",
+        faces_root,
+        "--data.count",
+        FACES,
+    ]
+    words += ["--data.image_size", 16, "--data.batch_size", 8, "--evaluation.extractor", "random", "--name", "fit"]
+    words += ["--evaluation.num_images", 6, "--trainer.accelerator", "cpu"]
+    assert command("fit", *words, "--trainer.max_steps", 2) == 0
+    assert command("fit", *words, "--trainer.max_steps", 3, "--ckpt_path", "last") == 0
+    assert torch.load("runs/fit/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_options_before_other_words_win_over_a_resumed_checkpoint(faces_root):
+    """A configuration after the option, and a name that equals the command."""
+    assert fit(faces_root, "--data.count", FACES, name="fit") == 0
+    words = ["fit", "--model", "DCGAN", "--model.lr_g", "0.005", "--config", CONFIGS / "quickstart.yaml", *SMALL]
+    words += ["--data.root", faces_root, "--data.count", FACES, "--trainer.max_steps", "5", "--ckpt_path", "last"]
+    assert command(*words, "--name", "fit") == 0
+    groups = torch.load("runs/fit/checkpoints/last.ckpt", weights_only=True)["optimizer_states"]
+    assert [group["param_groups"][0]["lr"] for group in groups] == [0.005, 0.0002]
+
+
+def test_networks_of_a_resumed_run_cannot_change(finished, faces_root, capsys):
+    more = ["--ckpt_path", finished / "checkpoints" / "last.ckpt", "--model.base_channels", "8"]
+    line = refusal(capsys, fit(faces_root, "--data.count", FACES, *more))
+    assert "model.base_channels is 8, but" in line
+    assert "was trained with 4: the networks of a checkpoint cannot be changed" in line
+    assert not Path("runs").exists(), "refused before the folder is made"

@@ -41,6 +41,9 @@ class GenerationMetrics(Callback):
     same on any number of ranks: exactly `num_images` on each side, each counted once.
 
     Logged as `val/fid`, `val/kid`, `val/is`, or `val/fd_random`, `val/kid_random`; in `test` as `test/...`.
+
+    Attributes:
+        protocol: How each metric was measured, by its logged name: data, crop, N, resizer, extractor, EMA, versions.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class GenerationMetrics(Callback):
         self.batch_size, self.seed, self.cache_dir = batch_size, seed, cache_dir
         self.inception_weights, self.download = inception_weights, download
         self._evaluator: GenerationEvaluator | None = None  # the callback's, not the module's: in no checkpoint
-        self._protocol: dict[str, Settings] = {}
+        self.protocol: dict[str, Settings] = {}
         self._measured_at = -1
 
     @staticmethod
@@ -99,11 +102,6 @@ class GenerationMetrics(Callback):
             if metric in metrics:
                 return f"val/{name}", "max" if metric == "is" else "min"
         return None, "min"
-
-    @property
-    def protocol(self) -> dict[str, Settings]:
-        """How each metric was measured, by its logged name: data, crop, N, resizer, extractor, EMA, versions."""
-        return self._protocol
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check before the first step that everything can be measured.
@@ -132,7 +130,7 @@ class GenerationMetrics(Callback):
         self._evaluator = GenerationEvaluator(
             extractor, self.metrics, self.num_images, self.batch_size, self.seed, cache
         )
-        self._protocol = {}
+        self.protocol = {}
 
     def state_dict(self) -> dict[str, int]:
         """Return the step of the last measurement, so that a run that is resumed at its end does not repeat it."""
@@ -190,10 +188,10 @@ class GenerationMetrics(Callback):
             report = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
             seconds = time.monotonic() - started
             _log.info("%s: %d generated and %d real images, %.1f s", report, *[self.num_images] * 2, seconds)
-        if not values.keys() <= self._protocol.keys():
+        if not values.keys() <= self.protocol.keys():
             settings = self._evaluator.settings(source, split, float(getattr(pl_module, "ema_decay", 0.0)))
             stated = {names[metric]: setting for metric, setting in settings.items()}
-            self._protocol.update(stated)
+            self.protocol.update(stated)
             _describe_to_loggers(trainer, stated)
         return values
 

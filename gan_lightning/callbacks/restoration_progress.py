@@ -7,7 +7,7 @@ import time
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
-from gan_lightning.modules.restored import SearchStep
+from gan_lightning.modules.restorer import SearchStep
 
 SECONDS_BETWEEN = 0.5  # between two updates: in a log file, each is a line
 

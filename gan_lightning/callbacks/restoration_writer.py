@@ -18,7 +18,7 @@ from gan_lightning.callbacks.restoration_pictures import draw_blur_curves, draw_
 from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 from gan_lightning.modules.restoration_store import Record, RestorationStore
-from gan_lightning.modules.restored import Restored, SearchStep
+from gan_lightning.modules.restorer import Restored, SearchStep
 
 UPLOADED = (
     "latents.safetensors",
@@ -66,25 +66,7 @@ class RestorationWriter(Callback):
                 write_png(self.store.folder / "intermediate" / name / f"{step.stage}-{step.number:04d}.png", image)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write a batch."""
-        self._write(outputs)
-
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
     ) -> None:
         """Write a batch."""
         self._write(outputs)
@@ -94,10 +76,7 @@ class RestorationWriter(Callback):
         trainer.strategy.barrier("restoration records were written")
         self._collect(trainer)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files of all images."""
-        trainer.strategy.barrier("restoration records were written")
-        self._collect(trainer)
+    on_predict_batch_end, on_predict_end = on_test_batch_end, on_test_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the files of the images that are finished."""

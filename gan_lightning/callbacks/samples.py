@@ -77,24 +77,9 @@ class SampleWriter(Callback):
     """Write the samples of `predict` to samples/ in the run folder, named by their numbers."""
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Write a batch.
-
-        Args:
-            trainer: Trainer, in whose root folder samples/ is.
-            pl_module: Module; nothing is written unless it draws samples.
-            outputs: Images (B,C,H,W) in [-1, 1].
-            batch: Numbers of the images (B,).
-            batch_idx: Index of the batch.
-            dataloader_idx: Index of the data loader.
-        """
+        """Write images (B,C,H,W) in [-1, 1], the batch of whose numbers (B,) was drawn."""
         if not hasattr(pl_module, "sample"):  # its predictions are something else
             return
         for number, image in zip(batch.tolist(), outputs, strict=True):

@@ -72,7 +72,7 @@ class EpochBatches(DistributedSampler[BatchIndex]):
             raise InputError(f"The batch size is {batch_size}: set it to 1 or more.")
         num_replicas = distributed.world_size() if num_replicas is None else num_replicas
         rank = distributed.rank() if rank is None else rank
-        super().__init__(_Items(num_items), num_replicas, rank, shuffle, seed, drop_last)
+        super().__init__(range(num_items), num_replicas, rank, shuffle, seed, drop_last)  # type: ignore[arg-type]
         self.num_items = num_items
         self.batch_size = batch_size
         self.flip_probability = flip_probability
@@ -112,16 +112,6 @@ class EpochBatches(DistributedSampler[BatchIndex]):
             yield order[start:stop], flips[start:stop]
 
 
-class _Items(Dataset[int]):
-    """A dataset of which only the length is known, which is all that DistributedSampler needs."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-
 class ImageDataset(Dataset[dict[str, Tensor]]):
     """A split of images, read in whole batches.
 
@@ -140,34 +130,16 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return len(self.rows)
 
     def read(self, positions: NDArray[np.int64]) -> Tensor:
-        """Read only the images.
-
-        Args:
-            positions: (B) positions in the split, in [0, N).
-
-        Returns:
-            (B,C,H,W) uint8 in channels_last memory.
-        """
+        """Read only the images at positions (B) in [0, N): (B,C,H,W) uint8 in channels_last memory."""
         return self.images.read(self.rows[positions])
 
     def __getitem__(self, batch: BatchIndex) -> dict[str, Tensor]:
-        """Read a batch.
-
-        Args:
-            batch: Positions and flips, as `EpochBatches` yields them.
-
-        Returns:
-            The batch, with the keys of a loader in the table of `ImageDataModule`.
-        """
+        """Return a batch with the keys of a loader in the table of `ImageDataModule`."""
         positions, _ = batch
         return {"image": self.read(positions), **self.describe(batch)}
 
     def describe(self, batch: BatchIndex) -> dict[str, Tensor]:
-        """Return all keys of a batch except "image".
-
-        Args:
-            batch: Positions and flips, as `EpochBatches` yields them.
-        """
+        """Return all keys of a batch except "image"."""
         positions, flips = batch
         rows = self.rows[positions]
         items = {"index": torch.from_numpy(rows), "flip": torch.from_numpy(flips.copy())}
@@ -177,11 +149,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
 
 def batches_done(trainer: Any) -> int:
-    """Return the number of batches of the current epoch that a run has seen which was just resumed; otherwise 0.
-
-    Args:
-        trainer: The Lightning trainer.
-    """
+    """Return the number of batches of the current epoch that a run has seen which was just resumed; otherwise 0."""
     loop = trainer.fit_loop
     # Lightning asks for loaders at other times, too, when the count is still that of the previous epoch.
     return int(loop.epoch_loop.batch_progress.current.ready) if loop.restarting else 0

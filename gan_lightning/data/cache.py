@@ -28,13 +28,7 @@ def default_cache_dir() -> Path:
 
 
 def make_cache_dir(cache_dir: str | os.PathLike[str] | None) -> Path:
-    """Create the cache folder if it does not exist.
-
-    Args:
-        cache_dir: The folder, or None for `default_cache_dir()`.
-
-    Returns:
-        Path of the folder.
+    """Create the cache folder, `default_cache_dir()` if None, and return its path.
 
     Raises:
         InputError: If the folder cannot be created.
@@ -70,12 +64,7 @@ def exclusive(path: Path) -> Iterator[bool]:
 
 
 def exclusive_root(root: Path, cache_dir: str | None) -> AbstractContextManager[bool]:
-    """Hold the lock of a folder of source images while something is written to it.
-
-    Args:
-        root: The folder.
-        cache_dir: The cache folder, which holds the lock file; nodes that share it exclude each other, too.
-    """
+    """Lock a folder of source images, for all nodes that share the cache folder, while something is written to it."""
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     return exclusive(make_cache_dir(cache_dir) / f".root-{key}.lock")
 

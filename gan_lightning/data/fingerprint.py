@@ -1,4 +1,4 @@
-"""The content of a listing of images, byte by byte: the part of a pack's fingerprint that does not depend on timestamps.
+"""The content of a listing of images, byte by byte: the part of a pack's fingerprint without timestamps.
 
 Every file is read once. The result is stored in the cache under the sizes and times of the files, so that the next
 check only lists the files. A copy of the images, or one whose times have changed, is read again, but not packed
@@ -52,11 +52,7 @@ def content_of(listing: ImageListing, cache: Path) -> str:
 
 
 def look_at(listing: ImageListing) -> str:
-    """Return a hash, in hex, of the names, sizes and times of all files, which changes when one is written to.
-
-    Args:
-        listing: The images, which are not opened.
-    """
+    """Hash the names, sizes and times of all files, which are not opened; it changes when one is written to."""
     look = hashlib.sha256()
     for stamp in listing.stamps():
         look.update(stamp.encode(errors="surrogateescape"))
@@ -65,9 +61,6 @@ def look_at(listing: ImageListing) -> str:
 
 def read_content(listing: ImageListing) -> str:
     """Read all files, on all cores, and return the SHA-256 of their names and bytes, in hex.
-
-    Args:
-        listing: The images.
 
     Raises:
         OSError: If a file cannot be read, and the machine is at fault.

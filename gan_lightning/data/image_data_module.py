@@ -151,11 +151,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
                 self._resident = self._move_to_device()
 
     def teardown(self, stage: str | None = None) -> None:
-        """Free the memory of resident images.
-
-        Args:
-            stage: As for `setup`.
-        """
+        """Free the memory of resident images."""
         if self._resident is not None:
             self._resident.free()
         self._resident = None
@@ -165,13 +161,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return {**self.__dict__, "_resident": None}
 
     def real_images(self, split: str) -> ImageDataset:
-        """Return the images that metrics compare with: `len()`, and `read(positions)` as uint8 (B,C,H,W).
-
-        Needs `setup`.
-
-        Args:
-            split: As for `dataset`.
-        """
+        """Return the images for metrics: `len()`, and `read(positions)` as uint8 (B,C,H,W). Needs `setup`."""
         return self.dataset(split)
 
     def protocol(self, split: str) -> dict[str, str | int]:
@@ -220,12 +210,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return self._evaluation_loader("test")
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Flip the images and map them to [-1, 1] on the device, to which a quarter of the bytes were transferred.
-
-        Args:
-            batch: A batch of a loader.
-            dataloader_idx: Not used.
-        """
+        """Flip the images and map them to [-1, 1] on the device, to which a quarter of the bytes were transferred."""
         flip, image = batch.pop("flip"), batch["image"].contiguous(memory_format=torch.channels_last)
         batch["image"] = to_float(torch.where(flip[:, None, None, None], image.flip(-1), image))
         return batch

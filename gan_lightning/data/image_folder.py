@@ -61,10 +61,5 @@ class ImageFolder(PackedDataModule):
         return photo_loader(self.root, photo_format_of(self), self.eval_batch_size, self.num_workers)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Flip and map to [-1, 1], as for all data; photographs are passed on unchanged.
-
-        Args:
-            batch: A batch of a loader.
-            dataloader_idx: Not used.
-        """
+        """Flip and map to [-1, 1], as for all data; photographs are passed on unchanged."""
         return super().on_after_batch_transfer(batch, dataloader_idx) if "flip" in batch else batch

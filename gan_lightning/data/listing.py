@@ -61,15 +61,7 @@ class ImageListing:
             yield _stamp(os.path.join(self.root, name), name)
 
     def decode(self, row: int, crop_resize: CropResize) -> NDArray[np.uint8]:
-        """Decode one image; raises what `decode_image` raises.
-
-        Args:
-            row: Row of the image in the listing.
-            crop_resize: Crop, size and channels of the result.
-
-        Returns:
-            (H,W,C) uint8.
-        """
+        """Decode one image to (H,W,C) uint8; raises what `decode_image` raises."""
         return decode_image(self.root / self.names[row], crop_resize)
 
 

@@ -81,14 +81,7 @@ class PackedImages:
         return PackedImages, (self.folder,)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """Read a batch in one index operation.
-
-        Args:
-            rows: (B) rows of the listing, in any order, all among the attribute `rows`.
-
-        Returns:
-            (B,C,H,W) uint8 in channels_last memory.
-        """
+        """Read rows (B) of the listing, in any order, all among `rows`: (B,C,H,W) uint8, channels_last."""
         return torch.from_numpy(self._pixels[rows]).permute(0, 3, 1, 2)
 
 
@@ -123,13 +116,8 @@ def open_packed(
 def pack_folder(listing: ImageListing, crop_resize: CropResize, cache: Path) -> Path:
     """Return the folder of the pack of these files, which may not exist.
 
-    Args:
-        listing: The images. Those that are new, or were written to since the last time, are read.
-        crop_resize: Crop, size and channels of the pixels.
-        cache: Folder of the packs.
-
-    Returns:
-        The folder, whose name changes with every name and every byte of the files, and with every setting.
+    Its name changes with every name and every byte of the files, and with every setting. Files that are new, or were
+    written to since the last time, are read.
     """
     settings = [FORMAT_VERSION, RESIZER, PIL.__version__.split(".")[0], asdict(crop_resize)]
     content = json.dumps([*settings, len(listing), content_of(listing, cache)])
@@ -139,12 +127,7 @@ def pack_folder(listing: ImageListing, crop_resize: CropResize, cache: Path) -> 
 
 
 def describe_size(count: int, crop_resize: CropResize) -> str:
-    """Describe the size of a pack on disk and in memory: "202,599 images at 64 x 64 x 3 take 2.49 GB".
-
-    Args:
-        count: Number of images.
-        crop_resize: Size and channels of the images.
-    """
+    """Describe the size of a pack on disk and in memory: "202,599 images at 64 x 64 x 3 take 2.49 GB"."""
     height, width, channels = crop_resize.shape
     needed = pixel_bytes(count, crop_resize)
     return f"{count:,} images at {height} x {width} x {channels} take " + (
@@ -153,10 +136,5 @@ def describe_size(count: int, crop_resize: CropResize) -> str:
 
 
 def pixel_bytes(count: int, crop_resize: CropResize) -> int:
-    """Return the number of bytes of the pixels of a pack.
-
-    Args:
-        count: Number of images.
-        crop_resize: Size and channels of the images.
-    """
+    """Return the number of bytes of the pixels of a pack."""
     return count * math.prod(crop_resize.shape)

@@ -109,8 +109,14 @@ def pack_images(
                     "$GAN_LIGHTNING_CACHE."
                 ) from error
             raise
+    if packed.skipped and strict:
+        raise _refusal(packed.skipped[0], listing)
     if packed.skipped:
-        _report_skipped(packed, listing, strict)
+        warnings.warn(
+            f"{len(packed.skipped)} of {len(listing)} images in {listing.root} cannot be read and are left out: "
+            f"{_example(packed.skipped)}.",
+            stacklevel=2,
+        )
     return packed
 
 
@@ -134,7 +140,8 @@ def _pack(
         part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
         try:
             part.mkdir()
-            _check_free_space(len(listing), crop_resize, folder.parent)
+            if shutil.disk_usage(folder.parent).free < pixel_bytes(len(listing), crop_resize):
+                raise _disk_full(len(listing), crop_resize, folder.parent)
             header = _write_pixels(listing, crop_resize, part, strict, num_workers, progress)
             _write_header({**header, "fingerprint": fingerprint_of(folder)}, part)
             if look_at(listing) != look:
@@ -254,16 +261,6 @@ def _reason(error: Exception) -> str:
     return str(error) or repr(error)
 
 
-def _report_skipped(packed: PackedImages, listing: ImageListing, strict: bool) -> None:
-    if strict:
-        raise _refusal(packed.skipped[0], listing)
-    warnings.warn(
-        f"{len(packed.skipped)} of {len(listing)} images in {listing.root} cannot be read and are left out: "
-        f"{_example(packed.skipped)}.",
-        stacklevel=3,
-    )
-
-
 def _refusal(entry: Skipped, listing: ImageListing) -> InputError:
     return InputError(
         f"{listing.root / entry.name} cannot be read ({entry.reason}): "
@@ -274,11 +271,6 @@ def _refusal(entry: Skipped, listing: ImageListing) -> InputError:
 def _example(skipped: list[Skipped], count: int = 3) -> str:
     named = ", ".join(f"{entry.name} ({entry.reason})" for entry in skipped[:count])
     return named + (f" and {len(skipped) - count} more" if len(skipped) > count else "")
-
-
-def _check_free_space(count: int, crop_resize: CropResize, folder: Path) -> None:
-    if shutil.disk_usage(folder).free < pixel_bytes(count, crop_resize):
-        raise _disk_full(count, crop_resize, folder)
 
 
 def _disk_full(count: int, crop_resize: CropResize, folder: Path) -> InputError:

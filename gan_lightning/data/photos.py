@@ -73,11 +73,8 @@ class Photos(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Check that the photographs are only to be restored.
 
-        Args:
-            stage: "predict", or None.
-
         Raises:
-            InputError: If it is another stage.
+            InputError: If the stage is not "predict".
         """
         if stage not in (None, "predict"):
             raise InputError(f"Photos is for predict, not for {getattr(stage, 'value', stage)}: use ImageFolder.")
@@ -194,9 +191,6 @@ class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
 def photo_format_of(data: L.LightningDataModule) -> PhotoFormat:
     """Return the format of the photographs that the model beside a data module takes.
 
-    Args:
-        data: The data module, attached to a trainer.
-
     Raises:
         InputError: If the model takes no photographs.
     """
@@ -214,18 +208,7 @@ def photo_loader(
     num_workers: int = 0,
     resize: Resize = "refuse",
 ) -> DataLoader[dict[str, Tensor | list[str]]]:
-    """Return the photographs below a folder in batches, for `predict`.
-
-    Args:
-        root: The folder.
-        photo_format: Format that the model takes.
-        batch_size: Number of photographs in a batch, per rank.
-        num_workers: Number of worker processes that read batches.
-        resize: As for `Photos`.
-
-    Raises:
-        InputError: As `PhotoDataset`.
-    """
+    """Return the photographs below a folder in batches, for `predict`; its options are those of `Photos`."""
     photos = PhotoDataset(root, photo_format, resize)
     return DataLoader(photos, batch_size=None, sampler=PhotoBatches(len(photos), batch_size), num_workers=num_workers)
 
@@ -258,14 +241,7 @@ def read_photo(path: Path, photo_format: PhotoFormat, resize: Resize = "refuse")
 
 
 def check_resize(resize: str) -> None:
-    """Raise if a value of the option `resize` is unsupported.
-
-    Args:
-        resize: The value.
-
-    Raises:
-        InputError: If it is unsupported.
-    """
+    """Raise an InputError if a value of the option `resize` is unsupported."""
     if resize not in get_args(Resize):
         raise InputError(f"resize {resize!r} is unsupported: choose refuse or center_crop")
 

@@ -57,14 +57,7 @@ class ResidentImages:
         self._pixels = self._pixels.new_empty(0)
 
     def read(self, positions: Tensor) -> Tensor:
-        """Read a batch in one index operation on the device.
-
-        Args:
-            positions: (B) int64 positions in the split, on the device.
-
-        Returns:
-            (B,C,H,W) uint8 in channels_last memory.
-        """
+        """Read positions (B) int64 on the device, in one index operation: (B,C,H,W) uint8, channels_last."""
         return self._pixels.index_select(0, positions).permute(0, 3, 1, 2)
 
 

@@ -107,11 +107,7 @@ class StreamedImages(ImageDataModule):
         return super().on_after_batch_transfer(batch, dataloader_idx)
 
     def teardown(self, stage: str | None = None) -> None:
-        """Report the number of images that were left out, and free the memory of resident images.
-
-        Args:
-            stage: As for `setup`.
-        """
+        """Report the number of images that were left out, and free the memory of resident images."""
         if self._left_out:
             logger.warning("%d times an image of %s could not be read and was left out", self._left_out, self.url)
             self._left_out = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from torch import Tensor, nn
 
@@ -39,7 +40,7 @@ class Degradation(nn.Module):
         return None
 
 
-def has_adjoint(degradation: object) -> bool:
+def has_adjoint(degradation: object) -> TypeGuard[Degradation]:
     """Return whether an object is a `Degradation` that implements `adjoint`, as do all its parts."""
     if isinstance(degradation, Compose):
         return all(map(has_adjoint, degradation.parts))

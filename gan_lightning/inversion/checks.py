@@ -57,16 +57,7 @@ def check_observed(
 
 
 def check_start(latents: Tensor, count: int, latent_dim: int) -> None:
-    """Raise if latents cannot be the start of a search.
-
-    Args:
-        latents: Latents, (count, latent_dim) if they are valid.
-        count: Number of images.
-        latent_dim: Length of a latent.
-
-    Raises:
-        InputError: If the shape differs, or a value is not finite.
-    """
+    """Raise if latents are not (count, latent_dim) and finite, and so cannot be the start of a search."""
     if latents.shape != (count, latent_dim) or not latents.isfinite().all():
         raise InputError(
             f"start has shape {tuple(latents.shape)}: give finite latents of shape ({count}, {latent_dim})"
@@ -74,21 +65,13 @@ def check_start(latents: Tensor, count: int, latent_dim: int) -> None:
 
 
 def check_numbers(**numbers: float | None) -> None:
-    """Raise if a setting is negative or not finite; None is allowed.
-
-    Raises:
-        InputError: If there is such a setting.
-    """
+    """Raise an InputError if a setting is negative or not finite; None is allowed."""
     for name, value in numbers.items():
         if value is not None and not (value >= 0 and math.isfinite(value)):
             raise InputError(f"{name} is {value}: give a number of 0 or more")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise if a value is not among the choices.
-
-    Raises:
-        InputError: If it is not.
-    """
+    """Raise an InputError if a value is not among the choices."""
     if value not in choices:
         raise InputError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")

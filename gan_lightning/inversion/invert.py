@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -95,6 +95,8 @@ def invert(
     """
     if isinstance(start, str):
         changes["start"] = start
+    if unknown := changes.keys() - {field.name for field in fields(InversionSettings)}:
+        raise TypeError(f"invert() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     settings = replace(settings or InversionSettings(), **changes)
     # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     device = next(generator.parameters()).device
@@ -107,28 +109,27 @@ def invert(
             raise InputError(NO_FIRST_BLOCK)
         if isinstance(start, Tensor):
             check_start(start, len(observed), frozen.latent_dim)
-        problem, noise = _pose(frozen, degradation, observed, settings, discriminator)
+        problem, noise = _build_problem(frozen, degradation, observed, settings, discriminator)
         # Only a squared error is comparable to the variance of the noise.
         floor = noise.square().clamp(min=EXACT) if settings.loss == "mse" else torch.zeros_like(noise)
         solver, default_steps = SOLVERS[settings.chosen_solver]
         num_steps = default_steps if settings.num_steps is None else settings.num_steps
         stopping = Stopping(num_steps, settings.tolerance, floor, callback=callback)
         sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale)
-        search = Search(solver, start if isinstance(start, Tensor) else settings.start, sampler, names, frozen)
-        solution = search.run(problem, stopping, settings.restarts)
+        initial = start if isinstance(start, Tensor) else settings.start
+        search = RestartedSearch(solver, initial, sampler, names, frozen)
+        found = search.run(problem, stopping, settings.restarts)
         with torch.no_grad():
-            result = Inversion(frozen(solution.variables), solution.variables, noise, **_course(solution))
-        stopping = replace(stopping, num_steps=settings.refine_steps, stage=settings.refine)
+            image = frozen(found.variables)
+        result = Inversion(image, found.variables, noise, found.loss, found.history, found.converged, found.num_steps)
         result = _refine(result, problem, frozen, settings, stopping)
         if settings.composite and has_adjoint(degradation) and not isinstance(degradation, Identity):
-            assert isinstance(degradation, Degradation)
-            image = data_consistency(result.image, degradation, problem.observed, noise)
-            result = replace(result, image=image)
+            result.image = data_consistency(result.image, degradation, problem.observed, noise)
         return result
 
 
 @dataclass(frozen=True)
-class Search:
+class RestartedSearch:
     """A solver, and where it starts."""
 
     solver: Solver
@@ -175,7 +176,7 @@ def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tens
     return history
 
 
-def _pose(
+def _build_problem(
     frozen: FrozenGenerator,
     degradation: Callable[[Tensor], Tensor],
     observed: Tensor,
@@ -201,16 +202,13 @@ def _pose(
     return Problem(frozen, degradation, observed, loss, fraction, center, weight), noise
 
 
-def _course(solution: Solution) -> dict[str, Tensor]:
-    return {name: getattr(solution, name) for name in ("loss", "history", "converged", "num_steps")}
-
-
 def _refine(
     result: Inversion, problem: Problem, frozen: FrozenGenerator, settings: InversionSettings, stopping: Stopping
 ) -> Inversion:
     """Return the result with its refinement, if there is one."""
-    if settings.refine == "none" or not stopping.num_steps:
+    if settings.refine == "none" or not settings.refine_steps:
         return result
+    stopping = replace(stopping, num_steps=settings.refine_steps, stage=settings.refine)
     if settings.refine == "weights":
         return _continued(result, *refine_weights(problem, frozen, result.latent, stopping))
     noise = result.noise_level

@@ -198,18 +198,9 @@ class GenerationEvaluator:
 
 
 def rank_batches(count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[int, int, int]]:
-    """Split `count` images into batches and yield those of a rank: rank r takes the batches r, r + world_size, ...
+    """Yield (index, start, stop) of the batches of a rank: rank r takes the batches r, r + world_size, ...
 
-    The batches are the same whatever the number of ranks, and none is padded: the last is short.
-
-    Args:
-        count: Number of images.
-        batch_size: Number of images in a batch.
-        rank: Rank whose batches are yielded.
-        world_size: Number of ranks.
-
-    Yields:
-        (index, start, stop) of each batch: its number, and the images [start, stop) that it holds.
+    The batches of `count` images are the same whatever the number of ranks, and none is padded: the last is short.
     """
     for index in range(rank, -(-count // batch_size), world_size):
         yield index, index * batch_size, min((index + 1) * batch_size, count)

@@ -28,12 +28,7 @@ class BatchNumbers(DistributedSampler[int]):
         self._resumed = (-1, 0)  # an epoch, and the number of its batches that are done
 
     def resume(self, epoch: int, batches_done: int) -> None:
-        """Skip the first batches of an epoch, for a run that is resumed in the middle of it.
-
-        Args:
-            epoch: The epoch that is resumed.
-            batches_done: Number of its batches, per rank, that have been trained on.
-        """
+        """Skip the batches of an epoch that a resumed run has trained on, counted per rank."""
         self._resumed = (epoch, batches_done)
         self.set_epoch(epoch)
 

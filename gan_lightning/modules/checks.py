@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from gan_lightning.degradations import Degradation, GaussianBlur, Mask
 from gan_lightning.errors import InputError
+from gan_lightning.inversion import InversionSettings
+from gan_lightning.inversion.losses import make_loss
 from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE
 
 
@@ -54,3 +59,23 @@ def check_training_options(options: Mapping[str, Any]) -> None:
         raise InputError(f"betas must lie in [0, 1), but are {list(options['betas'])}")
     if clip is not None and clip <= 0:
         raise InputError(f"gradient_clip must be positive, or null for no clipping, but is {clip}")
+
+
+def check_restoration_options(
+    degradation: Degradation | None,
+    inversion: InversionSettings,
+    masks: str | None,
+    encoder_ckpt: object,
+    *,
+    blind_blur: bool,
+    poisson: bool,
+) -> None:
+    """Raise if options of `LatentRestoration` exclude each other, or the weights of LPIPS are not available."""
+    if poisson and masks is None and not isinstance(degradation, Mask):
+        raise InputError("poisson blends holes: give masks, or a degradation that is a mask")
+    if blind_blur and (masks is not None or not isinstance(degradation, GaussianBlur | None)):
+        raise InputError("blind_blur estimates a Gaussian blur alone: leave masks and other degradations out")
+    if blind_blur and encoder_ckpt is not None:
+        raise InputError("blind_blur starts where its own search for the blur ended: leave encoder_ckpt out")
+    if inversion.loss == "lpips":
+        make_loss(inversion.loss, None, torch.device("cpu"))

@@ -32,14 +32,7 @@ class DCGAN(SafelyLoaded, SamplingModule):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.
-
-    Attributes:
-        NETWORK_OPTIONS: Options that the networks are built with, which a checkpoint fixes.
     """
-
-    NETWORK_OPTIONS = (
-        "image_size", "channels", "latent_dim", "base_channels", "generator_normalization", "discriminator_normalization"
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -103,10 +96,9 @@ class DCGAN(SafelyLoaded, SamplingModule):
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, betas
         self.d_steps, self.fresh_latents, self.accumulate = d_steps, fresh_latents, accumulate
         self.label_smoothing, self.gradient_clip, self.ema_decay = label_smoothing, gradient_clip, ema_decay
-        self.compiled = compile
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
-        self.objective = OBJECTIVES[objective]
+        self.compiled, self.objective = compile, OBJECTIVES[objective]
         self.generator = Generator(image_size, channels, latent_dim, base_channels, generator_normalization)
         self.discriminator = Discriminator(image_size, channels, base_channels, discriminator_normalization)
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it

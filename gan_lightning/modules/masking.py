@@ -57,10 +57,7 @@ class ImageMasks:
         self.check([self._names[row] for row in data.dataset("test").rows])
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise if the mask of an image is missing or does not fit.
-
-        Args:
-            names: Names of the images.
+        """Raise if the mask of an image of these names is missing or does not fit.
 
         Raises:
             InputError: If there is such a mask, which the message names.

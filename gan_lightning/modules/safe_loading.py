@@ -11,6 +11,15 @@ from typing_extensions import Self
 
 from gan_lightning.errors import InputError
 
+NETWORK_OPTIONS = (  # what networks are built with: it cannot change when their weights are loaded
+    "image_size",
+    "channels",
+    "latent_dim",
+    "base_channels",
+    "generator_normalization",
+    "discriminator_normalization",
+)
+
 
 class SafelyLoaded(LightningModule):
     """Reads checkpoints with `weights_only`, also those from a URL, which Lightning would unpickle without it."""
@@ -38,6 +47,7 @@ class SafelyLoaded(LightningModule):
             return super().load_state_dict(state_dict, *args, **kwargs)
         except RuntimeError as error:
             raise InputError(
-                "the checkpoint's networks are not those of the configuration: keep the model's image_size, channels, "
-                "latent_dim, base_channels and normalizations as they were when it was written"
+                "the checkpoint's networks are not those of the configuration: keep the model's "
+                f"{', '.join(NETWORK_OPTIONS)} "
+                "as they were when it was written"
             ) from error

@@ -163,15 +163,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
 
     # What stops a run
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Stop `predict` after the batch if SIGTERM has come; Lightning's loop does not.
 
         Raises:

@@ -150,14 +150,21 @@ def test_finished_images_are_skipped_but_counted(checkpoint, images, tmp_path):
 
 
 def test_settings_tell_runs_apart(checkpoint):
-    settings = LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=QUICK).settings()
-    assert settings == LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=QUICK).settings()
-    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.5), inversion=QUICK).settings()
-    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.0), GaussianNoise(0.1), inversion=QUICK).settings()
+    settings = LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=QUICK).restorer.settings()
+    assert settings == LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=QUICK).restorer.settings()
+    assert settings != LatentRestoration(checkpoint, GaussianBlur(1.5), inversion=QUICK).restorer.settings()
     assert (
-        settings != LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=replace(QUICK, num_steps=9)).settings()
+        settings
+        != LatentRestoration(checkpoint, GaussianBlur(1.0), GaussianNoise(0.1), inversion=QUICK).restorer.settings()
     )
-    masks = [LatentRestoration(checkpoint, SquareMask(SIZE, 4, top=top), inversion=QUICK).settings() for top in (0, 1)]
+    assert (
+        settings
+        != LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=replace(QUICK, num_steps=9)).restorer.settings()
+    )
+    masks = [
+        LatentRestoration(checkpoint, SquareMask(SIZE, 4, top=top), inversion=QUICK).restorer.settings()
+        for top in (0, 1)
+    ]
     assert masks[0] != masks[1]
 
 
@@ -234,9 +241,9 @@ def test_masks_of_a_folder_in_test_are_checked_before_any_work(checkpoint, faces
             top = (4 * batch + place) % 8
             assert (degraded[:, top : top + 4, :4] == 0).all()
             assert torch.equal(degraded[:, :, 4:], output.target[place][:, :, 4:])
-    before = module.settings()
+    before = module.restorer.settings()
     (tmp_path / "masks" / f"{names[-1]}.png").unlink()
-    assert module.settings() != before
+    assert module.restorer.settings() != before
     collect.outputs.clear()
     with pytest.raises(InputError, match=f"no mask for .*{names[-1]}"):
         quiet_trainer(tmp_path, collect).test(module, datamodule=data, verbose=False)

@@ -1,0 +1,190 @@
+"""Restoration of a batch of images: degrade, invert, measure; and what is passed on of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.data.fingerprint import read_content
+from gan_lightning.degradations import Degradation, GaussianBlur
+from gan_lightning.degradations.noise import Noise
+from gan_lightning.errors import InputError
+from gan_lightning.inversion import BlurEstimate, InversionSettings, blend_poisson, estimate_blur, invert
+from gan_lightning.metrics.restoration import RestorationMetrics
+from gan_lightning.modules.masking import ImageMasks
+from gan_lightning.networks.dcgan import Generator
+
+SEARCH_METRICS = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # of the search, not of the image
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """A step of the search for a batch of images.
+
+    Attributes:
+        names: Names of the B images.
+        stage: "latent", or the refinement: "features" or "weights".
+        number: Number of the step within its stage.
+        losses: (B,) best objective of each image so far.
+        render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders one
+            image at a time.
+    """
+
+    names: Sequence[str]
+    stage: str
+    number: int
+    losses: Tensor
+    render: Callable[[], Tensor]
+
+
+StepObserver = Callable[[SearchStep], None]
+
+
+@dataclass  # not frozen: Lightning moves the fields of predictions to the CPU
+class Restored:
+    """A batch of restored images.
+
+    Attributes:
+        names: (B) names of the images, for files; unique in a run.
+        degraded: (B,C',H',W') in the range to which the degradation maps [-1, 1].
+        restored: (B,C,H,W) in [-1, 1].
+        latent: (B, latent_dim).
+        history: (steps + 1, B) objective at each step.
+        metrics: (B,) each: "loss", "converged", "num_steps", "noise_level", and in `test` the errors too.
+        target: (B,C,H,W) in [-1, 1], the ground truth, or None where it is unknown.
+        blur: Estimate of an unknown blur.
+    """
+
+    names: list[str]
+    degraded: Tensor
+    restored: Tensor
+    latent: Tensor
+    history: Tensor
+    metrics: dict[str, Tensor]
+    target: Tensor | None = None
+    blur: BlurEstimate | None = None
+
+    def rows(self) -> list[dict[str, float]]:
+        """Return the metrics of each image."""
+        columns = {name: values.tolist() for name, values in self.metrics.items()}
+        return [{name: float(values[row]) for name, values in columns.items()} for row in range(len(self.names))]
+
+
+@dataclass
+class Restorer:
+    """Networks, which a module owns and moves between devices, and settings, as `LatentRestoration` explains them."""
+
+    generator: Generator
+    discriminator: nn.Module | None
+    encoder: nn.Module | None
+    degradation: Degradation
+    noise: Noise | None
+    masks: ImageMasks | None
+    inversion: InversionSettings
+    measure: RestorationMetrics
+    blind_blur: bool
+    poisson: bool
+    seed: int
+    observers: list[StepObserver] = field(default_factory=list)
+
+    def settings(self) -> dict[str, Any]:
+        """Return plain values that are equal for two restorers only if they restore images in the same way."""
+        return {
+            "inversion": asdict(self.inversion),
+            "masks": self.masks and self.masks.describe(),
+            "measures": sorted(self.measure.measures),
+            "blind_blur": self.blind_blur,
+            "poisson": self.poisson,
+            "seed": self.seed,
+            "generator": describe(self.generator),
+            "degradation": describe(self.degradation),
+            "noise": self.noise and [type(self.noise).__name__, dict(sorted(vars(self.noise).items()))],
+            "encoder": self.encoder and describe(self.encoder),
+        }
+
+    def restore(self, batch: dict[str, Any], rows: list[int], names: list[str], clean: bool) -> Restored:
+        """Restore some rows of a batch, of these names; clean images are degraded first, and the results measured."""
+        images, indices = batch["image"][rows].clone(), batch["index"][rows].tolist()
+        degradation = self.masks.after(self.degradation, batch, rows) if self.masks else self.degradation
+        observed = self._degrade(images, degradation, indices) if clean else images
+        start, blur = None, None
+        if self.blind_blur:
+            blur = estimate_blur(self.generator, observed, noise_level=self.inversion.noise_level)
+            degradation, start = GaussianBlur(blur.sigma.tolist()), blur.latent
+        elif self.encoder is not None:
+            with torch.no_grad():
+                start = self.encoder(observed)
+
+        def report(*step: Any) -> None:
+            for observe in self.observers:
+                observe(SearchStep(names, *step))
+
+        result = invert(
+            self.generator,
+            degradation,
+            observed,
+            self.inversion,
+            start=start,
+            discriminator=self.discriminator,
+            rng=torch.Generator().manual_seed(self.seed),
+            indices=indices,
+            callback=report,
+        )
+        restored, known = result.image, degradation.known(observed)
+        if self.poisson and known is not None:
+            restored = blend_poisson(restored, observed, known)
+        metrics = {name: getattr(result, name) for name in SEARCH_METRICS[:4]}
+        if blur is not None:
+            metrics["blur_sigma"] = blur.sigma
+        if clean:
+            metrics |= self.measure(restored, observed, images, known)
+        target = images if clean else None
+        return Restored(names, observed, restored, result.latent, result.history, metrics, target, blur)
+
+    @torch.no_grad()
+    def _degrade(self, images: Tensor, degradation: Degradation, indices: list[int]) -> Tensor:
+        """Return noise(A(x))."""
+        expected = self.generator.channels, self.generator.image_size, self.generator.image_size
+        if images.shape[1:] != expected:
+            ours, theirs = ("x".join(map(str, shape)) for shape in (expected, images.shape[1:]))
+            raise InputError(
+                f"images of {theirs} are not the generator's {ours}: set data.channels and data.image_size"
+            )
+        observed: Tensor = degradation(images)
+        if self.noise is not None:
+            observed = self.noise(observed, indices)
+            known = degradation.known(observed)
+            observed = observed if known is None else observed * known
+        return observed
+
+
+def image_names(batch: Mapping[str, Any]) -> list[str]:
+    """Return names made of the indices, and of the names of the files if there are any: unique and sortable."""
+    stems = [f"-{Path(name).stem}" for name in batch["name"]] if "name" in batch else [""] * len(batch["index"])
+    return [f"{index:06d}{stem}" for index, stem in zip(batch["index"].tolist(), stems, strict=True)]
+
+
+def describe(module: nn.Module) -> str:
+    """Return a digest of what determines a module's output: classes, plain attributes, parameters and buffers."""
+    digest = hashlib.sha256()
+    for part in module.modules():
+        plain = {k: v for k, v in vars(part).items() if isinstance(v, bool | int | float | str) and k != "training"}
+        digest.update(f"{type(part).__name__} {sorted(plain.items())}\n".encode())
+        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def data_content(data: Any, stage: str) -> str | None:
+    """Return a digest of the images that a data module gives to restore, or None if it does not know them."""
+    if stage == "test" and hasattr(data, "protocol"):
+        return str(data.protocol("test")["content"])
+    if stage == "predict" and hasattr(data, "read_files"):
+        return f"{read_content(data.read_files())} {getattr(data, 'resize', '')}".strip()
+    return None
