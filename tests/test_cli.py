@@ -648,7 +648,7 @@ def test_a_subclass_with_options_of_its_own_trains_and_resumes(faces_root):
         FACES,
     ]
     words += ["--data.image_size", 16, "--data.batch_size", 8, "--evaluation.extractor", "random", "--name", "fit"]
-    words += ["--evaluation.num_images", 6, "--trainer.accelerator", "cpu"]
+    words += ["--evaluation.num_images", 6, "--trainer.accelerator", "cpu", "--trainer.val_check_interval", 1]
     assert command("fit", *words, "--trainer.max_steps", 2) == 0
     assert command("fit", *words, "--trainer.max_steps", 3, "--ckpt_path", "last") == 0
     assert torch.load("runs/fit/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
