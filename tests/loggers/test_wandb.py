@@ -33,6 +33,7 @@ def server(behaviour):
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def train_online(folder, port, *victims, key="0" * 40, **limits):

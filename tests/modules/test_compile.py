@@ -16,6 +16,8 @@ VARIANTS = {
     "r1": {"r1": 5.0, "discriminator_normalization": "none"},
 }
 
+pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own, while it traces and compiles
+
 
 @pytest.fixture
 def compiled(monkeypatch):
