@@ -394,14 +394,15 @@ def test_every_restoration_runs_and_goes_on_in_its_folder(path, finished, faces_
     assert written == {path: path.stat().st_mtime_ns for path in written}
 
 
-def test_predict_restores_a_folder_of_photographs(finished, tmp_path):
+@pytest.mark.parametrize("data", ["Photos", "ImageFolder"])
+def test_predict_restores_a_folder_of_photographs(finished, tmp_path, data):
     for index in range(3):
         color = (40 * index, 90, 200)
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.new("RGB", (16, 16), color).save(tmp_path / "photos" / f"own-{index}.png")
     arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--trainer.accelerator", "cpu"]
     arguments += ["--model.inversion.num_steps", "3", "--model.inversion.refine_steps", "3"]
-    arguments += ["--data", "ImageFolder", "--data.root", "photos"]
+    arguments += ["--data", data, "--data.root", "photos"]
     assert command("predict", "--config", CONFIGS / "restore" / "deblur.yaml", *arguments, "--name", "own") == 0
     assert sorted(path.stem for path in Path("runs/own/restored").iterdir()) == [
         f"00000{index}-own-{index}" for index in range(3)
