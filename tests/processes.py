@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["gan_lightning.cli", "torchmetrics.image.fid", "tests.conftest"])
+_forkserver.set_forkserver_preload(["gan_lightning.cli", "torchmetrics.image.fid"])
 
 
 class Process:
