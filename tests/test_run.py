@@ -49,7 +49,7 @@ def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
     with pytest.raises(InputError, match=f"run is in use by another job .process {first.pid} on .*choose another"):
         claim(tmp_path / "run")
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.communicate()
     claim(tmp_path / "run").release()
     assert not list((tmp_path / "run").iterdir())
 
@@ -60,7 +60,7 @@ def test_one_of_several_simultaneous_jobs_gets_the_folder(tmp_path):
     said = [job.stdout.readline() for job in jobs]
     for job in jobs:
         job.kill()
-        job.wait()
+        job.communicate()
     assert sum(line == "claimed\n" for line in said) == 1, said
     assert sum("in use by another job" in line for line in said) == 3
 
