@@ -1,8 +1,6 @@
 """DDP over two processes: the same step as one process, and the same networks on every rank after every step."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,15 +12,15 @@ from gan_lightning.modules.batch_numbers import BatchNumbers
 from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.networks.dcgan import Generator
 from tests.modules.train_on_ranks import OVERFLOW, STEPS
+from tests.processes import run_ranks
 
 SCRIPT = Path(__file__).parent / "train_on_ranks.py"
 
 
 def train(folder, ranks, kind, *more):
     folder.mkdir()
-    arguments = [sys.executable, SCRIPT, folder, ranks, kind, *more]
-    result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr
+    for result in run_ranks(SCRIPT, folder, ranks, kind, *more, ranks=ranks):
+        assert result.returncode == 0, result.stderr
     assert all(json.loads((folder / f"left-{rank}.json").read_text()) for rank in range(ranks))
     files = [folder / f"rank-{rank}" for rank in range(ranks)]
     return [
