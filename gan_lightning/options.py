@@ -39,7 +39,7 @@ MOVED_OPTIONS = {  # former options of LatentRestoration -> where they are set n
 
 def shipped_configs() -> dict[str, Path]:
     """Return the configurations that come with the package by their names, such as "celeba64" and "restore/deblur"."""
-    paths = (path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "cluster")
+    paths = (path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name not in ("cluster", "data"))
     return {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in paths}
 
 
