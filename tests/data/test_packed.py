@@ -352,7 +352,7 @@ def test_a_damaged_pack_is_not_used(files: ImageListing, pack: Write, damage: st
         other.rename(packed.folder)
     else:
         header.write_text(json.dumps({**json.loads(header.read_text()), "format_version": 0}))
-    message = "not packed" if damage in ("no header", "no pixels") else "cannot be used .*: delete that folder"
+    message = "no up-to-date pack" if damage in ("no header", "no pixels") else "cannot be used .*: delete that folder"
     with pytest.raises(InputError, match=message):
         open_packed(files, **SETTINGS, cache_dir=packed.folder.parent)
     again = pack(files)
@@ -370,7 +370,7 @@ def test_what_a_dead_process_left_is_removed(
     packed.folder.rename(part)
     for path in (*part.iterdir(), part):
         os.utime(path, (time.time() - 3600 * hours,) * 2)
-    with pytest.raises(InputError, match="not packed"):
+    with pytest.raises(InputError, match="no up-to-date pack"):
         open_packed(files, **SETTINGS, cache_dir=tmp_path / "cache")
     pack(files)
     assert left_in(tmp_path / "cache") == sorted([packed.folder.name, *([] if removed else [part.name])])
