@@ -83,7 +83,9 @@ def test_the_default_is_that_of_fit() -> None:
     assert isinstance(read_options([]), SyntheticFaces)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "does not exist"), ("a: [", "not valid YAML"), ("3", "no keys")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "does not exist"), ("a: [", "not valid YAML"), ("3", "no keys")]
+)
 def test_an_invalid_configuration_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "config.yaml"
     if content is not None:
