@@ -112,7 +112,7 @@ def test_a_malformed_line_is_named(make_celeba: Make, line: str) -> None:
 
 
 def test_missing_files_are_reported(tmp_path: Path, make_celeba: Make) -> None:
-    with pytest.raises(InputError, match="does not exist: set data.root"):
+    with pytest.raises(InputError, match=r"does not exist: set data\.root"):
         read_celeba(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"does not hold CelebA.*img_align_celeba"):
         read_celeba(tmp_path)

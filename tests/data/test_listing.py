@@ -61,7 +61,7 @@ def test_a_new_file_moves_few_old_ones(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not exist: set data.root"):
+    with pytest.raises(InputError, match=r"does not exist: set data\.root"):
         read_folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"No image .*\.jpg"):
         read_folder(tmp_path)

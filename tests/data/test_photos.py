@@ -115,7 +115,7 @@ def test_a_photograph_that_is_cropped_to_nothing_is_skipped_by_name(tmp_path, ca
 
 
 def test_nothing_to_restore_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="does not exist: set data.root"):
+    with pytest.raises(InputError, match=r"does not exist: set data\.root"):
         PhotoDataset(tmp_path / "missing", COLOR)
     with pytest.raises(InputError, match="No image"):
         PhotoDataset(tmp_path, COLOR)
