@@ -58,7 +58,7 @@ test-lowest: ## every test with the lowest versions that pyproject.toml allows; 
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade uv
 	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]'
-	.venv-lowest/bin/python -m pytest
+	.venv-lowest/bin/python -m pytest -W default # old releases warn about the new ones beside them
 
 # For some files: make mutants FILES='objectives networks.ema'. Two threads would make mutmut's forks hang.
 FILES ?=
