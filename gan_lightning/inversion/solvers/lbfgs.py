@@ -81,7 +81,7 @@ def _line_search(problem: Problem, current: _Iterate, direction: Tensor) -> tupl
 
     Each trial computes its gradient too, since the first one is nearly always accepted.
     """
-    slope = (current.gradient * direction).sum(1)
+    slope = (current.gradient * direction).sum(1).clamp(max=0)  # rounding can turn a direction uphill
     new = current.select(torch.ones_like(slope, dtype=torch.bool))  # a copy
     pending = torch.arange(len(slope), device=slope.device)
     for halvings in range(MAX_HALVINGS):
