@@ -80,7 +80,7 @@ class ScalerPerNetwork(MixedPrecision):
 
 
 def prepare_precision(trainer: Trainer) -> None:
-    """Give each network a gradient scale of its own, if the trainer's precision scales losses at all.
+    """Use a separate gradient scale for each network if the trainer's precision scales losses at all.
 
     Raises:
         InputError: An unsupported precision.
