@@ -195,8 +195,8 @@ def check_networks(path: str, saved: Mapping[str, Any], options: Namespace) -> N
     Raises:
         InputError: If an option that they are built with differs.
     """
-    for name in saved.keys() & set(NETWORK_OPTIONS):
-        if options.get(name, saved[name]) != saved[name]:
+    for name in NETWORK_OPTIONS:
+        if name in saved and options.get(name, saved[name]) != saved[name]:
             raise InputError(
                 f"model.{name} is {options[name]}, but {path} was trained with {saved[name]}: the networks of a "
                 "checkpoint cannot be changed"
