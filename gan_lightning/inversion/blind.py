@@ -112,7 +112,8 @@ def _residual_curve(
         ones = torch.ones_like(center[:, 0])
         problem = Problem(frozen, GaussianBlur(sigma), observed, mse, ones, center, latent_weight * ones[:, None])
         if latent is None:
-            latent = best_of_k_latents(problem, frozen.latent_dim, LatentSampler(), attempt=0)
+            searches = [(index, 0) for index in range(len(observed))]
+            latent = best_of_k_latents(problem, frozen.latent_dim, LatentSampler(), searches, attempt=0)
         latent = frozen.whitening.solve(lbfgs, problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
         with torch.no_grad():
             curve.append(problem.losses(latent)[1])

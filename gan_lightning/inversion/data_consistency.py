@@ -5,27 +5,26 @@ The generator fills in what the degradation lost. What was observed is taken fro
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from gan_lightning.degradations.base import Degradation
+from gan_lightning.inversion.smoothness import conjugate_gradients, posterior_mean
 
 EIGHT_BITS = 12**-0.5 / 255  # standard deviation of the rounding to 8 bits, on the [0, 1] scale
-MODEL_ERROR = 0.05  # assumed standard deviation of the error of restored images, on the [0, 1] scale
-ITERATIONS = 50
+MODEL_ERROR = 0.07  # assumed standard deviation of the error of restored images, on the [0, 1] scale
+PHOTOGRAPH = 0.25  # standard deviation of the pixels of a photograph, on the [0, 1] scale
+ITERATIONS = 60
 
 
 @torch.no_grad()
 def data_consistency(
     image: Tensor, degradation: Degradation, observed: Tensor, noise_level: Tensor, iterations: int = ITERATIONS
 ) -> Tensor:
-    """Return the images closest to the restored ones that agree with the observed ones up to the noise.
+    """Return restored images, corrected so that they agree with the observed ones up to the noise.
 
-    Minimizes |A x - y|^2 / noise^2 + |x - image|^2 / 0.05^2 over x by conjugate gradients. For a mask, this composites
-    the known pixels; for grayscale images, it keeps the observed luma; for a blur, it is a Wiener filter with the
-    restored image as the prior mean.
+    The correction is the most likely one if errors are smooth, see `SmoothnessPrior`. What was observed reaches the
+    image as it is, and what is left of the error continues smoothly into what was not: a hole is filled without a seam.
 
     Args:
         image: Restored images (B,C,H,W) in [-1, 1].
@@ -38,29 +37,31 @@ def data_consistency(
     Returns:
         Restored images (B,C,H,W) in [-1, 1] that agree with the observed ones.
     """
-    ratio = (noise_level.clamp(min=EIGHT_BITS) / MODEL_ERROR).square()[:, None, None, None]
-    residual = degradation.adjoint(observed - degradation(image))
-    correction = _conjugate_gradients(lambda x: degradation.adjoint(degradation(x)) + ratio * x, residual, iterations)
-    return (image + correction).clamp(-1, 1)
+    noise = 2 * noise_level.clamp(min=EIGHT_BITS)[:, None, None, None]
+    return posterior_mean(image, degradation, observed, noise, 2 * MODEL_ERROR, iterations).clamp(-1, 1)
 
 
-def _conjugate_gradients(operator: Callable[[Tensor], Tensor], right_side: Tensor, iterations: int) -> Tensor:
-    """Solve operator(x) = right_side (B,C,H,W) for each image, with a positive semi-definite operator."""
-    solution = torch.zeros_like(right_side)
-    residual = direction = right_side
-    energy = _dot(residual, residual)
-    for _ in range(iterations):
-        applied = operator(direction)
-        length = energy / _dot(direction, applied).clamp(min=1e-30)
-        solution = solution + length * direction
-        residual = residual - length * applied
-        energy, previous = _dot(residual, residual), energy
-        direction = residual + energy / previous.clamp(min=1e-30) * direction
-    return solution
+@torch.no_grad()
+def linear_estimate(
+    degradation: Degradation, observed: Tensor, noise_level: Tensor, iterations: int = 2 * ITERATIONS
+) -> Tensor:
+    """Return the linear estimate of smooth images, which needs no generator: a Wiener filter for any degradation.
 
+    Args:
+        degradation: Linear forward operator A with an adjoint.
+        observed: Observed images y (B,...).
+        noise_level: (B,) standard deviation of the noise on the [0, 1] scale, see `data_consistency`.
+        iterations: Number of conjugate gradient iterations.
 
-def _dot(first: Tensor, second: Tensor) -> Tensor:
-    return (first * second).sum((1, 2, 3), keepdim=True)
+    Returns:
+        Images (B,C,H,W) in [-1, 1].
+    """
+    ones = torch.ones_like(degradation.adjoint(observed))
+    gray = degradation(ones)
+    axes = (2, 3) if gray.shape[1] == ones.shape[1] else (1, 2, 3)
+    level = (gray * observed).sum(axes, keepdim=True) / gray.square().sum(axes, keepdim=True).clamp(min=1e-12)
+    noise = 2 * noise_level.clamp(min=EIGHT_BITS)[:, None, None, None]
+    return posterior_mean(level * ones, degradation, observed, noise, 2 * PHOTOGRAPH, iterations).clamp(-1, 1)
 
 
 @torch.no_grad()
@@ -81,7 +82,7 @@ def blend_poisson(image: Tensor, observed: Tensor, mask: Tensor, iterations: int
     """
     hole = 1 - mask
     offset = (observed - image) * mask  # extended into the hole by a harmonic function
-    inside = _conjugate_gradients(lambda x: hole * _laplacian(x), -hole * _laplacian(offset), iterations)
+    inside = conjugate_gradients(lambda x: hole * _laplacian(x), -hole * _laplacian(offset), iterations)
     return (image + offset + inside).clamp(-1, 1) * hole + observed * mask
 
 

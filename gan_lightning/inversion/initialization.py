@@ -15,6 +15,8 @@ from gan_lightning.seeding import image_rng
 
 StartName = Literal["mean", "random", "best_of_k"]
 
+Search = tuple[int, int]  # index of an image in its dataset, number of a search for it
+
 CANDIDATES = 256  # the k of best_of_k
 CHUNK = 64
 
@@ -41,10 +43,12 @@ def initial_latents(
     problem: Problem,
     latent_dim: int,
     sampler: LatentSampler,
-    indices: Sequence[int],
+    searches: Sequence[Search],
     attempt: int = 0,
 ) -> Tensor:
     """Return the initial latents of a solver, (B, latent_dim).
+
+    Further searches for an image start from its next best samples, or from random ones.
 
     Args:
         start: "mean" (zeros), "random" (a sample for each image), "best_of_k" (for each image the one of 256 samples
@@ -52,32 +56,42 @@ def initial_latents(
         problem: Problem to solve.
         latent_dim: Length of the latents.
         sampler: Sampler of random latents.
-        indices: Index of each image in its dataset.
+        searches: Index of each image in its dataset, and number of the search.
         attempt: 0, or the number of the restart. Restarts use other random latents than the attempts before them.
     """
     observed = problem.observed
     if isinstance(start, str) and start == "best_of_k":
-        return best_of_k_latents(problem, latent_dim, sampler, attempt)
-    if attempt or (isinstance(start, str) and start == "random"):
-        samples = [sampler.sample(1, latent_dim, index, f"start {attempt}") for index in indices]
-        return torch.cat(samples).to(observed)
-    return start.to(observed) if isinstance(start, Tensor) else observed.new_zeros(len(observed), latent_dim)
+        return best_of_k_latents(problem, latent_dim, sampler, searches, attempt)
+    latents = (
+        start.to(observed, copy=True) if isinstance(start, Tensor) else observed.new_zeros(len(observed), latent_dim)
+    )
+    for row, (index, number) in enumerate(searches):
+        if attempt or number or (isinstance(start, str) and start == "random"):
+            purpose = f"start {attempt}" + f" of search {number}" * bool(number)
+            latents[row] = sampler.sample(1, latent_dim, index, purpose)[0]
+    return latents
 
 
 @torch.no_grad()
-def best_of_k_latents(problem: Problem, latent_dim: int, sampler: LatentSampler, attempt: int) -> Tensor:
-    """Return for each image the best of 256 samples, (B, latent_dim); all images share the samples."""
+def best_of_k_latents(
+    problem: Problem, latent_dim: int, sampler: LatentSampler, searches: Sequence[Search], attempt: int
+) -> Tensor:
+    """Return the best of 256 samples for the first search of each image, the next best one for its second, and so on.
+
+    All images share the samples.
+    """
     candidates = sampler.sample(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
     rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, CHUNK)])
-    chosen = []
-    for row in torch.split(torch.arange(len(problem.observed), device=candidates.device), 1):
-        one = problem.select(row)
-        losses = [
-            one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
-            for chunk in torch.split(rendered, CHUNK)
-        ]
-        chosen.append(torch.cat(losses).argmin())
-    return candidates[torch.stack(chosen)]
+    ranked: dict[int, Tensor] = {}
+    for row, (index, _) in enumerate(searches):
+        if index not in ranked:
+            one = problem.select(torch.tensor([row], device=candidates.device))
+            losses = [
+                one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
+                for chunk in torch.split(rendered, CHUNK)
+            ]
+            ranked[index] = torch.cat(losses).argsort(stable=True)
+    return candidates[torch.stack([ranked[index][number % CANDIDATES] for index, number in searches])]
 
 
 @torch.no_grad()

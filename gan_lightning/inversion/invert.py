@@ -9,16 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.degradations.base import Degradation, Identity, has_adjoint
+from gan_lightning.degradations.base import Degradation, Identity
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_observed, check_start
-from gan_lightning.inversion.data_consistency import data_consistency
+from gan_lightning.inversion.combination import (
+    filter_noise,
+    is_explained,
+    make_consistent,
+    mean_and_spread,
+    solution_weights,
+    without_generator,
+)
 from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
-from gan_lightning.inversion.initialization import LatentSampler, StartName, initial_latents
+from gan_lightning.inversion.initialization import LatentSampler, StartName
 from gan_lightning.inversion.losses import make_loss
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
+from gan_lightning.inversion.search import RestartedSearch
 from gan_lightning.inversion.settings import InversionSettings
 from gan_lightning.inversion.solvers.adam import adam
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
@@ -30,6 +38,7 @@ SOLVERS: dict[str, tuple[Solver, int]] = {  # each with its default number of st
     "adam": (adam, 300),
     "lbfgs": (lbfgs, 100),
 }
+LATENT_WEIGHT = 3e-3  # where every value is observed; chosen on photographs and on faces of the generator's domain
 EXACT = 1e-8  # mean squared error, 80 dB: far below what 8 bits can represent
 
 
@@ -39,14 +48,19 @@ class Inversion:
 
     Attributes:
         image: (B,C,H,W) in [-1, 1].
-        latent: (B, latent_dim), from whose images the refinement started.
+        latent: (B, latent_dim), from whose images the refinement of the best search started.
         noise_level: (B,) standard deviation of the noise, given or estimated, on the [0, 1] scale.
-        loss: (B,) objective of the output of the generator, before it was made consistent with what is known, on the
+        loss: (B,) lowest objective of the searches, before images were made consistent with what is known, on the
             [0, 1] scale of pixels.
-        history: (steps + 1, B) objective at each step, first of the search for latents, then of the refinement. Images
-            that are done stay at their best.
-        converged: (B,) false where the last stage ran out of steps.
-        num_steps: (B,) number of steps over all starts and stages.
+        history: (steps + 1, B) objective of the best search at each step, first of the search for latents, then of the
+            refinement. Images that are done stay at their best.
+        converged: (B,) false where the last stage of the best search ran out of steps.
+        num_steps: (B,) number of steps over all searches, starts and stages.
+        explained: (B,) false where no search explains the photograph, so that the image is restored without the
+            generator, see `linear_estimate`.
+        spread: (B,1,H,W) standard deviation of the solutions of the searches, on the [0, 1] scale: where it is high,
+            the image is a guess.
+        solutions: (B,K,C,H,W) images that the K searches found, each consistent with what is known.
     """
 
     image: Tensor
@@ -56,6 +70,9 @@ class Inversion:
     history: Tensor
     converged: Tensor
     num_steps: Tensor
+    explained: Tensor
+    spread: Tensor
+    solutions: Tensor
 
 
 def invert(
@@ -80,12 +97,13 @@ def invert(
             the images alike and independently.
         observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range to which A maps [-1, 1].
         settings: Settings of the search.
-        start: The setting of this name, or latents (B, latent_dim) to start from, such as the guess of an encoder.
+        start: The setting of this name, or latents (B, latent_dim) to start from, such as the guess of an encoder;
+            further searches for an image then start from random latents.
         discriminator: Discriminator for the perceptual loss.
         rng: Generator whose seed (not its state), with the index of each image, determines all random draws.
         indices: Index of each image in its data set. Default: 0 to B - 1.
         callback: Function called after each step with the stage ("latent", "features", "weights"), the step, the best
-            objectives (B,) and a function that renders the current images.
+            objectives (B,) and a function that renders the current images, those of the best search.
         **changes: Fields of `InversionSettings`, which replace those of `settings`: `invert(..., num_steps=50)`.
 
     Raises:
@@ -110,70 +128,41 @@ def invert(
         if isinstance(start, Tensor):
             check_start(start, len(observed), frozen.latent_dim)
         problem, noise = _build_problem(frozen, degradation, observed, settings, discriminator)
+        count = settings.searches(isinstance(degradation, Identity))
+        rows = torch.arange(len(observed), device=device).repeat_interleave(count)
+        problems, noises = problem.select(rows), noise[rows]
         # Only a squared error is comparable to the variance of the noise.
-        floor = noise.square().clamp(min=EXACT) if settings.loss == "mse" else torch.zeros_like(noise)
+        floor = noises.square().clamp(min=EXACT) if settings.loss == "mse" else torch.zeros_like(noises)
         solver, default_steps = SOLVERS[settings.chosen_solver]
-        num_steps = default_steps if settings.num_steps is None else settings.num_steps
-        stopping = Stopping(num_steps, settings.tolerance, floor, callback=callback)
+        num_steps = default_steps if count == 1 else default_steps // 4
+        stopping = Stopping(
+            num_steps if settings.num_steps is None else settings.num_steps,
+            settings.tolerance,
+            floor,
+            callback=callback and _of_the_best(callback, count, len(rows)),
+        )
         sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale)
-        initial = start if isinstance(start, Tensor) else settings.start
-        search = RestartedSearch(solver, initial, sampler, names, frozen)
-        found = search.run(problem, stopping, settings.restarts)
-        with torch.no_grad():
-            image = frozen(found.variables)
-        result = Inversion(image, found.variables, noise, found.loss, found.history, found.converged, found.num_steps)
-        result = _refine(result, problem, frozen, settings, stopping)
-        if settings.composite and has_adjoint(degradation) and not isinstance(degradation, Identity):
-            result.image = data_consistency(result.image, degradation, problem.observed, noise)
-        return result
+        initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.start
+        searches = [(name, number) for name in names for number in range(count)]
+        search = RestartedSearch(solver, initial, sampler, searches, frozen)
+        found = search.run(problems, stopping, settings.restarts)
+        latents = found.variables
+        refine_steps = (200 if count == 1 else 25) if settings.refine_steps is None else settings.refine_steps
+        stopping = replace(stopping, num_steps=refine_steps)
+        images, found = _refine(found, problems, noises, frozen, settings, stopping)
+        return _combine(images, found, latents, problem, noise, settings)
 
 
-@dataclass(frozen=True)
-class RestartedSearch:
-    """A solver, and where it starts."""
+def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
+    """Return a callback that is told of the best of `count` searches for each image."""
 
-    solver: Solver
-    start: StartName | Tensor
-    sampler: LatentSampler
-    indices: list[int]
-    frozen: FrozenGenerator
+    def tell(stage: str, step: int, losses: Tensor, render: Callable[[], Tensor]) -> None:
+        if count == 1 or len(losses) != total:  # a restart, or the weights of one image
+            return callback(stage, step, losses, render)
+        best = losses.view(-1, count).argmin(1) + count * torch.arange(total // count, device=losses.device)
+        callback(stage, step, losses[best], lambda: render()[best])
 
-    def run(self, problem: Problem, stopping: Stopping, restarts: int) -> Solution:
-        """Solve, search again from other starts where the noise was not reached, and keep the best of each image."""
-        solution = self._attempt(problem, stopping, torch.arange(len(problem.observed)), 0)
-        for number in range(1, restarts + 1):
-            with torch.no_grad():
-                missed = problem.losses(solution.variables)[1] > stopping.floor
-            rows = missed.nonzero()[:, 0].cpu()
-            if not len(rows):
-                break
-            again = self._attempt(problem, stopping, rows, number)
-            better = again.loss < solution.loss[rows]
-            solution.num_steps[rows] += again.num_steps
-            won = rows[better.cpu()]
-            for name in ("variables", "loss", "converged"):
-                getattr(solution, name)[won] = getattr(again, name)[better]
-            solution.history = _side_by_side(solution, again, won, better)
-        return solution
-
-    def _attempt(self, problem: Problem, stopping: Stopping, rows: Tensor, number: int) -> Solution:
-        part = problem.select(rows.to(problem.observed.device))
-        start = self.start[rows] if isinstance(self.start, Tensor) else self.start
-        names = [self.indices[row] for row in rows.tolist()]
-        begin = initial_latents(start, part, self.frozen.latent_dim, self.sampler, names, number)
-        stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
-        if self.solver is levenberg_marquardt:  # it uses the J'J of each image, not their mean
-            return levenberg_marquardt(part, begin, stopping)
-        return self.frozen.whitening.solve(self.solver, part, begin, stopping)
-
-
-def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tensor) -> Tensor:
-    """Return the history, with that of the restart for the images that it improved."""
-    steps = max(len(solution.history), len(again.history))
-    histories = [torch.cat([h, h[-1:].expand(steps - len(h), -1)]) for h in (solution.history, again.history)]
-    history = histories[0].clone()
-    history[:, won] = histories[1][:, better]
-    return history
+    return tell
 
 
 def _build_problem(
@@ -198,34 +187,66 @@ def _build_problem(
     else:
         noise = torch.zeros_like(fraction)  # in a small image, details look like noise
     loss = make_loss(settings.loss, discriminator, observed.device)
-    weight = torch.full_like(center[:, :1], settings.latent_weight)
-    return Problem(frozen, degradation, observed, loss, fraction, center, weight), noise
+    if settings.latent_weight is not None:
+        weight = torch.full_like(noise, settings.latent_weight)
+    else:
+        image_size = frozen(center[:1])[0].numel()
+        weight = LATENT_WEIGHT * image_size / (fraction * observed[0].numel())
+        if isinstance(degradation, Identity):
+            weight = weight * (noise > 0)
+    return Problem(frozen, degradation, observed, loss, fraction, center, weight[:, None]), noise
 
 
 def _refine(
-    result: Inversion, problem: Problem, frozen: FrozenGenerator, settings: InversionSettings, stopping: Stopping
-) -> Inversion:
-    """Return the result with its refinement, if there is one."""
-    if settings.refine == "none" or not settings.refine_steps:
-        return result
-    stopping = replace(stopping, num_steps=settings.refine_steps, stage=settings.refine)
+    found: Solution,
+    problem: Problem,
+    noise: Tensor,
+    frozen: FrozenGenerator,
+    settings: InversionSettings,
+    stopping: Stopping,
+) -> tuple[Tensor, Solution]:
+    """Return the images, refined if they are to be, and the solution with the course of both stages."""
+    if settings.refine == "none" or not stopping.num_steps:
+        with torch.no_grad():
+            return frozen(found.variables), found
+    stopping = replace(stopping, stage=settings.refine)
     if settings.refine == "weights":
-        return _continued(result, *refine_weights(problem, frozen, result.latent, stopping))
-    noise = result.noise_level
-    if settings.refine_weight is None:
-        weights = feature_penalty(noise, lossy=not isinstance(problem.degradation, Identity))
+        images, solution = refine_weights(problem, frozen, found.variables, stopping)
     else:
-        weights = torch.full_like(noise, settings.refine_weight)
-    return _continued(result, *refine_features(problem, frozen, result.latent, weights, stopping))
+        if settings.refine_weight is None:
+            weights = feature_penalty(noise, lossy=not isinstance(problem.degradation, Identity))
+        else:
+            weights = torch.full_like(noise, settings.refine_weight)
+        images, solution = refine_features(problem, frozen, found.variables, weights, stopping)
+    history = torch.cat([found.history, solution.history[1:]])
+    return images, replace(solution, history=history, num_steps=found.num_steps + solution.num_steps)
 
 
-def _continued(result: Inversion, image: Tensor, solution: Solution) -> Inversion:
-    """Return the inversion with the course of its refinement appended."""
-    return replace(
-        result,
+def _combine(
+    images: Tensor, found: Solution, latents: Tensor, problem: Problem, noise: Tensor, settings: InversionSettings
+) -> Inversion:
+    """Return the mean of the solutions of each image, and the course of its best search."""
+    batch = len(noise)
+    count = len(images) // batch
+    losses = found.loss.view(batch, count)
+    first = torch.arange(batch, device=losses.device) * count
+    best = losses.argmin(1) + first
+    rows = first.repeat_interleave(count) // count
+    explained = is_explained(images[best], problem, noise)
+    solutions = make_consistent(images, problem.select(rows), noise[rows]) if settings.composite else images
+    solutions = solutions.view(batch, count, *images.shape[1:])
+    image, spread = mean_and_spread(solutions, solution_weights(losses))
+    if settings.composite:
+        image = filter_noise(without_generator(image, problem, noise, explained), problem, noise)
+    return Inversion(
         image=image,
-        loss=solution.loss,
-        history=torch.cat([result.history, solution.history[1:]]),
-        converged=solution.converged,
-        num_steps=result.num_steps + solution.num_steps,
+        latent=latents[best],
+        noise_level=noise,
+        loss=found.loss[best],
+        history=found.history[:, best],
+        converged=found.converged[best],
+        num_steps=found.num_steps.view(batch, count).sum(1),
+        explained=explained,
+        spread=spread,
+        solutions=solutions,
     )

@@ -40,7 +40,7 @@ class Problem:
     weight: Tensor
 
     def select(self, rows: Tensor) -> Problem:
-        """Return the problem restricted to some images of the batch."""
+        """Return the problem of some images of the batch, in this order; all of them, or some more than once."""
         if len(rows) == len(self.observed):
             return self
         degradation = self.degradation
