@@ -10,6 +10,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "atomic": 0,
     "distributed": 0,
     "errors": 0,
+    "file_names": 0,
     "hardware": 0,
     "images": 0,
     "messages": 0,

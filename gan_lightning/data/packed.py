@@ -120,6 +120,8 @@ def pack_folder(listing: ImageListing, crop_resize: CropResize, cache: Path) -> 
     written to since the last time, are read.
     """
     settings = [FORMAT_VERSION, RESIZER, PIL.__version__.split(".")[0], asdict(crop_resize)]
+    if any(name.lower().endswith((".tif", ".tiff")) for name in listing.names):
+        settings.append("integers-2")  # before, those of 32 bits became black or white
     content = json.dumps([*settings, len(listing), content_of(listing, cache)])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
     crop = f"-crop{crop_resize.crop}" if crop_resize.crop else ""

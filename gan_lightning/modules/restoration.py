@@ -16,6 +16,7 @@ from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
 from gan_lightning.data.photos import PhotoFormat
 from gan_lightning.degradations import Degradation, Identity
+from gan_lightning.degradations.mask_files import White
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings
@@ -23,7 +24,7 @@ from gan_lightning.metrics.restoration import RestorationMetrics, summarize
 from gan_lightning.modules.checks import check_restoration_options, check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
 from gan_lightning.modules.encoder import load_encoder
-from gan_lightning.modules.masking import ImageMasks
+from gan_lightning.modules.masking import make_masks
 from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restorer import SEARCH_METRICS, Restored, Restorer, StepObserver, data_content, image_names
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
@@ -58,6 +59,7 @@ class LatentRestoration(LightningModule):
         lpips: bool = False,
         identity_network: str | os.PathLike[str] | None = None,
         seed: int = 0,
+        masks_white: White = "known",
     ) -> None:
         """Load the networks and check the settings.
 
@@ -76,6 +78,7 @@ class LatentRestoration(LightningModule):
             lpips: Measure LPIPS too (downloads weights).
             identity_network: TorchScript file of a face recognition network that measures the similarity of faces.
             seed: Seed of the starts.
+            masks_white: What white pixels of the files in `masks` are: "known" or "missing".
 
         Raises:
             InputError: If a file is missing or contains something else, settings exclude each other, or the
@@ -96,7 +99,7 @@ class LatentRestoration(LightningModule):
             self.encoder,
             self.degradation,
             noise,
-            None if masks is None else ImageMasks(masks, self.photo_format.width),
+            make_masks(masks, self.photo_format.width, masks_white),
             replace(inversion, composite=inversion.composite and not poisson),
             RestorationMetrics(lpips, identity_network),
             blind_blur=blind_blur,
@@ -150,7 +153,7 @@ class LatentRestoration(LightningModule):
             InputError: If a mask is missing or does not fit.
         """
         if self.restorer.masks is not None:
-            self.restorer.masks.check(getattr(getattr(self.trainer.predict_dataloaders, "dataset", None), "names", []))
+            self.restorer.masks.prepare_predict(getattr(self.trainer.predict_dataloaders, "dataset", None))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Restored | None:  # type: ignore[override]
         """Degrade clean images, restore and measure them.
