@@ -122,7 +122,14 @@ BUGS = [
         ("a hole off centre", "(image_size - hole_size) // 2", "(image_size - hole_size) // 2 + 1"),
         ("masks of other images", "self.mask[rows.to(self.mask.device)]", "self.mask[: len(rows)]"),
         ("left is right", 'missing in ("right", "bottom")', 'missing in ("left", "bottom")'),
-        ("a mask read as it is dark", "np.array(picture) > 127", "np.array(picture) <= 127"),
+    ),
+    *bugs_of(
+        "degradations/mask_files.py",
+        "tests/degradations/test_mask_files.py",
+        ("a mask read as it is dark", "known: NDArray[np.bool_] = levels > high / 2", "known: NDArray[np.bool_] = levels <= high / 2"),
+        ("opaque alpha is the mask", "if alpha.min() == alpha.max():", "if False:"),
+        ("masks shrunk by their nearest pixel", "Image.Resampling.BOX", "Image.Resampling.NEAREST"),
+        ("photographs share a mask", "if owner.setdefault(file, name) != name:", "if False:"),
     ),
     *bugs_of(
         "degradations/color.py",

@@ -112,7 +112,7 @@ def turn_upright(opened: Image.Image) -> Image.Image:
     upright = ImageOps.exif_transpose(opened)
     if halved:
         channels = zip(upright.getbands(), upright.split(), strict=True)
-        if max(channel.getextrema()[1] for name, channel in channels if name not in "Aa") < FULL_RANGE >> 8:
+        if max(np.asarray(channel).max() for name, channel in channels if name not in "Aa") < FULL_RANGE >> 8:
             raise ValueError("the range of its 16-bit integers cannot be told: none uses the upper 2 bits")
     return upright
 

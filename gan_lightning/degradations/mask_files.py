@@ -192,15 +192,15 @@ def _brightness(image: Image.Image) -> NDArray[Any]:
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return np.asarray(image)
     rgb = image.convert("RGB")
-    colors = rgb.getcolors(LABELS)  # None if there are more
-    if colors is not None and len(colors) > 2 and any(min(color) != max(color) for _, color in colors):
-        raise InputError(f"has {len(colors)} colors, as maps of several classes have: save a mask of two")
+    colors = len(rgb.getcolors(LABELS) or ())  # none if there are more
+    if colors > 2 and np.ptp(np.asarray(rgb), axis=2).any():
+        raise InputError(f"has {colors} colors, as maps of several classes have: save a mask of two")
     return np.asarray(rgb.convert("L"))
 
 
 def _is_known(levels: NDArray[Any]) -> NDArray[np.bool_]:
     if levels.dtype == bool:
-        return levels
+        return np.asarray(levels, dtype=np.bool_)
     low, high = levels.min(), levels.max()
     if not np.isfinite(levels).all() or low < 0:
         raise InputError(
@@ -211,4 +211,5 @@ def _is_known(levels: NDArray[Any]) -> NDArray[np.bool_]:
     values = np.unique(levels)
     if len(values) > 2 and values[1] <= LABELS and (values <= LABELS)[values != 255].all():
         raise InputError(f"holds {len(values)} classes, {', '.join(map(str, values[:4]))}, ...: save a mask of two")
-    return levels > high / 2
+    known: NDArray[np.bool_] = levels > high / 2
+    return known
