@@ -151,6 +151,8 @@ def read_folder(
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise InputError(f"split_fractions are {fractions}: set three (train, val, test) that sum to 1.")
     folder = Path(root).expanduser()
+    if folder.is_file():
+        raise InputError(f"{printable(folder)} is a file: set data.root to the folder that holds it.")
     if not folder.is_dir():
         raise InputError(f"folder {printable(folder)} does not exist: set data.root to a folder of images.")
     folder = Path(os.path.realpath(folder))

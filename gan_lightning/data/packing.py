@@ -6,6 +6,7 @@ A pack is written under a temporary name, synchronized and renamed. The next pro
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import logging
@@ -134,7 +135,7 @@ def _pack(
         if (packed := _open_or_none(folder)) is not None:  # another process made it while this one waited
             return packed
         if alone:  # then the processes that began these parts have ended
-            for part in folder.parent.glob(f".{folder.name}.*.part"):
+            for part in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
                 if _is_left_over(part, f".{folder.name}.{socket.gethostname()}-"):
                     shutil.rmtree(part, ignore_errors=True)
         part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")

@@ -18,7 +18,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.file_names import MAX_BYTES, writable
 
 FORMAT = 2  # of the records and the settings; 1 had no number
-LONGEST = MAX_BYTES - 55  # bytes of a name, beside a suffix and those of a temporary file
+LONGEST = MAX_BYTES - 25  # bytes of a name: room for a suffix, and all that could be written before this limit stay
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ def test_what_cannot_be_read_is_reported(tmp_path: Path) -> None:
         read_folder(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"No image .*\.jpg"):
         read_folder(tmp_path)
+    with pytest.raises(InputError, match=r"is a file: set data\.root to the folder"):
+        read_folder(__file__)
     for fractions in [(0.5, 0.5), (0.9, 0.2, 0.1), (1.1, -0.1, 0.0)]:
         with pytest.raises(InputError, match="sum to 1"):
             read_folder(tmp_path, fractions)

@@ -548,3 +548,14 @@ def test_a_loop_of_links_is_left_out_by_name(files: ImageListing, pack: Write) -
     (files.root / "2.jpg").symlink_to(files.root / "1.jpg")
     with pytest.warns(UserWarning, match=r"2 of 9 .*: 1\.jpg \(Too many levels of symbolic links\)"):
         assert len(pack(files).rows) == 7
+
+
+@pytest.mark.parametrize("name", ["写" * 85, "x" * 255, "photos [2020]"])
+def test_a_folder_of_any_name_is_packed(tmp_path: Path, make_image: Write, pack: Write, name: str) -> None:
+    make_image(tmp_path / name / "a.png", 0)
+    packed = pack(read_folder(tmp_path / name))
+    shutil.rmtree(packed.folder)
+    stale = packed.folder.with_name(f".{packed.folder.name}.{socket.gethostname()}-{2**22 + 1}.part")
+    stale.mkdir()
+    assert pack(read_folder(tmp_path / name)).folder == packed.folder
+    assert not stale.exists()
