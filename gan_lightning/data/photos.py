@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,6 +25,7 @@ from gan_lightning.file_names import printable
 from gan_lightning.images import to_float
 
 Resize = Literal["refuse", "center_crop", "centre_crop"]
+KnownPixels = Callable[[str, Sequence[str]], NDArray[np.bool_] | None]
 GRAY_TOLERANCE = 2  # maximum difference between the channels of a gray photograph, after JPEG
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,9 @@ class Photos(L.LightningDataModule):
         Raises:
             InputError: If the model takes no photographs, or not these.
         """
-        return photo_loader(self.root, photo_format_of(self), self.batch_size, self.num_workers, self.resize)
+        photo_format = photo_format_of(self)
+        known = getattr(self.trainer.lightning_module, "known_pixels", None)  # type: ignore[union-attr]
+        return photo_loader(self.root, photo_format, self.batch_size, self.num_workers, self.resize, known)
 
 
 class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
@@ -103,6 +106,8 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
         root: The folder.
         photo_format: Format that the model takes.
         resize: As for `Photos`.
+        known: Function that returns the known pixels (H,W) of a photograph as it is before resizing, by its name
+            and the names of all, or None for all pixels; what the others hold is not mixed into those beside them.
 
     Attributes:
         names: Names of the readable photographs, relative to the root.
@@ -115,8 +120,15 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
             large, too small, or in color where the model takes gray.
     """
 
-    def __init__(self, root: str | os.PathLike[str], photo_format: PhotoFormat, resize: Resize = "refuse") -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        photo_format: PhotoFormat,
+        resize: Resize = "refuse",
+        known: KnownPixels | None = None,
+    ) -> None:
         check_resize(resize)
+        self.known = known
         listing = read_folder(root)
         if distributed.rank() == 0:
             listing.report_left_out()
@@ -165,8 +177,9 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
         images, alphas = torch.empty(len(rows), self.photo_format.channels, *shape), torch.empty(len(rows), 1, *shape)
         for place, row in enumerate(rows):
             path = self.root / self.names[row]
+            known = self.known(self.names[row], self.listed) if self.known else None
             try:
-                images[place], alphas[place] = read_photo(path, self.photo_format, self.resize)
+                images[place], alphas[place] = read_photo(path, self.photo_format, self.resize, known)
             except Exception as error:  # it could be read when the run began
                 raise InputError(
                     f"{printable(path)} cannot be read any more ({describe_failure(error, path)}): restore it, and run "
@@ -229,19 +242,23 @@ def photo_loader(
     batch_size: int,
     num_workers: int = 0,
     resize: Resize = "refuse",
+    known: KnownPixels | None = None,
 ) -> DataLoader[dict[str, Tensor | list[str]]]:
-    """Return the photographs below a folder in batches, for `predict`; its options are those of `Photos`."""
-    photos = PhotoDataset(root, photo_format, resize)
+    """Return the photographs below a folder in batches, for `predict`; its options are those of `PhotoDataset`."""
+    photos = PhotoDataset(root, photo_format, resize, known)
     return DataLoader(photos, batch_size=None, sampler=PhotoBatches(len(photos), batch_size), num_workers=num_workers)
 
 
-def read_photo(path: Path, photo_format: PhotoFormat, resize: Resize = "refuse") -> tuple[Tensor, Tensor]:
+def read_photo(
+    path: Path, photo_format: PhotoFormat, resize: Resize = "refuse", known: NDArray[np.bool_] | None = None
+) -> tuple[Tensor, Tensor]:
     """Decode one photograph and turn it upright.
 
     Args:
         path: The file.
         photo_format: Format of the result.
         resize: As for `Photos`.
+        known: (H,W) known pixels of the upright photograph; ignored if it has another size.
 
     Returns:
         (C,H,W) float32 in [-1, 1], and its alpha channel (1,H,W) in [0, 1].
@@ -254,11 +271,14 @@ def read_photo(path: Path, photo_format: PhotoFormat, resize: Resize = "refuse")
         upright = turn_upright(opened)
         transparent = "A" in upright.getbands() or "transparency" in upright.info
         color = _to_gray_or_rgb(upright, path, photo_format)
-        if transparent:  # resized together with the colors, to which hidden ones add nothing
-            color.putalpha(upright.convert("RGBA").getchannel("A"))
-            color.info.pop("transparency", None)
-    fitted = _fit(color, path, photo_format, resize)
-    opacity = np.array(fitted.getchannel("A") if transparent else Image.new("L", fitted.size, 255))
+        alpha = upright.convert("RGBA").getchannel("A") if transparent else Image.new("L", upright.size, 255)
+    color.info.pop("transparency", None)
+    visible = np.asarray(alpha)
+    if known is not None and known.shape == visible.shape:
+        visible = visible * known
+    if visible.min() < 255:  # Pillow resizes colors by their alpha: hidden ones add nothing to others
+        color.putalpha(Image.fromarray(visible))
+    fitted, opacity = _fit(color, path, photo_format, resize), np.array(_fit(alpha, path, photo_format, resize))
     pixels = np.array(fitted.convert("L" if photo_format.channels == 1 else "RGB"))
     if opacity.max() < 128:
         raise ValueError("it is fully transparent")

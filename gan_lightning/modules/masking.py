@@ -51,6 +51,7 @@ class ImageMasks:
         self.source, self.image_size, self.white = source, image_size, white
         self._names: Sequence[str] = []  # by index, for batches without names
         self._files: dict[str, str] = {}
+        self._folder: MaskFolder | None = None
         self._photo: Callable[[str], tuple[Size, Size]] | None = None  # size of a photograph, and of what is used of it
 
     def describe(self) -> str:
@@ -111,6 +112,13 @@ class ImageMasks:
         unused = sorted({*folder.files} - {folder.find(name, listed) for name in listed}) if listed else []
         self._report_empty(unused, len(folder.files), f"masks in {printable(self.source)} belong to no photograph")
 
+    def known_pixels(self, name: str, every: Sequence[str] = ()) -> NDArray[np.bool_] | None:
+        """Return the mask of a photograph, (H,W), true where a pixel is known, before it is cropped and resized.
+
+        Returns None with "alpha", which photographs hold themselves.
+        """
+        return None if self.source == "alpha" else read_mask(self._path(name, every), self.white)
+
     def after(self, degradation: Degradation, batch: dict[str, Any], rows: list[int]) -> Degradation:
         """Return a degradation followed by the masks of some images of a batch."""
         if self.source == "alpha":
@@ -123,15 +131,14 @@ class ImageMasks:
 
     def _check(self, names: Sequence[str], every: Sequence[str]) -> None:
         """Find and read all masks once."""
-        self._files = MaskFolder(self.source).assign(names, every)
+        self._folder = MaskFolder(self.source)
+        self._files = self._folder.assign(names, every)
         empty = [self._files[name] for name in names if self._read(name).all()]
         self._report_empty(empty, len(names), f"masks in {printable(self.source)} mark no pixel as missing")
 
     def _read(self, name: str) -> NDArray[np.bool_]:
         """Return the mask of an image, (H,W), true where a pixel is known."""
-        if name not in self._files:
-            self._files |= MaskFolder(self.source).assign([name])
-        path = Path(self.source, self._files[name])
+        path = self._path(name)
         known, target = read_mask(path, self.white), (self.image_size, self.image_size)
         if known.shape != target and self._photo is not None:
             size, crop = self._photo(name)
@@ -143,6 +150,13 @@ class ImageMasks:
                 )
             known = fit_mask(known, crop, target)
         return check_mask(path, known, self.image_size)
+
+    def _path(self, name: str, every: Sequence[str] = ()) -> Path:
+        if name not in self._files:
+            if self._folder is None or self._folder.find(name, every) is None:
+                self._folder = MaskFolder(self.source)
+            self._files |= self._folder.assign([name], every)
+        return Path(self.source, self._files[name])
 
     @staticmethod
     def _report_empty(names: Sequence[str], count: int, what: str) -> None:

@@ -93,13 +93,15 @@ class LatentRestoration(LightningModule):
         with torch.no_grad():
             observed = self.degradation(self.generator(torch.zeros(1, self.generator.latent_dim)))
         self.photo_format = PhotoFormat(*observed.shape[1:])  # for the data module of `predict`
+        image_masks = make_masks(masks, self.photo_format.width, masks_white)
+        self.known_pixels = None if image_masks is None else image_masks.known_pixels  # for the same
         self.restorer = Restorer(
             self.generator,
             self.discriminator,
             self.encoder,
             self.degradation,
             noise,
-            make_masks(masks, self.photo_format.width, masks_white),
+            image_masks,
             replace(inversion, composite=inversion.composite and not poisson),
             RestorationMetrics(lpips, identity_network),
             blind_blur=blind_blur,

@@ -166,3 +166,35 @@ def test_photographs_of_another_kind_find_masks_when_they_are_needed(tmp_path):
         assert torch.equal(known(masks, ["a.jpg"])[0], hole(1, 1, 3, 3))
     np.save(tmp_path / "masks" / "b.npy", hole(1, 1, 3, 3).numpy())
     assert torch.equal(known(masks, ["b.jpg"])[0], hole(1, 1, 3, 3))
+
+
+def test_what_a_mask_hides_does_not_spoil_the_pixels_beside_it(tmp_path):
+    """Without a mask, bicubic resizing leaves a halo of a scratch around the hole."""
+    scratched = Image.new("RGB", (48, 32), (90, 90, 90))
+    scratched.paste((255, 0, 255), (20, 8, 30, 20))
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    scratched.save(tmp_path / "photos" / "a" / "face.png")
+    save(tmp_path / "masks" / "a" / "face.png", 48, 32, (20, 8, 30, 20))
+    masks = ImageMasks(str(tmp_path / "masks"), SIDE)
+    halo = {}
+    for source in (None, masks.known_pixels):
+        dataset = PhotoDataset(tmp_path / "photos", PhotoFormat(3, SIDE, SIDE), "center_crop", source)
+        masks.prepare_predict(dataset)
+        batch = dataset[np.array([0])]
+        visible = known(masks, batch["name"])[0]
+        halo[source] = ((batch["image"][0][:, visible] + 1) * 127.5 - 90).abs().max()
+        assert batch["alpha"].eq(1).all()
+    assert halo[None] > 8
+    assert halo[masks.known_pixels] < 2
+
+
+def test_masks_told_apart_by_the_names_of_all_photographs_are_found_early_too(tmp_path):
+    """A loader reads its first batch before the masks are checked."""
+    for name, left in (("a.png", 1), ("a.tif", 5)):
+        save(tmp_path / "photos" / name, SIDE, SIDE, photo=True)
+        save(tmp_path / "masks" / name, SIDE, SIDE, (left, 1, left + 3, 3))
+    masks = ImageMasks(str(tmp_path / "masks"), SIDE)
+    dataset = PhotoDataset(tmp_path / "photos", PhotoFormat(3, SIDE, SIDE), known=masks.known_pixels)
+    assert dataset[np.arange(2)]["name"] == ["a.png", "a.tif"]
+    masks.prepare_predict(dataset)
+    assert torch.equal(known(masks, ["a.tif"])[0], hole(5, 1, 8, 3))
