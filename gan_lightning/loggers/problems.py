@@ -10,7 +10,7 @@ from gan_lightning.errors import InputError
 
 # jsonargparse lists why a value fits none of the types of an option, among them what the logger itself has said.
 _IS_LOGGER = "lightning.pytorch.loggers.logger.Logger"
-_REASON = re.compile(r"^ *- (?!Expected |Not )(.*(?:\n +(?! *- ).*)*)", re.MULTILINE)
+_REASON = re.compile(r"^  - (?!Expected |Not )(.*(?:\n    .*)*)", re.MULTILINE)
 _CLASS = re.compile(r"Problem with given class_path '[\w.]*?(\w+)':\s*")
 
 
