@@ -45,6 +45,7 @@ class Run:
 
     Attributes:
         folder: Folder of the run.
+        label: Name of the run in loggers.
         resumes: Whether the command resumes the run in the folder; known once `resolve_checkpoint` was called.
         config_name: File name for the configuration; a resumed run keeps those of earlier commands.
     """
@@ -66,6 +67,7 @@ class Run:
         self.command, self.resumes, self.config_name = command, False, "config.yaml"
         self._named, self._stated = name is not None or root is not None, RUN_NAME_VARIABLE in os.environ
         self.folder = run_folder(root, name, command)
+        self.label = self.folder.name
         self._trial = tempfile.TemporaryDirectory(prefix="gan-lightning-trial-") if trial else None
         self._lock: FileLock | None = None
         self._made: list[Path] = []  # folders that this command has made
@@ -109,6 +111,7 @@ class Run:
         path = self._find_checkpoint(given) if kept or (again and fit) else given
         if kept and not fit:
             self.folder /= default_name(f"{self.command}-{given}")
+            self.label = f"{self.folder.parent.name}/{self.folder.name}"
         if self._trial is not None:
             self.folder, self.resumes = Path(self._trial.name), False
         return None if path == UNTRAINED else path

@@ -38,7 +38,7 @@ def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
             continue
         if resolve_name(logger.class_path) is WandbLogger:
             logger.class_path = f"{SteadyWandbLogger.__module__}.{SteadyWandbLogger.__qualname__}"
-        for argument, value in (("save_dir", str(run.folder.resolve())), ("name", run.folder.name)):
+        for argument, value in (("save_dir", str(run.folder.resolve())), ("name", run.label)):
             if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
                 logger.init_args[argument] = value
         online = resolve_name(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline

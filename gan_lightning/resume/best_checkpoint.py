@@ -11,6 +11,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from gan_lightning.resume.data_identity import as_plain
+
 _log = logging.getLogger(__name__)
 
 NOT_COMPARED = ("ema_decay", "torchmetrics")  # parts of a protocol that leave the metric what it is
@@ -79,7 +81,7 @@ class BestCheckpoint(ModelCheckpoint):
         for callback in self._sources(trainer):
             protocol = callback.protocol[self.monitor]
             ignored = {*NOT_COMPARED, *(["dataset"] if "content" in protocol else [])}  # a name
-            return {key: value for key, value in protocol.items() if key not in ignored}
+            return as_plain({key: value for key, value in protocol.items() if key not in ignored})
         return None
 
     def _compare(self, protocol: Mapping[str, Any] | None) -> None:

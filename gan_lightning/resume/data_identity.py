@@ -20,13 +20,23 @@ def data_identity(trainer: Trainer) -> dict[str, Any] | None:
     """Return what identifies the training images: dataset, split, crop, size, and a hash of all pixels.
 
     Returns:
-        Plain values; None if the data module is none of this package's.
+        Plain values; None if the data module does not describe its training images.
     """
     protocol = getattr(getattr(trainer, "datamodule", None), "protocol", None)
     if not callable(protocol):
         return None
-    identity: dict[str, Any] = protocol("train")
-    return identity
+    try:
+        return as_plain(protocol("train"))
+    except Exception as error:  # a user's own may describe the splits of the evaluation alone
+        _log.debug("The training images are not described: %s", error)
+        return None
+
+
+def as_plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as values that a checkpoint can be read back with: others than plain ones as strings."""
+    return {
+        key: value if isinstance(value, str | int | float | None) else str(value) for key, value in settings.items()
+    }
 
 
 def check_same_data(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None, path: str, resumes: bool) -> None:
