@@ -44,7 +44,7 @@ class BestCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final networks if they were measured, and are the best ones."""
         super().on_train_end(trainer, pl_module)
-        measured = [getattr(callback, "measured_at", None) for callback in self._sources(trainer)]  # type: ignore[attr-defined]
+        measured = [getattr(callback, "measured_at", None) for callback in self._sources(trainer)]
         if trainer.global_step in measured:
             self._compare(self._protocol(trainer))
             super().on_validation_end(trainer, pl_module)

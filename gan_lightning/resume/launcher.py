@@ -84,9 +84,10 @@ def check_launch(trainer: Trainer) -> None:
     elif launch is not None and expected > 1 and waits:
         start = "start the command with `srun`" if launch.launcher == "Slurm" else f"start {expected} processes"
         raise InputError(f"{_difference(launch, expected)}: {start}, or set --trainer.devices 1")
+    rank = getattr(rank_zero_only, "rank", 0)
     if trainer.is_global_zero and not is_first_process():
         raise InputError(
-            f"this is process {rank_zero_only.rank} of several (RANK, LOCAL_RANK or SLURM_PROCID), but the Trainer "
+            f"this is process {rank} of several (RANK, LOCAL_RANK or SLURM_PROCID), but the Trainer "
             "expects one: set --trainer.devices and --trainer.strategy ddp, or unset these variables"
         )
 
