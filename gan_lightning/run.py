@@ -153,10 +153,8 @@ class Run:
             return
         # Slurm's own checkpoints are of a job that was requeued.
         if not (self.resumes or may_resume or any(self.folder.glob("hpc_ckpt_*.ckpt"))):
-            way = {"fit": "resume it with --ckpt_path last"}.get(
-                self.command, f"{self.command} its checkpoint with --ckpt_path best or last"
-            )
-            raise InputError(f"{self.folder} already holds a run: choose another --name, or {way}")
+            own = "resume it with --ckpt_path last" if self.command == "fit" else "take its --ckpt_path best or last"
+            raise InputError(f"{self.folder} already holds a run: choose another --name, or {own}")
         self.config_name = f"config-{datetime.now().strftime('%Y%m%d-%H%M%S')}.yaml"
 
     def _acquire_lock(self) -> None:

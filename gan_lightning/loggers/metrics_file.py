@@ -42,8 +42,9 @@ class MetricsFile(Logger):
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 self._columns = next(csv.reader(file), [])
-                for self.rows, row in enumerate(csv.reader(file), start=1):
-                    self._step = int(row[0])
+                for row in csv.reader(file):
+                    self.rows += 1
+                    self._step = int(row[0]) if row and row[0].isdigit() else self._step
 
     @property
     def name(self) -> str:
