@@ -38,7 +38,7 @@ class BestCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a checkpoint if it is the best one."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._compare(self._protocol(trainer))
+            self._compare(trainer, self._protocol(trainer))
         super().on_validation_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,7 +46,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().on_train_end(trainer, pl_module)
         measured = [getattr(callback, "measured_at", None) for callback in self._sources(trainer)]
         if trainer.global_step in measured:
-            self._compare(self._protocol(trainer))
+            self._compare(trainer, self._protocol(trainer))
             super().on_validation_end(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,10 +56,11 @@ class BestCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note whether the checkpoint is one of this run, and whether it monitored the same metric."""
         path, folder = trainer.ckpt_path, self.dirpath
-        self._of_this_run = path is not None and folder is not None and Path(path).resolve().parent == Path(folder)
+        own = None if folder is None else Path(folder).resolve()
+        self._of_this_run = path is not None and Path(path).resolve().parent == own
         former = [key for key in checkpoint.get("callbacks", {}) if key.startswith(ModelCheckpoint.__qualname__)]
         if self._of_this_run and trainer.state.fn == "fit" and former and self.state_key not in former:
-            self._start_anew("the run monitors another metric now", Path(str(folder)) / "best.ckpt")
+            self._start_anew(trainer, "the run monitors another metric now", Path(str(folder)) / "best.ckpt")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of a run that is resumed, in whatever folder it is now."""
@@ -84,18 +85,22 @@ class BestCheckpoint(ModelCheckpoint):
             return as_plain({key: value for key, value in protocol.items() if key not in ignored})
         return None
 
-    def _compare(self, protocol: Mapping[str, Any] | None) -> None:
+    def _compare(self, trainer: Trainer, protocol: Mapping[str, Any] | None) -> None:
         former, self._measured_as = self._measured_as, protocol
         if former is None or protocol is None or former == protocol:
             return
         changed = sorted(key for key in {*former, *protocol} if former.get(key) != protocol.get(key))
         self._start_anew(
-            f"{self.monitor} is measured in another way than before ({', '.join(changed)})", Path(self.best_model_path)
+            trainer,
+            f"{self.monitor} is measured in another way than before ({', '.join(changed)})",
+            Path(self.best_model_path),
         )
 
-    def _start_anew(self, reason: str, former: Path) -> None:
+    def _start_anew(self, trainer: Trainer, reason: str, former: Path) -> None:
         self.best_k_models, self.best_model_path, self.kth_best_model_path = {}, "", ""
         self.best_model_score = self.current_score = None
+        if not trainer.is_global_zero:
+            return
         kept = ""
         if former.is_file():
             aside = next(p for n in count(1) if not (p := former.with_name(f"best-before-resume-{n}.ckpt")).exists())

@@ -97,7 +97,8 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         self._resumed_random_states = checkpoint.get("random_states", [])
         if trainer.state.fn == "fit" and (path := trainer.ckpt_path) is not None:
             resumes = Path(path).resolve().parent == self._folder(trainer).resolve()
-            check_same_data(checkpoint.get("data"), self._data, str(path), resumes)
+            if resumes or trainer.is_global_zero:
+                check_same_data(checkpoint.get("data"), self._data, str(path), resumes)
 
     # When a run starts or resumes
 

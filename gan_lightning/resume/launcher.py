@@ -72,6 +72,8 @@ def check_launch(trainer: Trainer) -> None:
     launch, expected = find_launch(), trainer.num_devices * trainer.num_nodes
     environment = getattr(trainer.strategy, "cluster_environment", None)
     waits = environment is not None and environment.creates_processes_externally  # Lightning starts none itself
+    if "NODE_RANK" in os.environ and launch is not None and launch.processes == trainer.num_nodes and not waits:
+        launch = None  # one process on each node, from which Lightning starts the others
     if launch is not None and launch.processes > 1:
         if launch.processes != expected:
             raise InputError(f"{_difference(launch, expected)}: {_remedy(launch)}")

@@ -80,6 +80,7 @@ def test_processes_that_the_trainer_does_not_know_of_are_refused(launched, envir
         (SLURM | TORCHRUN | {"SLURM_NTASKS": 1}, trainer(2, waits=True)),  # one torchrun on each node
         ({"WORLD_SIZE": 2}, trainer()),  # of something else
         (MPI, trainer(2, waits=True)),
+        ({"WORLD_SIZE": 2, "RANK": 1, "NODE_RANK": 1}, trainer(8, 2, waits=False, first=False)),  # of Kubernetes
     ],
 )
 def test_what_agrees_is_left_alone(launched, environment, asked):
