@@ -7,6 +7,7 @@ import os
 import signal
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -47,7 +48,10 @@ class SteadyWandbLogger(WandbLogger):
             InputError: There is no API key.
         """
         run = self._start()
-        self._begun = True
+        if not self._begun:
+            self._begun = True
+            with suppress(Exception):  # a resumed run is no longer what its summary said at its end
+                run.summary["status"] = "running"
         return run
 
     def _start(self) -> Any:
@@ -111,9 +115,9 @@ class SteadyWandbLogger(WandbLogger):
     def finish(self, error: BaseException | None = None) -> None:
         """Finish W&B's run, so that later runs of this process start their own.
 
-        The run's summary says how it ended, as `status`: "finished", "stopped" by a signal, or "failed". W&B's own
-        state of a run is "Preempted" after SIGTERM or Slurm's warning, "Killed" after Ctrl-C, and "Failed" after an
-        error. Each of them can be resumed.
+        The run's summary says how it ended, as `status`: "finished", "stopped" by a signal, or "failed"; until then it
+        is "running". W&B gets the exit code 1 after an error, 255 after Ctrl-C, as from its own handler, and 143 after
+        SIGTERM or Slurm's warning, when the run is marked as preempted. Each of them can be resumed.
 
         Args:
             error: Exception that has ended the run.

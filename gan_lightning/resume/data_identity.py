@@ -13,7 +13,7 @@ from gan_lightning.errors import InputError
 
 _log = logging.getLogger(__name__)
 
-NAMES = {"content": "the pixels themselves", "images": "the number of images"}
+NAMES = {"content": "the images themselves", "images": "the number of images"}
 
 
 def data_identity(trainer: Trainer) -> dict[str, Any] | None:
