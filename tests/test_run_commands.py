@@ -281,3 +281,23 @@ def test_processes_of_torchrun_that_the_trainer_does_not_know_of_write_nothing(f
     for rank in ranks:
         assert "torchrun has started 2 processes of this command, but the Trainer expects 1" in rank.stderr
     assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_two_ranks_measure_a_run_in_one_folder_and_keep_its_former_best(faces_root):
+    small = [*SMALL, "--data.root", faces_root, "--data.count", FACES, "--data.batch_size", "8", "--name", "run"]
+    small += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+
+    def start(name, *more):
+        words = [name, "--config", CONFIGS / "quickstart.yaml", *small, *more]
+        ranks = run_ranks("gan_lightning", *words, ranks=2, environment={"OMP_NUM_THREADS": "1"})
+        assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr + ranks[1].stderr
+        return ranks
+
+    start("fit")
+    ranks = start("fit", "--ckpt_path", "last", "--trainer.max_steps", "6", "--evaluation.num_images", "8")
+    assert sum("kept as best-before-resume-1.ckpt" in rank.stderr for rank in ranks) == 1
+    assert len(list(Path("runs/run/checkpoints").glob("best-before-resume-*"))) == 1
+    start("validate", "--ckpt_path", "best")
+    (folder,) = Path("runs/run").glob("validate-best-*")
+    assert json.loads((folder / "summary.json").read_text())["devices"] == 2
