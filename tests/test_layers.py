@@ -36,6 +36,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "loggers": 2,
     "resume": 2,
     "run": 2,
+    "run_options": 3,
     "cli": 3,
     "cli_internals": 3,
     "commands": 3,
