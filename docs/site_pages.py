@@ -24,13 +24,7 @@ FOLDERS = ("benchmarks", "configs", "notebooks")  # pages link to their files, w
 FILES = ("Dockerfile",)
 RESULTS = "benchmarks/results"
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)#\s]+)((?:#[^)]*)?\))")
-NOT_EXPORTED = {  # in the reference as well: whole modules, and the bases of data modules of one's own
-    "objectives": ["gan_lightning.objectives"],
-    "data": [
-        "gan_lightning.data.packed_data_module.PackedDataModule",
-        "gan_lightning.data.image_data_module.ImageDataModule",
-    ],
-}
+WHOLE = ("objectives",)  # files that are documented from top to bottom, not name by name
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -105,9 +99,7 @@ def reference() -> dict[str, dict[str, str]]:
             names = pages.setdefault(home.split(".")[1], {})
             if home not in names.values():
                 names[f"{public}.{name}"] = home
-    for page, homes in NOT_EXPORTED.items():
-        pages.setdefault(page, {}).update({home: home for home in homes})
-    return pages
+    return {**pages, **{page: {f"gan_lightning.{page}": f"gan_lightning.{page}"} for page in WHOLE}}
 
 
 def _imported_names(init: Path) -> dict[str, str]:
