@@ -79,10 +79,16 @@ planted-bugs: install ## plant the bugs of benchmarks/planted_bugs.py one at a t
 docs: .venv/docs-installed ## build the documentation in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The image cannot be built everywhere. Its torch, and then what its Dockerfile runs with Python, can.
+# The image cannot be built everywhere. What its Dockerfile runs with Python can be tried, on the files that it copies
+# and with the torch of its base.
+IMAGE := .venv-image
+
 try-image: ## install what the Dockerfile installs in a fresh .venv-image, and train with it; downloads gigabytes
-	$(PYTHON) -m venv --clear .venv-image
-	.venv-image/bin/python -m pip install --quiet $$(sed -nE 's|^FROM pytorch/pytorch:([0-9.]+)-.*|torch==\1 torchvision|p' Dockerfile)
-	PATH="$(CURDIR)/.venv-image/bin:$$PATH" sh -exc "$$(sed -nE 's/^RUN (python|gan-lightning)/\1/p' Dockerfile)"
-	cd $$(mktemp -d) && OMP_WAIT_POLICY=PASSIVE "$(CURDIR)/.venv-image/bin/gan-lightning" fit --config quickstart \
+	$(PYTHON) -m venv --clear $(IMAGE)
+	mkdir $(IMAGE)/context $(IMAGE)/work
+	cp -r $$(sed -nE 's/^COPY (.*) [^ ]+$$/\1/p' Dockerfile) $(IMAGE)/context
+	$(IMAGE)/bin/python -m pip install --quiet $$(sed -nE 's|^FROM pytorch/pytorch:([0-9.]+)-.*|torch==\1 torchvision|p' Dockerfile)
+	cd $(IMAGE)/context && PATH="$(CURDIR)/$(IMAGE)/bin:$$PATH" \
+	  sh -exc "$$(sed -nE 's/^RUN (python|gan-lightning)/\1/p' ../../Dockerfile)"
+	cd $(IMAGE)/work && OMP_WAIT_POLICY=PASSIVE ../bin/gan-lightning fit --config quickstart \
 	  --data.count 200 --evaluation.num_images 10 --trainer.max_steps 4 --trainer.val_check_interval 2

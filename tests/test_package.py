@@ -77,3 +77,16 @@ def test_no_file_names_an_address_of_the_project():
     address = re.compile(r"(?:https?://|git@|git\+)[^\s\"')>]*gan[-_]lightning|\bgit clone\b", re.IGNORECASE)
     found = [path for path in files_for_people() if address.search(path.read_text(encoding="utf-8"))]
     assert not found, f"no repository is public yet: {found}"
+
+
+def test_the_image_is_given_what_it_copies():
+    copied = [
+        name
+        for line in re.findall(r"^COPY (.*) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
+        for name in line.split()
+    ]
+    assert copied
+    kept = (ROOT / ".dockerignore").read_text().splitlines()
+    for name in copied:
+        assert (ROOT / name).exists(), name
+        assert f"!{name}" in kept, f".dockerignore keeps {name} from the image"
