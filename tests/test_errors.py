@@ -59,3 +59,19 @@ def test_a_logger_without_its_package_is_an_error_of_one_line(tmp_path, monkeypa
     assert "gan-lightning: error: tensorboard is not installed: pip install 'gan-lightning[tensorboard]'" in message
     assert "Traceback" not in message
     assert not list((tmp_path / "runs").rglob("*.*"))
+
+
+def test_a_store_without_its_package_is_not_taken_for_a_wrong_address(tmp_path, monkeypatch):
+    litdata = pytest.importorskip("litdata")
+    from gan_lightning.data.decode import CropResize
+    from gan_lightning.data.streaming import StreamedSplit
+
+    def fail(*arguments, **options):
+        raise ModuleNotFoundError("Requirement 'google.cloud.storage' not met. HINT: Try running `pip install ...`")
+
+    monkeypatch.setattr(litdata.StreamingDataset, "__init__", fail)
+    with pytest.raises(
+        InputError, match=r"^gs://bucket/faces cannot be streamed\. A package is not installed: "
+    ) as raised:
+        StreamedSplit("gs://bucket/faces", CropResize(16, None, 3), str(tmp_path))
+    assert "give the folder or address" not in str(raised.value)
