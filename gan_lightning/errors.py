@@ -28,13 +28,10 @@ def mistake_behind(error: BaseException | None) -> InputError | DivergedError | 
 
 
 def missing_package(error: BaseException | None) -> InputError | None:
-    """Return what to install if a package that is not installed caused an error; None for any other error."""
+    """Return which extra to install if an optional package that is missing caused an error; None for other errors."""
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__
-    if error is None or str(error.name).startswith("gan_lightning"):
-        return None
-    reason = " ".join(str(error).split())
-    for package, extra in EXTRAS.items():
-        if package in reason:
+    for package, extra in EXTRAS.items() if error is not None else ():
+        if package in str(error):
             return InputError(f"{package} is not installed: pip install 'gan-lightning[{extra}]'")
-    return InputError(f"A package is not installed: {reason}")
+    return None

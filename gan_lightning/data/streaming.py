@@ -23,7 +23,7 @@ from torch import Tensor
 from gan_lightning.data.cache import make_cache_dir
 from gan_lightning.data.decode import CropResize, CropTooLargeError, to_pixels, turn_upright
 from gan_lightning.data.stream_formats import SERIALIZERS, check_formats
-from gan_lightning.errors import InputError, missing_package
+from gan_lightning.errors import InputError
 
 Item = tuple[int, NDArray[np.uint8], bool, str]
 
@@ -167,9 +167,9 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
             order = {"shuffle": shuffle, "drop_last": drop_last, "seed": seed}
             super().__init__(source.url, cache_dir=cache, serializers=SERIALIZERS, **order)
         except Exception as error:  # no folder, index, credentials or network: each raises its own class
-            if missing := missing_package(error):  # such as google-cloud-storage
-                raise InputError(f"{source.url} cannot be streamed. {missing}") from error
             reason = (str(error).strip() or repr(error)).splitlines()[0]
+            if isinstance(error, ModuleNotFoundError):  # such as google-cloud-storage: the address may be right
+                raise InputError(f"{source.url} cannot be streamed: {reason}") from error
             raise InputError(
                 f"{source.url} cannot be streamed ({reason}): give the folder or address that holds train/, val/ and "
                 "test/ as litdata.optimize writes them."
