@@ -1,0 +1,107 @@
+"""The contract of a batch: which images a module is given, and in which range, whatever loader they come from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import Trainer
+from torch import Tensor, float32, int8, uint8
+
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.errors import InputError
+
+SCALE = "map pixels to [-1, 1], as torchvision's Normalize(0.5, 0.5) does after ToTensor"
+ENOUGH = 8  # images of which one surely has a pixel below mid-gray
+OVERSHOOT = 1.5  # bicubic filters leave [-1, 1] by less
+
+_log = logging.getLogger(__name__)
+
+
+class ImageBatches:
+    """Takes the images out of batches and checks them: their type and shape each time, their range at the first one."""
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        """Expect images of a shape.
+
+        Args:
+            channels: Number of channels.
+            image_size: Height and width.
+        """
+        self._shape = channels, image_size, image_size
+        self._checked = False
+
+    def restart(self, trainer: Trainer) -> None:
+        """Check the range again at the next batch; that of our own data modules is known."""
+        self._checked = isinstance(getattr(trainer, "datamodule", None), ImageDataModule)
+
+    def images(self, batch: Any) -> Tensor:
+        """Return the images of a batch, (B,C,H,W) float32 in [-1, 1].
+
+        Args:
+            batch: {"image": images}, images alone, or (images, labels) as torchvision's data sets give them.
+
+        Raises:
+            InputError: They have another type, shape or range.
+        """
+        images = images_of(batch)
+        check_type(images)
+        if images.shape[1:] != self._shape:
+            expected, given = ("x".join(map(str, shape)) for shape in (self._shape, images.shape[1:]))
+            raise InputError(
+                f"expected images of {expected} (channels, height, width), but got {given}: convert and resize the "
+                "images, or set the model's channels and image_size"
+            )
+        if not self._checked and len(images):
+            check_range(images)  # waits for the device: hence once
+            self._checked = True
+        return images
+
+
+def images_of(batch: Any) -> Tensor:
+    """Return the images of a batch.
+
+    Args:
+        batch: {"image": images}, images alone, or (images, labels), whose integer labels are left out.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if isinstance(batch, dict) and isinstance(batch.get("image"), Tensor):
+        return batch["image"]
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, Sequence) and batch and all(isinstance(item, Tensor) for item in batch):
+        images, *labels = batch
+        if all(not label.is_floating_point() and label.ndim < 3 for label in labels):
+            return images
+        other = next(label for label in labels if label.is_floating_point() or label.ndim >= 3)
+        raise InputError(
+            f"a batch is a pair of images and {other.dtype} of shape {tuple(other.shape)}, which are no labels: expected "
+            'integers beside the images; leave the second part out, or give {"image": images}'
+        )
+    content = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, dict) else type(batch).__name__
+    raise InputError(f'a batch is {content}: expected {{"image": images}}, images, or (images, labels)')
+
+
+def check_type(images: Tensor) -> None:
+    """Raise if images are not (B,C,H,W) float32."""
+    if images.dtype in (uint8, int8):
+        raise InputError(f"images are {images.dtype}: {SCALE}, or by images / 127.5 - 1")
+    if images.dtype != float32:
+        raise InputError(f"images are {images.dtype}: expected torch.float32; convert them by images.float()")
+    if images.ndim != 4:
+        raise InputError(f"images have shape {tuple(images.shape)}: expected (batch, channels, height, width)")
+
+
+def check_range(images: Tensor) -> None:
+    """Raise if images are surely not in [-1, 1]; log a warning if they are too few to tell."""
+    low, high = images.amin().item(), images.amax().item()
+    if max(-low, high) > OVERSHOOT:
+        raise InputError(f"images have values from {low:.3g} to {high:.3g}, expected [-1, 1]: {SCALE}")
+    if low >= 0:
+        message = f"no value of the first {len(images)} images is below 0: they seem to be in [0, 1]; {SCALE}"
+        if len(images) >= ENOUGH:
+            raise InputError(message)
+        _log.warning("%s", message[0].upper() + message[1:])
