@@ -108,7 +108,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
         self._watch, self._clock = FiniteWatch(), StepClock()
-        self._train_batches, self._held_out = (ImageBatches(channels, image_size) for _ in range(2))
+        self._train_batches, self._held_out = (ImageBatches(channels, image_size, image_size) for _ in range(2))
         self._gradient_norms: dict[str, Tensor] = {}
 
     def build_generator(self) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -135,6 +136,16 @@ class LatentEncoder(SafelyLoaded):
         """Return the numbers of the fixed validation batches."""
         return self._loader(BatchNumbers(-(-self.validation_images // self.batch_size)))
 
+    def _number(self, batch: Any) -> int:
+        """Return the number of a batch.
+
+        Raises:
+            InputError: It is a batch of somebody's images.
+        """
+        if isinstance(batch, int) or (isinstance(batch, Tensor) and batch.ndim == 0):
+            return int(batch)
+        raise InputError("LatentEncoder trains on images of the generator: leave the data out of Trainer.fit")
+
     def _loader(self, numbers: BatchNumbers) -> DataLoader[int]:
         every = range(len(numbers) * numbers.num_replicas)
         return DataLoader(every, batch_size=None, sampler=numbers)  # type: ignore[arg-type]
@@ -146,7 +157,7 @@ class LatentEncoder(SafelyLoaded):
             batch: Number of the batch, which seeds its draws.
             batch_idx: Unused.
         """
-        latents, images, degraded = self._draw(self.current_epoch, int(batch), self.batch_size)
+        latents, images, degraded = self._draw(self.current_epoch, self._number(batch), self.batch_size)
         guess = self(degraded)
         latent_mse = (guess - latents).square().mean()
         loss: Tensor = latent_mse
@@ -164,10 +175,11 @@ class LatentEncoder(SafelyLoaded):
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Measure the guesses of fixed latents, and the images generated from them."""
-        count = min(self.batch_size, self.validation_images - int(batch) * self.batch_size)
+        number = self._number(batch)
+        count = min(self.batch_size, self.validation_images - number * self.batch_size)
         if count < 1:  # more ranks than batches
             return
-        latents, images, degraded = self._draw(VALIDATION_EPOCH, int(batch), count)
+        latents, images, degraded = self._draw(VALIDATION_EPOCH, number, count)
         guess = self(degraded)
         mse = ((self.generator(guess) - images) / 2).square().flatten(1).mean(1)
         self._latent_mse.update((guess - latents).square().mean(), count)

@@ -11,6 +11,7 @@ from torch import Tensor, float32, int8, uint8
 
 from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.errors import InputError
+from gan_lightning.inversion.checks import LOUDEST
 
 SCALE = "map pixels to [-1, 1], as torchvision's Normalize(0.5, 0.5) does after ToTensor"
 ENOUGH = 8  # images of which one surely has a pixel below mid-gray
@@ -22,15 +23,17 @@ _log = logging.getLogger(__name__)
 class ImageBatches:
     """Takes the images out of batches and checks them: their type and shape each time, their range at the first one."""
 
-    def __init__(self, channels: int, image_size: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, degraded: bool = False) -> None:
         """Expect images of a shape.
 
         Args:
             channels: Number of channels.
-            image_size: Height and width.
+            height: Height in pixels.
+            width: Width in pixels.
+            degraded: The images are degraded photographs: noise may leave [-1, 1], and any of them may be bright.
         """
-        self._shape = channels, image_size, image_size
-        self._checked = False
+        self._shape = channels, height, width
+        self._degraded, self._checked = degraded, False
 
     def restart(self, trainer: Trainer) -> None:
         """Check the range again at the next batch; that of our own data modules is known."""
@@ -54,9 +57,18 @@ class ImageBatches:
                 "images, or set the model's channels and image_size"
             )
         if not self._checked and len(images):
-            check_range(images)  # waits for the device: hence once
+            check_range(images, self._degraded)  # waits for the device: hence once
             self._checked = True
         return images
+
+
+def count_images(batch: Any) -> int:
+    """Return the number of images in a batch; 0 if it is no batch of images."""
+    try:
+        images = images_of(batch)
+    except InputError:
+        return 0
+    return len(images) if images.ndim == 4 else 0
 
 
 def images_of(batch: Any) -> Tensor:
@@ -95,13 +107,13 @@ def check_type(images: Tensor) -> None:
         raise InputError(f"images have shape {tuple(images.shape)}: expected (batch, channels, height, width)")
 
 
-def check_range(images: Tensor) -> None:
-    """Raise if images are surely not in [-1, 1]; log a warning if they are too few to tell."""
+def check_range(images: Tensor, degraded: bool = False) -> None:
+    """Raise if images are surely not in [-1, 1]; log a warning if they are too few to tell, or degraded."""
     low, high = images.amin().item(), images.amax().item()
-    if max(-low, high) > OVERSHOOT:
+    if max(-low, high) > (LOUDEST if degraded else OVERSHOOT):
         raise InputError(f"images have values from {low:.3g} to {high:.3g}, expected [-1, 1]: {SCALE}")
-    if low >= 0:
+    if 0 <= low < high:
         message = f"no value of the first {len(images)} images is below 0: they seem to be in [0, 1]; {SCALE}"
-        if len(images) >= ENOUGH:
+        if len(images) >= ENOUGH and not degraded:
             raise InputError(message)
         _log.warning("%s", message[0].upper() + message[1:])
