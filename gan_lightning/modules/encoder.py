@@ -27,6 +27,7 @@ from gan_lightning.degradations import (
 from gan_lightning.errors import InputError
 from gan_lightning.modules.batch_numbers import BatchNumbers
 from gan_lightning.modules.ddp import prepare_ddp
+from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import load_generator, load_tensors
 from gan_lightning.networks.dcgan import Generator
@@ -39,7 +40,7 @@ BLUR = 0.04  # maximum standard deviation of the blur, as a fraction of the imag
 VALIDATION_EPOCH = 2**31  # an epoch that training never reaches: other latents
 
 
-class LatentEncoder(SafelyLoaded):
+class LatentEncoder(SafelyLoaded, RunSeed):
     """Encoder that guesses the latent of an image, degraded or not, so that an inversion starts near the solution.
 
     It needs no data set: batches are samples of the generator, each determined by seed, epoch and batch number.
@@ -57,7 +58,7 @@ class LatentEncoder(SafelyLoaded):
         batch_size: int = 64,
         batches_per_epoch: int = 500,
         validation_images: int = 256,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Load the generator and build the encoder.
 
@@ -70,7 +71,8 @@ class LatentEncoder(SafelyLoaded):
             batch_size: Number of images per batch and device.
             batches_per_epoch: Number of batches, over all devices, between two validations.
             validation_images: Number of fixed validation images, over all degradations.
-            seed: Seed of the latents and the degradations.
+            seed: Seed of the latents and the degradations; null for that of `seed_everything` in training and 0 in
+                validation, so that runs are measured on the same images.
 
         Raises:
             InputError: If the file contains no generator, or a number is out of range.
@@ -196,7 +198,8 @@ class LatentEncoder(SafelyLoaded):
     @torch.no_grad()
     def _draw(self, epoch: int, number: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return latents (B, latent_dim), their images, and the degraded images, both (B,C,H,W)."""
-        rng = batch_rng(self.seed, epoch, number)
+        drawn = 0 if epoch == VALIDATION_EPOCH else self._seed
+        rng = batch_rng(drawn if self.seed is None else self.seed, epoch, number)
         latents = torch.randn(count, self.generator.latent_dim, generator=rng).to(self.device)
         images = self.generator(latents).float()  # mixed precision returns half precision
         return latents, images, degrade_at_random(images, rng)
