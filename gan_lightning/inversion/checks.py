@@ -74,7 +74,9 @@ def check_pixels(observed: object) -> None:
     """
     if isinstance(observed, Image.Image | np.ndarray):
         convert = "torchvision.transforms.functional.to_tensor(observed)[None] * 2 - 1"
-        raise InputError(f"observed is a {describe_type(observed)}: give a tensor (B,C,H,W) in [-1, 1], as by {convert}")
+        raise InputError(
+            f"observed is a {describe_type(observed)}: give a tensor (B,C,H,W) in [-1, 1], as by {convert}"
+        )
     if not isinstance(observed, Tensor):
         raise InputError(f"observed is a {describe_type(observed)}: give a tensor (B,C,H,W) in [-1, 1]")
     if not observed.is_floating_point():

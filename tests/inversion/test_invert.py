@@ -392,9 +392,7 @@ def test_pixels_that_are_not_finite(generator: Generator, own_images: Tensor) ->
         (torch.full((1, 3, 16, 16), 200.0), r"values up to 200: give \[-1, 1\]"),
     ],
 )
-def test_images_in_another_form_or_range_are_refused_by_name(
-    generator: Generator, observed: Any, message: str
-) -> None:
+def test_images_in_another_form_or_range_are_refused_by_name(generator: Generator, observed: Any, message: str) -> None:
     for call in (lambda: invert(generator, Identity(), observed), lambda: estimate_blur(generator, observed)):
         with pytest.raises(InputError, match=message):
             call()

@@ -35,12 +35,10 @@ SCHEDULES = {
 FORMS = {  # what configure_optimizers may return, to Lightning
     "two lists": lambda optimizers, configs: (optimizers, configs),
     "dicts": lambda optimizers, configs: [
-        {"optimizer": optimizer, "lr_scheduler": config}
-        for optimizer, config in zip(optimizers, configs, strict=True)
+        {"optimizer": optimizer, "lr_scheduler": config} for optimizer, config in zip(optimizers, configs, strict=True)
     ],
     "a tuple of dicts": lambda optimizers, configs: tuple(
-        {"optimizer": optimizer, "lr_scheduler": config}
-        for optimizer, config in zip(optimizers, configs, strict=True)
+        {"optimizer": optimizer, "lr_scheduler": config} for optimizer, config in zip(optimizers, configs, strict=True)
     ),
 }
 
@@ -48,7 +46,7 @@ FORMS = {  # what configure_optimizers may return, to Lightning
 class Scheduled(DCGAN):
     """A subclass as Lightning's documentation suggests it."""
 
-    schedule, form, config = "linear", "two lists", {"interval": "step"}  # noqa: RUF012
+    schedule, form, config = "linear", "two lists", {"interval": "step"}
 
     def configure_optimizers(self):
         optimizers = super().configure_optimizers()
