@@ -108,7 +108,7 @@ def check_range(observed: Tensor, possible: Tensor) -> None:
         raise InputError(f"observed has values up to {largest:.3g}: give [-1, 1]; [0, 255] is observed / 127.5 - 1")
     if 0 <= observed.amin() < observed.amax() and possible.amin() < 0:
         warnings.warn(
-            "no value of the observed images is below 0: if they are in [0, 1], map them to [-1, 1] by observed * 2 - 1",
+            "no value of the observed images is below 0: if they are in [0, 1], map them by observed * 2 - 1",
             PixelRangeWarning,
             stacklevel=4,
         )

@@ -80,18 +80,19 @@ def images_of(batch: Any) -> Tensor:
     Raises:
         InputError: It is something else.
     """
-    if isinstance(batch, dict) and isinstance(batch.get("image"), Tensor):
-        return batch["image"]
+    if isinstance(batch, dict) and isinstance(images := batch.get("image"), Tensor):
+        return images
     if isinstance(batch, Tensor):
         return batch
     if isinstance(batch, Sequence) and batch and all(isinstance(item, Tensor) for item in batch):
-        images, *labels = batch
-        if all(not label.is_floating_point() and label.ndim < 3 for label in labels):
-            return images
-        other = next(label for label in labels if label.is_floating_point() or label.ndim >= 3)
+        first: Tensor = batch[0]
+        others = [other for other in batch[1:] if other.is_floating_point() or other.ndim >= 3]
+        if not others:
+            return first
+        other = others[0]
         raise InputError(
-            f"a batch is a pair of images and {other.dtype} of shape {tuple(other.shape)}, which are no labels: expected "
-            'integers beside the images; leave the second part out, or give {"image": images}'
+            f"a batch is a pair of images and {other.dtype} of shape {tuple(other.shape)}, which are no labels: "
+            'expected integers beside the images; leave the second part out, or give {"image": images}'
         )
     content = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, dict) else type(batch).__name__
     raise InputError(f'a batch is {content}: expected {{"image": images}}, images, or (images, labels)')

@@ -51,9 +51,9 @@ class LearningRates:
                 # Without "initial_lr" the checkpoint is of a run without a schedule: that of this run begins here.
                 if follows and "initial_lr" in group:
                     check_schedule(group, settings, trainer, optimizer)
-                    kept = settings if any(name in group for name in CYCLED) else ("lr", "initial_lr")
+                    kept = set(settings) if any(name in group for name in CYCLED) else {"lr", "initial_lr"}
                 else:
-                    kept = ()
+                    kept = set()
                     group.pop("initial_lr", None)
                 group.update({name: value for name, value in settings.items() if name not in kept})
 
@@ -153,6 +153,6 @@ def check_schedule(
     if began != given:
         network = ("generator", "discriminator")[trainer.optimizers.index(optimizer)]
         raise InputError(
-            f"the {network}'s learning rate is {given:g}, but the schedule of the checkpoint began at {began:g} and goes "
-            f"on from there: leave lr_{network[0]} as it was, or start a new run"
+            f"the {network}'s learning rate is {given:g}, but the schedule of the checkpoint began at {began:g} and "
+            f"goes on from there: leave lr_{network[0]} as it was, or start a new run"
         )

@@ -1,4 +1,4 @@
-"""Batches of loaders of one's own: images are taken from what torchvision gives, and anything else is refused by name."""
+"""Batches of loaders of one's own: images are taken from what torchvision gives, anything else is refused by name."""
 
 import logging
 
