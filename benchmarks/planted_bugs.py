@@ -281,7 +281,7 @@ BUGS = [
         "tests/modules/test_image_batches.py",
         ("[0, 1] is taken for [-1, 1]", "if 0 <= low < high:", "if False:"),
         ("any second part is a label", "if other.is_floating_point() or other.ndim >= 3]", "if False]"),
-        ("the range is read in each step", "            self._checked = True\n", ""),
+        ("the range is read in each step", "            self.checked = True\n", ""),
     ),
     *bugs_of(
         "modules/step_axis.py",

@@ -16,7 +16,6 @@ from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
 from gan_lightning.modules.held_out import HeldOutScore
-from gan_lightning.modules.image_batches import ImageBatches
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, prepare_precision
 from gan_lightning.modules.run_seed import RunSeed
@@ -108,7 +107,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
         self._watch, self._clock = FiniteWatch(), StepClock()
-        self._train_batches, self._held_out = (ImageBatches(channels, image_size, image_size) for _ in range(2))
+        self.expect_images(channels, image_size)
         self._gradient_norms: dict[str, Tensor] = {}
 
     def build_generator(self) -> nn.Module:
@@ -154,7 +153,6 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         super().on_fit_start()
         self._log_interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         self._rates = LearningRates(self)
-        self._train_batches.restart(self.trainer)
 
     def on_train_start(self) -> None:
         """Use the optimizer settings of this run, not those of the checkpoint, and compile the networks if asked to."""

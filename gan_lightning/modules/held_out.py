@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning import LightningModule
 from torch import nn
 from torchmetrics import MeanMetric
 
-from gan_lightning.modules.image_batches import ImageBatches
+from gan_lightning.modules.image_batches import TakesImages
 from gan_lightning.modules.step_metrics import log_metrics
 from gan_lightning.objectives import Objective
 
 
-class HeldOutScore(LightningModule):
+class HeldOutScore(TakesImages):
     """The validation of a GAN: logs val/d_x."""
 
     discriminator: nn.Module
     objective: Objective
-    _held_out: ImageBatches
 
     def __init__(self) -> None:
         super().__init__()
         self._score_held_out = MeanMetric()
 
-    def on_validation_epoch_start(self) -> None:
-        """Check the first batch of each validation."""
-        self._held_out.restart(self.trainer)
-
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score held-out images by D: scores below those of training images show that D memorizes them."""
-        images = self._held_out.images(batch)
+        images = self._val_batches.images(batch)
         if count := len(images):  # with fewer images than ranks some ranks have none
             self._score_held_out.update(self.objective.score(self.discriminator(images)), count)
 

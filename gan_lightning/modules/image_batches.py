@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor, float32, int8, uint8
 
 from gan_lightning.data.image_data_module import ImageDataModule
@@ -21,7 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 class ImageBatches:
-    """Takes the images out of batches and checks them: their type and shape each time, their range at the first one."""
+    """Takes the images out of batches and checks them: their type and shape each time, their range at the first one.
+
+    Attributes:
+        checked: Whether the range is known.
+    """
 
     def __init__(self, channels: int, height: int, width: int, degraded: bool = False) -> None:
         """Expect images of a shape.
@@ -33,11 +37,11 @@ class ImageBatches:
             degraded: The images are degraded photographs: noise may leave [-1, 1], and any of them may be bright.
         """
         self._shape = channels, height, width
-        self._degraded, self._checked = degraded, False
+        self._degraded, self.checked = degraded, False
 
     def restart(self, trainer: Trainer) -> None:
         """Check the range again at the next batch; that of our own data modules is known."""
-        self._checked = isinstance(getattr(trainer, "datamodule", None), ImageDataModule)
+        self.checked = isinstance(getattr(trainer, "datamodule", None), ImageDataModule)
 
     def images(self, batch: Any) -> Tensor:
         """Return the images of a batch, (B,C,H,W) float32 in [-1, 1].
@@ -56,10 +60,32 @@ class ImageBatches:
                 f"expected images of {expected} (channels, height, width), but got {given}: convert and resize the "
                 "images, or set the model's channels and image_size"
             )
-        if not self._checked and len(images):
+        if not self.checked and len(images):
             check_range(images, self._degraded)  # waits for the device: hence once
-            self._checked = True
+            self.checked = True
         return images
+
+
+class TakesImages(LightningModule):
+    """A module that is trained and validated on the images of any loader."""
+
+    def expect_images(self, channels: int, image_size: int) -> None:
+        """Set the shape of the images, (channels, image_size, image_size)."""
+        self._train_batches = ImageBatches(channels, image_size, image_size)
+        self._val_batches = ImageBatches(channels, image_size, image_size)
+
+    def on_fit_start(self) -> None:
+        """Check the first batch of each fit."""
+        self._train_batches.restart(self.trainer)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Check the range of the first batch before the step, which never waits for the device."""
+        if not self._train_batches.checked:
+            self._train_batches.images(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Check the first batch of each validation."""
+        self._val_batches.restart(self.trainer)
 
 
 def count_images(batch: Any) -> int:

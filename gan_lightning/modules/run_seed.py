@@ -16,6 +16,7 @@ class RunSeed(LightningModule):
 
     def on_fit_start(self) -> None:
         """Choose the seed."""
+        super().on_fit_start()
         self._seed = torch.initial_seed() % 2**63 if self._loaded_seed is None else self._loaded_seed
         self._loaded_seed = None
 

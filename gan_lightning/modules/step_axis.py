@@ -23,7 +23,7 @@ class StepAxis(LightningModule):
     ) -> None:
         """Log a metric; the arguments are those of `LightningModule.log`."""
         super().log(name, value, prog_bar, logger, **kwargs)
-        if logger is not False and name != "step" and self.trainer.state.fn == "fit":
+        if logger is not False and name != "step" and self._fits():
             if self.trainer.training:
                 self._epoch_of_use = self.current_epoch
             self._used = True
@@ -36,6 +36,12 @@ class StepAxis(LightningModule):
             self._log_axis()
         elif self._used:  # ModelCheckpoint takes {step} of a file's name from here
             self.trainer.callback_metrics["step"] = torch.tensor(float(self.global_step))
+
+    def _fits(self) -> bool:
+        try:
+            return self.trainer.state.fn == "fit"
+        except RuntimeError:  # no trainer: Lightning has warned
+            return False
 
     def _log_axis(self) -> None:
         super().log("step", float(self.global_step), reduce_fx="max")

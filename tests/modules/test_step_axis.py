@@ -77,7 +77,20 @@ class LogsInValidation(DCGAN):
         self.log("mine/val", 1.0)
 
 
-@pytest.mark.parametrize("cls", [DCGAN, Logs, LogsInValidation])
+class LogsBefore(DCGAN):
+    def training_step(self, batch, batch_idx):
+        if batch_idx % 4 == 0:  # not in each step
+            self.log("mine/before", float(self.global_step))
+        super().training_step(batch, batch_idx)
+
+
+def test_what_is_logged_before_a_step_stands_at_its_end(tmp_path):
+    ours, _ = history(tmp_path, 1, LogsBefore, log_every_n_steps=1)
+    assert [point for point in ours["mine/before"] if point[0] in (1, 5)] == [(1, 0.0), (5, 4.0)]
+    assert [step for step, _ in ours["mine/before"]] == list(range(1, 13))  # Lightning repeats the last value
+
+
+@pytest.mark.parametrize("cls", [DCGAN, Logs, LogsBefore, LogsInValidation])
 def test_names_of_checkpoints_have_the_step_of_the_moment(tmp_path, cls):
     checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
     history(tmp_path, 2, cls, callbacks=[checkpoint])
@@ -89,3 +102,8 @@ def test_a_row_of_the_file_always_has_a_metric(tmp_path):
     header, *rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert header.startswith("step,")
     assert all(any(row.split(",")[1:]) for row in rows)
+
+
+def test_without_a_trainer_there_is_a_warning_and_no_error():
+    with pytest.warns(UserWarning, match="reference is not registered"):
+        DCGAN(**TINY).log("mine", 1.0)
