@@ -27,6 +27,7 @@ from gan_lightning.degradations import (
 from gan_lightning.errors import InputError
 from gan_lightning.modules.batch_numbers import BatchNumbers
 from gan_lightning.modules.ddp import prepare_ddp
+from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import load_generator, load_tensors
@@ -127,6 +128,19 @@ class LatentEncoder(SafelyLoaded, RunSeed):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": CosineAnnealingLR(optimizer, steps), "interval": "step"},
         }
+
+    def on_fit_start(self) -> None:
+        """Choose the seed, and note the learning rate."""
+        super().on_fit_start()
+        self._rates = LearningRates(self, ["lr"])
+
+    def on_train_start(self) -> None:
+        """Check that the schedule of a resumed run began at this learning rate.
+
+        Raises:
+            InputError: If it began at another one.
+        """
+        self._rates.settle(self)
 
     def train_dataloader(self) -> DataLoader[int]:
         """Return the numbers of the batches of an epoch."""

@@ -1,16 +1,15 @@
-"""Learning rates of two optimizers: those of a resumed run, and schedules, which Lightning leaves to the module."""
+"""Learning rates: those of a resumed run, and the schedules of two optimizers, which Lightning leaves to the module."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.types import LRSchedulerConfig
-from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from gan_lightning.errors import InputError
@@ -23,13 +22,15 @@ _log = logging.getLogger(__name__)
 class LearningRates:
     """What `configure_optimizers` has returned: settings of the optimizers, and their schedulers."""
 
-    def __init__(self, module: LightningModule) -> None:
+    def __init__(self, module: LightningModule, options: Sequence[str] = ("lr_g", "lr_d")) -> None:
         """Note the settings of the optimizers.
 
         Args:
             module: The module, in its `on_fit_start`: Lightning restores the optimizers of a checkpoint after it.
+            options: The module's options of the learning rates, in the order of the optimizers.
         """
         trainer = module.trainer
+        self._options = options
         self._configured = [[without_parameters(group) for group in o.param_groups] for o in trainer.optimizers]
         self._schedules: list[Schedule] = []
 
@@ -45,12 +46,12 @@ class LearningRates:
         trainer = module.trainer
         self._schedules = [Schedule(config, module) for config in trainer.lr_scheduler_configs]
         scheduled = [config.scheduler.optimizer for config in trainer.lr_scheduler_configs]
-        for optimizer, configured in zip(trainer.optimizers, self._configured, strict=True):
+        for option, optimizer, configured in zip(self._options, trainer.optimizers, self._configured, strict=True):
             follows = any(optimizer is other for other in scheduled)
             for group, settings in zip(optimizer.param_groups, configured, strict=True):
                 # Without "initial_lr" the checkpoint is of a run without a schedule: that of this run begins here.
                 if follows and "initial_lr" in group:
-                    check_schedule(group, settings, trainer, optimizer)
+                    check_schedule(group, settings, option)
                     kept = set(settings) if any(name in group for name in CYCLED) else {"lr", "initial_lr"}
                 else:
                     kept = set()
@@ -145,14 +146,11 @@ def without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in group.items() if name != "params"}
 
 
-def check_schedule(
-    group: Mapping[str, Any], settings: Mapping[str, Any], trainer: Trainer, optimizer: Optimizer
-) -> None:
+def check_schedule(group: Mapping[str, Any], settings: Mapping[str, Any], option: str) -> None:
     """Raise if the schedule of a checkpoint began at another rate than the one that this run is given."""
     began, given = group["initial_lr"], settings.get("initial_lr", settings["lr"])
     if began != given:
-        network = ("generator", "discriminator")[trainer.optimizers.index(optimizer)]
         raise InputError(
-            f"the {network}'s learning rate is {given:g}, but the schedule of the checkpoint began at {began:g} and "
-            f"goes on from there: leave lr_{network[0]} as it was, or start a new run"
+            f"{option} is {given:g}, but the schedule of the checkpoint began at {began:g} and goes on from there: "
+            f"leave {option} as it was, or start a new run"
         )
