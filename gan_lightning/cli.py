@@ -20,11 +20,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from gan_lightning.callbacks.curves import Curves
-from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.defaults import BEST_CHECKPOINT, CONFIGURABLE, reports
 from gan_lightning.callbacks.progress import ProgressBar
-from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
-from gan_lightning.callbacks.summary import RunSummary
 from gan_lightning.cli_internals import integers_stay_integers
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
@@ -34,9 +31,7 @@ from gan_lightning.metrics.extractors import check_inception_weights, inception_
 from gan_lightning.modules.checks import check_sizes
 from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
-from gan_lightning.resume.best_checkpoint import BestCheckpoint
 from gan_lightning.resume.jobs import requeued_when_warned
-from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.resume.launcher import check_launch, is_first_process
 from gan_lightning.run import Run, check_checkpoint
 from gan_lightning.run_options import as_list, complete_checkpoint, complete_loggers
@@ -95,11 +90,9 @@ class GanCLI(LightningCLI):
         """Add the name of the run, and the callbacks that are always there, each under a key of its own."""
         name_help = "Name of the run, in runs/NAME. Default: the command, and the time or the job's number."
         parser.add_argument("--name", type=str | None, default=None, help=name_help)
-        parser.add_lightning_class_args(GenerationMetrics, "evaluation")
-        parser.add_lightning_class_args(SampleGrid, "sample_grid")
-        parser.add_lightning_class_args(BestCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        parser.set_defaults({"checkpoint.filename": "best", "checkpoint.enable_version_counter": False})
+        for key, callback in CONFIGURABLE.items():
+            parser.add_lightning_class_args(callback, key)
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in BEST_CHECKPOINT.items()})
         integers_stay_integers(parser)
 
     @property
@@ -214,7 +207,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         LightningModule,
         args=None if arguments is None else list(arguments),
         save_config_callback=RunConfig,
-        trainer_defaults={"num_sanity_val_steps": 0, "callbacks": [Curves(), SampleWriter(), RunSummary()]},
+        trainer_defaults={"num_sanity_val_steps": 0, "callbacks": reports()},
         seed_everything_default=0,
         subclass_mode_model=True,
         subclass_mode_data=True,

@@ -19,6 +19,7 @@ from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.hardware import hardware, peak_memory
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.loggers.wandb import how_it_ended
+from gan_lightning.modules.image_batches import count_images
 
 PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow")
 HIGHER_IS_BETTER = ("is", "images_per_second", "psnr", "ssim")  # the last part of the name of a metric
@@ -49,7 +50,7 @@ class RunSummary(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the images of the batch; a module without data has an attribute `batch_size`."""
-        count = len(batch["image"]) if isinstance(batch, dict) else int(getattr(pl_module, "batch_size", 0))
+        count = count_images(batch) or int(getattr(pl_module, "batch_size", 0))
         self._images_seen += count * trainer.world_size
         self._g_steps = trainer.global_step
 

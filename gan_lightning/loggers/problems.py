@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, missing_package
 
 # jsonargparse lists why a value fits none of the types of an option, among them what the logger itself has said.
 _IS_LOGGER = "lightning.pytorch.loggers.logger.Logger"
@@ -30,4 +30,4 @@ def problems_of_loggers() -> Iterator[None]:
         first, *more = [line.strip() for line in _CLASS.sub("", reason[1]).strip().splitlines()]
         hints = " ".join(line for line in more if line.startswith("Hint"))
         name = found[1] if (found := _CLASS.search(reason[1])) else "trainer.logger"
-        raise InputError(f"{name}: {first} {hints}".strip()) from error
+        raise missing_package(error) or InputError(f"{name}: {first} {hints}".strip()) from error
