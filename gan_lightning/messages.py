@@ -31,6 +31,7 @@ def hide_needless_warnings() -> None:
         ".*does not have many workers.*",  # packed images need none
         ".*pre-optimization state.*",  # a checkpoint after the step is what we want
         ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch
+        ".*callbacks used to create the checkpoint need to be.*ModelCheckpoint.*",  # we say so
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
     ):
         warnings.filterwarnings("ignore", message)

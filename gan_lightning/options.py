@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import fields
+from inspect import isabstract
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +25,7 @@ CONFIGS = next(
 )  # wheel, clone
 PUBLIC = [getattr(gan_lightning, name) for name in gan_lightning.__all__]  # imported, so that short names resolve
 MODELS, DATA = (
-    [public for public in PUBLIC if isinstance(public, type) and issubclass(public, base)]
+    [public for public in PUBLIC if isinstance(public, type) and issubclass(public, base) and not isabstract(public)]
     for base in (LightningModule, LightningDataModule)
 )
 OF_ANOTHER_VERSION = re.compile(

@@ -14,7 +14,6 @@ from gan_lightning.inversion.empirical_wiener import empirical_wiener
 from gan_lightning.inversion.problem import Problem
 
 UNEXPLAINED = 0.15  # residual in excess of the noise, on the [0, 1] scale; for faces of another domain it is 0.05
-)
 
 
 @torch.no_grad()

@@ -62,9 +62,9 @@ def initial_latents(
     observed = problem.observed
     if isinstance(start, str) and start == "best_of_k":
         return best_of_k_latents(problem, latent_dim, sampler, searches, attempt)
-    latents = (
-        start.to(observed, copy=True) if isinstance(start, Tensor) else observed.new_zeros(len(observed), latent_dim)
-    )
+    latents = observed.new_zeros(len(observed), latent_dim)
+    if isinstance(start, Tensor):
+        latents.copy_(start)
     for row, (index, number) in enumerate(searches):
         if attempt or number or (isinstance(start, str) and start == "random"):
             purpose = f"start {attempt}" + f" of search {number}" * bool(number)
