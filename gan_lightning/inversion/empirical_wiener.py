@@ -60,4 +60,5 @@ def _opponent_axes(channels: int) -> Tensor:
     """Return an orthonormal basis of the channels (C,C), whose first axis is the brightness."""
     axes = torch.eye(channels, dtype=torch.float64)
     axes[:, 0] = 1
-    return torch.linalg.qr(axes).Q.T
+    orthonormal: Tensor = torch.linalg.qr(axes).Q
+    return orthonormal.T

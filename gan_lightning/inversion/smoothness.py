@@ -99,7 +99,8 @@ def operator_gain(prior: SmoothnessPrior, degradation: Degradation, like: Tensor
     rows, columns, (batch, channels) = prior.rows, prior.columns, like.shape[:2]
 
     def gain(image: Tensor) -> Tensor:
-        return degradation((image / math.sqrt(channels)).expand(batch, channels, -1, -1)).square().sum((1, 2, 3))
+        degraded: Tensor = degradation((image / math.sqrt(channels)).expand(batch, channels, -1, -1))
+        return degraded.square().sum((1, 2, 3))
 
     vertical = torch.stack([gain(torch.outer(row, columns[0])) for row in rows], 1)
     horizontal = torch.stack([gain(torch.outer(rows[0], column)) for column in columns], 1)
