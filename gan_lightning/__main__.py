@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from gan_lightning.errors import InputError, mistake_behind
 from gan_lightning.messages import dead_worker, one_line, show_messages
+from gan_lightning.refusals import refusal
 
 HELP = """\
 usage: gan-lightning COMMAND [options]
@@ -65,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RuntimeError:
             pass
         cause = mistake_behind(error)
-        if type(error).__name__ == "MisconfigurationException":  # Lightning's own refusal
-            cause = InputError(" ".join(str(error).split()))
+        if cause is None and (refused := refusal(error)) is not None:
+            cause = InputError(refused)
         message = dead_worker(error) if cause is None else one_line(cause)
         if message is None:
             raise
