@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import torch
 from report import print_header, print_table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -52,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gan-lightning: error: unknown command {given[0]}: choose {', '.join(commands)}", file=sys.stderr)
         return 2
     show_messages()
+    # Read when torch is imported: idle threads of OpenMP would otherwise spin, and take the cores from other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if given[0] in ("pack", "synthesize"):
             from gan_lightning.commands import main as run_command

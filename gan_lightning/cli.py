@@ -33,7 +33,7 @@ from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.checks import check_sizes
 from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
-from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
+from gan_lightning.options import ConfigFile, OptionsParser, choose_no_best_checkpoint, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.run import Run, check_checkpoint
@@ -123,6 +123,7 @@ class GanCLI(LightningCLI):
         given, model_class = options.clone(), resolve_name(options.model.class_path)
         options.trainer.default_root_dir = str(run.folder)
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
+        choose_no_best_checkpoint(options)
         check_sizes(options.model.init_args, options.get("data.init_args"))
         weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
         if weights_needed and hasattr(model_class, "sample") and run.command != "predict":

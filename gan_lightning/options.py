@@ -6,10 +6,17 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, ClassVar, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, get_loader, set_loader  # type: ignore[attr-defined]
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentParser,
+    Namespace,
+    get_loader,
+    set_loader,
+)
 from lightning import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
@@ -68,6 +75,19 @@ def find_config(given: str) -> str:
         if f"/{name}".endswith(f"/{given}"):
             return str(path)
     raise InputError(f"the configuration {given} does not exist: give a path, or one of {', '.join(shipped)}")
+
+
+def choose_no_best_checkpoint(options: Namespace) -> None:
+    """Let a run on data that have no real images to compare samples with keep its last checkpoint alone.
+
+    Args:
+        options: Options of the command, whose `checkpoint` is changed.
+    """
+    data, model = (options.get(f"{key}.class_path") for key in ("data", "model"))
+    if data is None or hasattr(resolve_name(data), "real_images") or hasattr(resolve_name(model), "monitor"):
+        return
+    if str(options.checkpoint.monitor).startswith("val/"):
+        options.checkpoint.monitor, options.checkpoint.save_top_k = None, 0
 
 
 def with_last_config(words: Sequence[str], command: str, config: str) -> list[str]:

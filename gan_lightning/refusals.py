@@ -6,7 +6,6 @@ import os
 import re
 import traceback
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires
 
 _OF_THE_PROGRAM = tuple(os.path.join("gan_lightning", name) for name in ("cli.py", "__main__.py"))
 _DELIBERATE = (ValueError, TypeError, RuntimeError, NotImplementedError, ImportError, OSError)
@@ -30,7 +29,7 @@ def refusal(error: BaseException) -> str | None:
     Returns:
         The line; None if the error may be a bug, whose traceback is needed.
     """
-    if (message := missing_package(error) or refusal_of_lightning(error)) is not None:
+    if (message := refusal_of_lightning(error)) is not None:
         return message
     if (report := report_of_parser(error)) is not None:
         from gan_lightning.option_errors import explain
@@ -65,42 +64,6 @@ def report_of_parser(error: BaseException) -> str | None:
     frames = traceback.extract_tb(last.__traceback__)
     by_parser = bool(frames) and re.search(r"[/\\]jsonargparse[/\\]", frames[-1].filename) is not None
     return str(error) if by_parser and isinstance(error, ValueError | TypeError) else None
-
-
-def missing_package(error: BaseException) -> str | None:
-    """Return what to install if an optional package is missing; None for any other error.
-
-    Args:
-        error: Error that ended the command.
-    """
-    for cause in _chain(error):
-        if not isinstance(cause, ModuleNotFoundError):
-            continue
-        if (extra := extra_with((cause.name or "").split(".")[0])) is not None:
-            return f"{cause.name} is not installed: pip install 'gan-lightning[{extra}]'"
-        if _is_refusal(cause):
-            message = " ".join(str(cause).split())
-            names = re.findall(r"[`'](\w+)[`']", message)
-            extra = next((extra for extra in map(extra_with, names) if extra is not None), None)
-            return message if extra is None else f"{message.rstrip('.')}: pip install 'gan-lightning[{extra}]'"
-    return None
-
-
-def extra_with(module: str) -> str | None:
-    """Return the extra of this package that installs a module; None if none does.
-
-    Args:
-        module: Name of the module, which is the name of its distribution too.
-    """
-    try:
-        requirements = requires("gan-lightning") or []
-    except PackageNotFoundError:  # used from a folder of its sources
-        return None
-    for requirement in requirements:
-        found = re.match(r"([\w.-]+).*extra\s*==\s*['\"](\w+)['\"]", requirement)
-        if found and found[1].replace("-", "_").lower() == module.lower() and found[2] != "dev":
-            return found[2]
-    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
