@@ -212,7 +212,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
         InputError: If what was asked for cannot be done; the message says what to do.
     """
     hide_needless_warnings()
-    usages = {name: f"gan-lightning {name} [--config FILE] [options]" for name in LightningCLI.subcommands()}
     cli = GanCLI(
         LightningModule,
         args=None if arguments is None else list(arguments),
@@ -223,8 +222,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         parser_class=OptionsParser,
-        parser_kwargs={"default_env": True}
-        | {name: {"default_env": True, "usage": usage} for name, usage in usages.items()},
+        parser_kwargs={"default_env": True} | {name: {"default_env": True} for name in LightningCLI.subcommands()},
     )
     if cli.trainer.is_global_zero and cli.run is not None:
         print(cli.run.report(cli.options.checkpoint.monitor))

@@ -11,17 +11,7 @@ from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError
 from gan_lightning.faces.synthesis import synthesize
-from gan_lightning.options import DataConfigFile, OneLineErrors
-
-PACK = (
-    "Decode, crop and resize the images of a data module once, on all cores, into the cache from which training reads "
-    "them; what is packed already is kept. fit does the same on its own; this is for ahead of a job: give it the "
-    "--config and the --data options of that job. `--data.help CelebA` explains the options of CelebA."
-)
-SYNTHESIZE = (
-    "Render synthetic faces, 178x218 JPEG, in CelebA's own layout with all its lists. The same seed gives the same "
-    "faces; an existing folder is completed, never overwritten."
-)
+from gan_lightning.options import CommandParser, DataConfigFile, OneLineErrors
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,10 +26,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
     """Return the command of a command line and its options, with classes instantiated."""
-    packing = OneLineErrors(description=PACK)
+    packing = CommandParser(usage="pack")
     packing.add_argument("--config", action=DataConfigFile, help="Configuration of a training; only its data counts.")
     packing.add_subclass_arguments(ImageDataModule, "data", required=True)
-    rendering = OneLineErrors(description=SYNTHESIZE)
+    rendering = CommandParser(usage="synthesize")
     rendering.add_argument("--root", default="data/synthetic", help="Folder to write to, or to complete.")
     rendering.add_function_arguments(synthesize, skip={"root", "progress"})
     parser = OneLineErrors(prog="gan-lightning")

@@ -22,9 +22,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 import gan_lightning
+from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError, mistake_behind
 from gan_lightning.modules.safe_loading import constructor_options
 from gan_lightning.option_errors import explain
+from gan_lightning.option_help import WideHelp, command_help
 
 PACKAGE = Path(__file__).parent
 CONFIGS = next(
@@ -41,7 +43,7 @@ def subclasses(base: type) -> list[type]:
     """Return all classes derived from a class, by whatever way, that do not begin with an underscore."""
     direct = base.__subclasses__()
     return [
-        cls for cls in [*direct, *(below for cls in direct for below in subclasses(cls))] if not cls.__name__[0] == "_"
+        cls for cls in [*direct, *(below for cls in direct for below in subclasses(cls))] if cls.__name__[0] != "_"
     ]
 
 
@@ -173,6 +175,16 @@ class OneLineErrors(ArgumentParser):
         return [*of_classes, *named]
 
 
+class CommandParser(OneLineErrors):
+    """The parser of a command that is no Trainer loop; its `usage` is the name of the command."""
+
+    def format_help(self, *args: Any) -> str:
+        """Return the help of the command."""
+        self.formatter_class = WideHelp
+        packed = [cls for cls in DATA if issubclass(cls, PackedDataModule)]
+        return command_help(str(self.usage), super().format_help(*args), data=packed if self.usage == "pack" else ())
+
+
 class OptionsParser(OneLineErrors, LightningArgumentParser):
     """Lightning's parser, with help for the options of our models and data."""
 
@@ -196,20 +208,7 @@ class OptionsParser(OneLineErrors, LightningArgumentParser):
 
     def format_help(self, *args: Any) -> str:
         """Return the help of a command, with every option of every model and data module."""
-        text = super().format_help(*args)
-        if not self.usage:  # the parser of all commands
-            return text
-        # The names of environment variables follow one rule, which is stated once.
-        text = re.sub(r"^  ENV:.*\n", "", text, flags=re.MULTILINE).replace("  ARG:   ", "  ")
-        parts = [text.strip()]
-        for key, classes in (("model", MODELS), ("data", DATA)):
-            for component in classes:
-                options = ArgumentParser(usage="", add_help=False)
-                options.add_class_arguments(component, key)
-                explained = options.format_help().split("\n", 1)[1].strip()
-                parts.append(f"--{key} {component.__name__}\n\n{explained}")
-        parts.append(
-            "Every option can also be set in YAML (--config) or in the environment: --trainer.max_steps of fit as "
-            "PL_FIT__TRAINER__MAX_STEPS."
-        )
-        return "\n\n".join(parts) + "\n"
+        self.formatter_class = WideHelp
+        text: str = super().format_help(*args)
+        command = next((name for name, parser in self.of_commands.items() if parser is self), None)
+        return text if command is None else command_help(command, text, MODELS, DATA)
