@@ -56,12 +56,12 @@ def start(name: str, folder: Path, ranks: int) -> subprocess.Popen[bytes]:
     if (folder / "runs" / name).is_dir():
         options["ckpt_path"] = "last"
     arguments = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    environment = os.environ | {"GAN_LIGHTNING_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    variables = os.environ | {"GAN_LIGHTNING_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "gan_lightning", "fit", *arguments],
             cwd=folder,
-            env=environment,
+            env=variables,
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -14,7 +14,7 @@ import lightning
 import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar as BaseProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, WandbLogger
@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from gan_lightning.callbacks.curves import Curves
 from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.network_table import NetworkTable
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
@@ -33,7 +34,8 @@ from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.checks import check_sizes
 from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
-from gan_lightning.options import ConfigFile, OptionsParser, choose_no_best_checkpoint, with_last_config
+from gan_lightning.option_checks import check_nulls, choose_no_best_checkpoint, take_wandb_variables
+from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.run import Run, check_checkpoint
@@ -124,6 +126,8 @@ class GanCLI(LightningCLI):
         options.trainer.default_root_dir = str(run.folder)
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
         choose_no_best_checkpoint(options)
+        check_nulls(options)
+        take_wandb_variables(options)
         check_sizes(options.model.init_args, options.get("data.init_args"))
         weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
         if weights_needed and hasattr(model_class, "sample") and run.command != "predict":
@@ -136,7 +140,7 @@ class GanCLI(LightningCLI):
         self.save_config_kwargs = {"config_filename": run.config_name, "given": given, "overwrite": True}
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add metrics.csv to the user's loggers, and the progress bar to the callbacks."""
+        """Add metrics.csv to the user's loggers, and progress bar and summary to the callbacks."""
         options = self.config_init[self.config_init.subcommand].trainer
         kwargs["logger"] = [
             MetricsFile(options.default_root_dir),
@@ -145,6 +149,8 @@ class GanCLI(LightningCLI):
         callbacks = as_list(options.callbacks)
         if options.enable_progress_bar is not False and not any(isinstance(c, BaseProgressBar) for c in callbacks):
             callbacks.append(ProgressBar())
+        if options.enable_model_summary is not False and not any(isinstance(c, ModelSummary) for c in callbacks):
+            callbacks.append(NetworkTable())
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def after_instantiate_classes(self) -> None:

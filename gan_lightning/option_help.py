@@ -18,14 +18,14 @@ DESCRIPTIONS = {
     ),
     "validate": "Measure a checkpoint on the validation split: Frechet distance and related metrics of its samples.",
     "test": (
-        "Measure a checkpoint on the test split. With a LatentRestoration, degrade test images, restore them, and compare "
-        "the results with the originals."
+        "Measure a checkpoint on the test split. With a LatentRestoration, degrade test images, restore them, and "
+        "compare the results with the originals."
     ),
     "predict": "Draw images from a checkpoint. With a LatentRestoration, restore a folder of photographs.",
     "pack": (
-        "Decode, crop and resize the images of a data module once, on all cores, into the cache from which training reads "
-        "them; what is packed already is kept. fit does the same on its own; this is for ahead of a job: give it the "
-        "--config and the --data options of that job."
+        "Decode, crop and resize the images of a data module once, on all cores, into the cache from which training "
+        "reads them; what is packed already is kept. fit does the same on its own; this is for ahead of a job: give it "
+        "the --config and the --data options of that job."
     ),
     "synthesize": (
         "Render synthetic faces, 178x218 JPEG, in CelebA's own layout with all its lists. The same seed gives the same "
@@ -46,7 +46,7 @@ EXAMPLES = {
     "synthesize": ["--root data/synthetic --count 10000"],
     "predict": [
         "--config quickstart --ckpt_path runs/demo/checkpoints/best.ckpt --num_samples 16",
-        "--config restore/deblur --model.generator_ckpt runs/demo/checkpoints/best.ckpt --data Photos --data.root photos",
+        "--config restore/deblur --model.generator_ckpt best.ckpt --data Photos --data.root photos",
     ],
 }
 GROUPS = {  # key of the options -> title
@@ -151,7 +151,7 @@ def class_groups(key: str, classes: Iterable[type]) -> list[str]:
 
 
 def options_in(text: str) -> list[Option]:
-    """Return the options in a help text of `WideHelp`, without those that only print help or read a part from a file."""
+    """Return the options in a help text of `WideHelp`, but not those that print help or read a part from a file."""
     text = re.sub(r"^  ENV:.*\n", "", text, flags=re.MULTILINE).replace("  ARG:   ", "  ")
     text = re.sub(r"\n {9,}", "  ", text)  # the help of a long name begins on the next line
     found = re.findall(r"^  (?:-\w[^-\n]*, )?(--[\w.]+)(?:[ ,].*?)? {2,}(\S.*)$", text, flags=re.MULTILINE)

@@ -6,14 +6,12 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, ClassVar, NoReturn
 
 import yaml
 from jsonargparse import (  # type: ignore[attr-defined]
     ActionConfigFile,
     ArgumentParser,
-    Namespace,
     get_loader,
     set_loader,
 )
@@ -42,9 +40,7 @@ MODELS, DATA = (
 def subclasses(base: type) -> list[type]:
     """Return all classes derived from a class, by whatever way, that do not begin with an underscore."""
     direct = base.__subclasses__()
-    return [
-        cls for cls in [*direct, *(below for cls in direct for below in subclasses(cls))] if cls.__name__[0] != "_"
-    ]
+    return [cls for cls in [*direct, *(below for cls in direct for below in subclasses(cls))] if cls.__name__[0] != "_"]
 
 
 CLASSES = {  # option -> classes that can be given to it by name
@@ -77,19 +73,6 @@ def find_config(given: str) -> str:
         if f"/{name}".endswith(f"/{given}"):
             return str(path)
     raise InputError(f"the configuration {given} does not exist: give a path, or one of {', '.join(shipped)}")
-
-
-def choose_no_best_checkpoint(options: Namespace) -> None:
-    """Let a run on data that have no real images to compare samples with keep its last checkpoint alone.
-
-    Args:
-        options: Options of the command, whose `checkpoint` is changed.
-    """
-    data, model = (options.get(f"{key}.class_path") for key in ("data", "model"))
-    if data is None or hasattr(resolve_name(data), "real_images") or hasattr(resolve_name(model), "monitor"):
-        return
-    if str(options.checkpoint.monitor).startswith("val/"):
-        options.checkpoint.monitor, options.checkpoint.save_top_k = None, 0
 
 
 def with_last_config(words: Sequence[str], command: str, config: str) -> list[str]:

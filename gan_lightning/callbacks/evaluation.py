@@ -216,7 +216,7 @@ def _is_left_out(trainer: Trainer) -> bool:
         return bool(trainer.limit_val_batches == 0)
     if trainer.is_global_zero:
         _log.warning(
-            "%s has no real_images(split): nothing is measured, and no best checkpoint is chosen. docs/data.md describes "
+            "%s has no real_images(split): nothing is measured, and no best checkpoint is chosen. docs/data.md says "
             "what a data module of your own needs for that",
             type(data).__name__,
         )
