@@ -27,7 +27,7 @@ def check_nulls(options: Namespace) -> None:
         if (given := options.get(key)) is None:
             continue
         cls = resolve_name(given.class_path)
-        for name, value in given.get("init_args", Namespace()).items():
+        for name, value in (given.get("init_args") or {}).items():
             if value is None and not takes_null(cls, name):
                 raise InputError(f"{key}.{name} is null: give a value, or leave the option out")
 

@@ -165,7 +165,8 @@ def _explain_option(option: str, key: str, class_path: str, options: Sequence[st
         )
     if name in ("LightningModule", "LightningDataModule"):
         example = "DCGAN" if name == "LightningModule" else "CelebA"
-        return f"{key}.{option} is an option of a class, and none is given: add --{key} {example}, or its --config, before it"
+        advice = f"add --{key} {example}, or its --config, before it"
+        return f"{key}.{option} is an option of a class, and none is given: {advice}"
     try:
         own = [f"{key}.{known}" for known in constructor_options(resolve_name(class_path))]
     except (ImportError, AttributeError, ValueError):

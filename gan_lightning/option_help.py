@@ -95,7 +95,7 @@ class WideHelp(DefaultHelpFormatter):
     """jsonargparse's help with one line for each option, to be laid out anew."""
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
-        super().__init__(prog, **{**kwargs, "width": 1_000_000})
+        super().__init__(prog, **{**kwargs, "width": 1_000_000})  # type: ignore[no-untyped-call]
 
 
 def command_help(command: str, text: str, models: Sequence[type] = (), data: Sequence[type] = ()) -> str:

@@ -39,7 +39,7 @@ MODELS, DATA = (
 
 def subclasses(base: type) -> list[type]:
     """Return all classes derived from a class, by whatever way, that do not begin with an underscore."""
-    direct = base.__subclasses__()
+    direct: list[type] = base.__subclasses__()
     return [cls for cls in [*direct, *(below for cls in direct for below in subclasses(cls))] if cls.__name__[0] != "_"]
 
 

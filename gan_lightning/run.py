@@ -206,7 +206,7 @@ def check_checkpoint(path: str, model_class: type[LightningModule]) -> dict[str,
     found = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}  # Lightning's own
     known = {option.partition(".")[0] for option in constructor_options(model_class)}
     # A module trained in Python saves the arguments of its parents' constructors too; its own sets them.
-    of_parents = {name for base in model_class.__mro__ for name in inspect.signature(base.__init__).parameters}
+    of_parents = {name for base in model_class.__mro__ for name in inspect.signature(base).parameters}
     if unknown := ", ".join(sorted(found.keys() - known - of_parents)):
         raise InputError(
             f"{path} is of another model or version: {model_class.__name__} has no setting {unknown}; give another "
