@@ -24,7 +24,7 @@ from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError, mistake_behind
 from gan_lightning.modules.safe_loading import constructor_options
 from gan_lightning.option_errors import explain
-from gan_lightning.option_help import WideHelp, command_help
+from gan_lightning.option_help import DESCRIPTIONS, WideHelp, command_help
 
 PACKAGE = Path(__file__).parent
 CONFIGS = next(
@@ -162,7 +162,9 @@ class CommandParser(OneLineErrors):
     """The parser of a command that is no Trainer loop; its `usage` is the name of the command."""
 
     def format_help(self, *args: Any) -> str:
-        """Return the help of the command."""
+        """Return the help of the command, or of the options of a class."""
+        if self.usage not in DESCRIPTIONS:
+            return str(super().format_help(*args))
         self.formatter_class = WideHelp
         packed = [cls for cls in DATA if issubclass(cls, PackedDataModule)]
         return command_help(str(self.usage), super().format_help(*args), data=packed if self.usage == "pack" else ())
@@ -191,7 +193,8 @@ class OptionsParser(OneLineErrors, LightningArgumentParser):
 
     def format_help(self, *args: Any) -> str:
         """Return the help of a command, with every option of every model and data module."""
-        self.formatter_class = WideHelp
-        text: str = super().format_help(*args)
         command = next((name for name, parser in self.of_commands.items() if parser is self), None)
-        return text if command is None else command_help(command, text, MODELS, DATA)
+        if command is None:  # of all commands, or of the options of a class
+            return str(super().format_help(*args))
+        self.formatter_class = WideHelp
+        return command_help(command, super().format_help(*args), MODELS, DATA)

@@ -63,6 +63,22 @@ def test_options_that_classes_share_are_explained_once(capsys):
     assert "and, as for CelebA: auto_pack, image_size, channels, batch_size" in text
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("fit --trainer.callbacks.help EarlyStopping", "--trainer.callbacks.monitor MONITOR"),
+        ("fit --model.help DCGAN", "Adam's learning rate for the generator"),
+        ("pack --data.help CelebA", "Side of the centered square"),
+    ],
+)
+def test_the_help_of_a_class_is_that_of_jsonargparse(capsys, words, said):
+    with suppress(SystemExit):
+        main(words.split())
+    text = capsys.readouterr().out
+    assert said in text
+    assert max(map(len, text.splitlines())) <= 130
+
+
 def test_a_long_help_is_cut_at_its_first_sentence_and_keeps_its_default():
     text = (
         "Stop after this time. Disabled by default (``None``). (type: Optional[str], default: 3, known subclasses: a.b)"
