@@ -45,11 +45,11 @@ lint: install ## run ruff and mypy
 	$(BIN)/mypy
 
 # Files that start other processes, or whole runs: what is left is for the minute after a change.
-LONG := tests/data tests/faces tests/loggers tests/resume tests/test_cli.py tests/test_cluster.py tests/test_readme.py \
+LONG := tests/data tests/faces tests/loggers tests/resume tests/test_cli.py tests/test_cluster.py tests/test_readme.py tests/test_python_page.py \
   tests/test_exact_metrics.py tests/test_run.py tests/modules/test_compile.py tests/modules/test_distributed.py \
   tests/modules/test_precision.py tests/callbacks/test_restoration_output.py
 
-.PHONY: test-fast test-lowest mutants planted-bugs
+.PHONY: test-fast test-lowest mutants planted-bugs docs try-image
 
 test-fast: install ## the tests to run after each change; a minute or so
 	$(BIN)/python -m pytest -q -m "not slow" $(addprefix --ignore=,$(LONG))
@@ -71,3 +71,24 @@ mutants: install ## change the pure files in small ways: do the tests see it? Ho
 
 planted-bugs: install ## plant the bugs of benchmarks/planted_bugs.py one at a time: do the tests see them? Minutes
 	$(BIN)/python benchmarks/planted_bugs.py --jobs 2
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+docs: .venv/docs-installed ## build the documentation in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The image cannot be built everywhere. What its Dockerfile runs with Python can be tried, on the files that it copies
+# and with the torch of its base.
+IMAGE := .venv-image
+
+try-image: ## install what the Dockerfile installs in a fresh .venv-image, and train with it; downloads gigabytes
+	$(PYTHON) -m venv --clear $(IMAGE)
+	mkdir $(IMAGE)/context $(IMAGE)/work
+	cp -r $$(sed -nE 's/^COPY (.*) [^ ]+$$/\1/p' Dockerfile) $(IMAGE)/context
+	$(IMAGE)/bin/python -m pip install --quiet $$(sed -nE 's|^FROM pytorch/pytorch:([0-9.]+)-.*|torch==\1 torchvision|p' Dockerfile)
+	cd $(IMAGE)/context && PATH="$(CURDIR)/$(IMAGE)/bin:$$PATH" \
+	  sh -exc "$$(sed -nE 's/^RUN (python|gan-lightning)/\1/p' ../../Dockerfile)"
+	cd $(IMAGE)/work && OMP_WAIT_POLICY=PASSIVE ../bin/gan-lightning fit --config quickstart \
+	  --data.count 200 --evaluation.num_images 10 --trainer.max_steps 4 --trainer.val_check_interval 2

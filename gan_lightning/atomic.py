@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gan_lightning.file_names import MAX_BYTES, writable
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
@@ -24,7 +26,8 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = False) -> Itera
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    suffix = f".{os.getpid()}.part"
+    beside = target.with_name(writable(f".{target.name}", MAX_BYTES - len(suffix)) + suffix)
     try:
         yield beside
         if durable:

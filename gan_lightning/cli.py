@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
@@ -14,22 +15,19 @@ import lightning
 import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
+from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar as BaseProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from gan_lightning.callbacks.curves import Curves
-from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.defaults import BEST_CHECKPOINT, CONFIGURABLE, reports
 from gan_lightning.callbacks.network_table import NetworkTable
 from gan_lightning.callbacks.progress import ProgressBar
-from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
-from gan_lightning.callbacks.summary import RunSummary
 from gan_lightning.cli_internals import integers_stay_integers
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
+from gan_lightning.loggers.problems import problems_of_loggers
 from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.checks import check_sizes
@@ -37,8 +35,9 @@ from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
 from gan_lightning.option_checks import check_nulls, choose_no_best_checkpoint, take_wandb_variables
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
-from gan_lightning.resume.last_checkpoint import LastCheckpoint
+from gan_lightning.resume.launcher import check_launch, is_first_process
 from gan_lightning.run import Run, check_checkpoint
+from gan_lightning.run_options import as_list, complete_checkpoint, complete_loggers
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +52,14 @@ class RunConfig(SaveConfigCallback):
     def __init__(self, parser: LightningArgumentParser, config: Namespace, *, given: Namespace, **kwargs: Any) -> None:
         super().__init__(parser, given, **kwargs)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the configuration before anything else."""
+        if trainer.is_global_zero and not self.already_saved:
+            path = Path(trainer.default_root_dir) / self.config_filename  # whichever logger comes first
+            self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+            self.save_config(trainer, pl_module, stage)
+        self.already_saved = True
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Log the configuration, by which runs are told apart."""
         config = self.parser.dump(self.config, skip_none=False, format="yaml")
@@ -66,8 +73,12 @@ class GanCLI(LightningCLI):
     run: Run | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.loggers: list[Logger] = []
         try:
             super().__init__(*args, **kwargs)  # runs the command
+        except BaseException as error:
+            self.finish_loggers(error)
+            raise
         finally:
             if self.run is not None:
                 self.run.release()
@@ -82,11 +93,9 @@ class GanCLI(LightningCLI):
         """Add the name of the run, and the callbacks that are always there, each under a key of its own."""
         name_help = "Name of the run, in runs/NAME. Default: the command, and the time or the job's number."
         parser.add_argument("--name", type=str | None, default=None, help=name_help)
-        parser.add_lightning_class_args(GenerationMetrics, "evaluation")
-        parser.add_lightning_class_args(SampleGrid, "sample_grid")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(LastCheckpoint, "last_checkpoint")
-        parser.set_defaults({"checkpoint.filename": "best", "checkpoint.enable_version_counter": False})
+        for key, callback in CONFIGURABLE.items():
+            parser.add_lightning_class_args(callback, key)
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in BEST_CHECKPOINT.items()})
         integers_stay_integers(parser)
 
     @property
@@ -105,8 +114,10 @@ class GanCLI(LightningCLI):
         options, command = self.options, self.config.subcommand
         if options.model is None:
             raise InputError("there is no model: add --config quickstart, or --model DCGAN and --data CelebA")
-        self.run = Run(command, options.name, options.trainer.default_root_dir)
-        self._ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"))
+        trainer, model_class = options.trainer, resolve_name(options.model.class_path)
+        self.run = Run(command, options.name, trainer.default_root_dir, trial=trainer.fast_dev_run)
+        has_networks = getattr(model_class, "goes_on_in_its_folder", False)  # a restoration's come with an option
+        self._ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"), not has_networks)
         if path is not None and "://" not in str(path):
             words, model = sys.argv[1:] if args is None else args, options.model.class_path
             saved = check_checkpoint(path, resolve_name(model))
@@ -132,20 +143,25 @@ class GanCLI(LightningCLI):
         weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
         if weights_needed and hasattr(model_class, "sample") and run.command != "predict":
             check_inception_weights(inception_weights_path(options.evaluation.inception_weights))
-        if is_first := getattr(rank_zero_only, "rank", 0) == 0:
+        if is_first := is_first_process():
             run.claim(may_resume=getattr(model_class, "goes_on_in_its_folder", False))
             if run.resumes and run.command == "fit" and options.ckpt_path is None:
                 _log.info("%s holds no checkpoint yet: training begins at its first step", run.folder)
-        complete_loggers(options.trainer, run, is_first)
+        complete_loggers(options.trainer, run, is_first and not run.is_trial)
         self.save_config_kwargs = {"config_filename": run.config_name, "given": given, "overwrite": True}
 
+    def instantiate_classes(self) -> None:
+        """Make the model, the data, the callbacks, the loggers and the trainer."""
+        with problems_of_loggers():
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add metrics.csv to the user's loggers, and progress bar and summary to the callbacks."""
+        """Add metrics.csv after the user's loggers, unless there are to be none, and progress bar and summary."""
         options = self.config_init[self.config_init.subcommand].trainer
-        kwargs["logger"] = [
-            MetricsFile(options.default_root_dir),
-            *(x for x in as_list(options.logger) if isinstance(x, Logger)),
-        ]
+        if options.logger is not False:
+            self.loggers = [logger for logger in as_list(options.logger) if isinstance(logger, Logger)]
+            self.loggers.append(MetricsFile(options.default_root_dir))
+        kwargs["logger"] = self.loggers
         callbacks = as_list(options.callbacks)
         if options.enable_progress_bar is not False and not any(isinstance(c, BaseProgressBar) for c in callbacks):
             callbacks.append(ProgressBar())
@@ -153,8 +169,15 @@ class GanCLI(LightningCLI):
             callbacks.append(NetworkTable())
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
+    def finish_loggers(self, error: BaseException | None = None) -> None:
+        """Finish W&B's run, which says how the command has ended."""
+        for logger in self.loggers:
+            if isinstance(logger, SteadyWandbLogger) and not self.options.trainer.fast_dev_run:
+                logger.finish(*([error] if error is not None else []))
+
     def after_instantiate_classes(self) -> None:
         """Leave the data out where the model brings its own: samples are drawn from latents."""
+        check_launch(self.trainer)
         command = self.config.subcommand
         loader = {"fit": "train", "validate": "val"}.get(command, command)
         if is_overridden(f"{loader}_dataloader", self.model):
@@ -163,37 +186,6 @@ class GanCLI(LightningCLI):
             raise InputError("there are no data: add --config quickstart, or --data CelebA --data.root PATH")
         if command == "predict":
             self.model.num_samples = self.options.num_samples
-
-
-def as_list(given: Any) -> list[Any]:
-    """Return the items of an option that holds none, one or a list of them."""
-    return [item for item in (given if isinstance(given, list) else [given]) if item is not None]
-
-
-def complete_checkpoint(checkpoint: Namespace, run: Run, model_class: Any, evaluation: Namespace) -> None:
-    """Set where checkpoints go, and the metric by which the best one is chosen, unless the user has."""
-    if checkpoint.dirpath is None:
-        checkpoint.dirpath = str(run.checkpoints)
-    if checkpoint.monitor is None:
-        measured = GenerationMetrics.monitored(evaluation.metrics, evaluation.extractor)
-        checkpoint.monitor, checkpoint.mode = getattr(model_class, "monitor", measured)
-    if checkpoint.save_top_k not in (0, 1) and checkpoint.filename == "best":
-        checkpoint.filename = "best-{step}"  # one name for several would be the latest one's
-
-
-def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
-    """Let loggers write to the run folder, and W&B recognize a resumed run; the first rank alone has its id."""
-    for logger in as_list(trainer.logger):
-        if not isinstance(logger, Namespace) or "init_args" not in logger:
-            continue
-        if resolve_name(logger.class_path) is WandbLogger:
-            logger.class_path = f"{SteadyWandbLogger.__module__}.{SteadyWandbLogger.__qualname__}"
-        for argument, value in (("save_dir", str(run.folder.resolve())), ("name", run.folder.name)):
-            if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
-                logger.init_args[argument] = value
-        online = resolve_name(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline
-        if is_first and online and logger.init_args.id is None:
-            logger.init_args.id = run.wandb_id()
 
 
 def check_networks(path: str, saved: Mapping[str, Any], options: Namespace) -> None:
@@ -222,7 +214,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         LightningModule,
         args=None if arguments is None else list(arguments),
         save_config_callback=RunConfig,
-        trainer_defaults={"num_sanity_val_steps": 0, "callbacks": [Curves(), SampleWriter(), RunSummary()]},
+        trainer_defaults={"num_sanity_val_steps": 0, "callbacks": reports()},
         seed_everything_default=0,
         subclass_mode_model=True,
         subclass_mode_data=True,
@@ -232,6 +224,4 @@ def run(arguments: Sequence[str] | None = None) -> None:
     )
     if cli.trainer.is_global_zero and cli.run is not None:
         print(cli.run.report(cli.options.checkpoint.monitor))
-    for logger in cli.trainer.loggers:
-        if isinstance(logger, SteadyWandbLogger):
-            logger.finish()
+    cli.finish_loggers()

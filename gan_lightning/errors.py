@@ -16,8 +16,22 @@ class StorageError(RuntimeError):
     """Failure to write a file of the run, as on a full disk; the message names the file."""
 
 
+EXTRAS = {"litdata": "streaming", "tensorboard": "tensorboard"}  # optional packages, and the extras that install them
+
+
 def mistake_behind(error: BaseException | None) -> InputError | DivergedError | StorageError | None:
     """Return the error meant for the user, if any: jsonargparse wraps those of constructors in errors of its own."""
-    while error is not None and not isinstance(error, InputError | DivergedError | StorageError):
-        error = error.__cause__ or error.__context__
-    return error
+    found = error
+    while found is not None and not isinstance(found, InputError | DivergedError | StorageError):
+        found = found.__cause__ or found.__context__
+    return found or missing_package(error)
+
+
+def missing_package(error: BaseException | None) -> InputError | None:
+    """Return which extra to install if an optional package that is missing caused an error; None for other errors."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__
+    for package, extra in EXTRAS.items() if error is not None else ():
+        if package in str(error):
+            return InputError(f"{package} is not installed: pip install 'gan-lightning[{extra}]'")
+    return None

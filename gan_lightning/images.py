@@ -11,6 +11,8 @@ from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
 
+MAX_PIXELS = 89_478_485  # of a file that is decoded: Pillow's default limit, even if that was changed
+
 
 def to_float(images: Tensor) -> Tensor:
     """Convert uint8 pixels in [0, 255] to float32 in [-1, 1], of the same shape and memory format."""
@@ -20,6 +22,17 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Convert floats in [-1, 1] to the nearest uint8 pixels in [0, 255]; values outside are clamped."""
     return images.to(torch.float32).add(1).mul_(255 / 2).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def center_box(whole: tuple[int, int], part: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom of the center of an image, for Pillow's `crop`.
+
+    Args:
+        whole: Width and height of the image.
+        part: Width and height of its center.
+    """
+    left, top = (round((side - inner) / 2) for side, inner in zip(whole, part, strict=True))
+    return left, top, left + part[0], top + part[1]
 
 
 def make_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> Tensor:

@@ -48,6 +48,7 @@ def hide_needless_warnings() -> None:
         ".*does not have many workers.*",  # packed images need none
         ".*pre-optimization state.*",  # a checkpoint after the step is what we want
         ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch
+        ".*callbacks used to create the checkpoint need to be.*ModelCheckpoint.*",  # we say so
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
         ".*The dirpath has changed from.*",  # a checkpoint that is measured is one of another run
         ".*callbacks used to create the checkpoint need to be provided.*",  # or it was monitored by another metric

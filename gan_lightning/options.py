@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from inspect import isabstract
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -32,7 +33,7 @@ CONFIGS = next(
 )  # wheel, clone
 PUBLIC = [getattr(gan_lightning, name) for name in gan_lightning.__all__]  # imported, so that short names resolve
 MODELS, DATA = (
-    [public for public in PUBLIC if isinstance(public, type) and issubclass(public, base)]
+    [public for public in PUBLIC if isinstance(public, type) and issubclass(public, base) and not isabstract(public)]
     for base in (LightningModule, LightningDataModule)
 )
 

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ _log = logging.getLogger(__name__)
 RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
 LOCK = ".claim"
 WANDB_ID = ".wandb-id"
+UNTRAINED = "untrained"
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # on some network file systems
 TRACES_OF_A_RUN = ("metrics.csv", "summary.json", "checkpoints", "records")
 
@@ -35,64 +37,96 @@ TRACES_OF_A_RUN = ("metrics.csv", "summary.json", "checkpoints", "records")
 class Run:
     """A command and the folder it runs in.
 
+    `validate`, `test` and `predict` of a run's own checkpoint get a folder inside that of the run. A trial,
+    Lightning's `fast_dev_run`, gets a temporary folder.
+
     Every rank has a `Run` of the same folder; only the first claims it. The claim is a lock of the operating system on
     a file in the folder: it ends with the process, however that ends, and on network file systems it holds between
     nodes.
 
     Attributes:
         folder: Folder of the run.
+        label: Name of the run in loggers.
         resumes: Whether the command resumes the run in the folder; known once `resolve_checkpoint` was called.
         config_name: File name for the configuration; a resumed run keeps those of earlier commands.
     """
 
-    def __init__(self, command: str, name: str | None = None, root: str | None = None) -> None:
+    def __init__(
+        self, command: str, name: str | None = None, root: str | None = None, *, trial: int | bool = False
+    ) -> None:
         """Find the folder; nothing is written yet.
 
         Args:
             command: Subcommand, such as "fit".
             name: Name of the run; None for the command and the time or the number of the job.
             root: Parent of the folder, "runs" by default; the folder itself if there is no name.
+            trial: Whether this is a trial, of which nothing is kept.
 
         Raises:
             InputError: If the processes of this job cannot agree on a name.
         """
         self.command, self.resumes, self.config_name = command, False, "config.yaml"
-        self._named = name is not None or root is not None
+        self._named, self._stated = name is not None or root is not None, RUN_NAME_VARIABLE in os.environ
         self.folder = run_folder(root, name, command)
-        self._lock = FileLock(self.folder / LOCK, timeout=0.5, fallback_to_soft=False)
+        self.label = self.folder.name
+        self._trial = tempfile.TemporaryDirectory(prefix="gan-lightning-trial-") if trial else None
+        self._lock: FileLock | None = None
+        self._made: list[Path] = []  # folders that this command has made
 
     @property
     def checkpoints(self) -> Path:
         """Folder of the run's checkpoints."""
         return self.folder / "checkpoints"
 
-    def resolve_checkpoint(self, given: str | None) -> str | None:
+    @property
+    def is_trial(self) -> bool:
+        """Whether nothing of this command is kept."""
+        return self._trial is not None
+
+    def resolve_checkpoint(self, given: str | None, needs_training: bool = True) -> str | None:
         """Return the path of the checkpoint to start from, and note whether this resumes the run.
 
         A job that its scheduler has started again resumes from its last checkpoint, whatever it began with.
 
         Args:
-            given: Path, "last" for the last checkpoint of this run, or None.
+            given: Path; "last" or "best" for that checkpoint of this run; "untrained" for none; or None.
+            needs_training: Whether the model has no networks to measure or to sample without a checkpoint.
 
         Returns:
-            The path; None for a fit that starts at its first step.
+            The path; None for a fit that starts at its first step, and for networks that are not trained.
 
         Raises:
-            InputError: If "last" is given without a name.
+            InputError: If "last" or "best" is given without a name, or a command that needs trained networks has no
+                checkpoint.
         """
-        again, fit, last = runs_again(), self.command == "fit", given == "last"
-        if last and not self._named and not (again and fit):
-            raise InputError("--ckpt_path last needs the run that it belongs to: add --name NAME")
+        again, fit, kept = runs_again(), self.command == "fit", given in ("last", "best")
+        if kept and not self._named and not (again and fit):
+            raise InputError(f"--ckpt_path {given} needs the run that it belongs to: add --name NAME")
+        if given is None and not fit and needs_training:
+            raise InputError(
+                f"{self.command} needs trained networks: add --ckpt_path PATH, or --name NAME --ckpt_path best (or "
+                f"last) for a run's own; --ckpt_path {UNTRAINED} takes them as they are initialized"
+            )
         inside = given is not None and self.folder.resolve() in Path(given).resolve().parents
-        self.resumes = again or (fit and (self.folder.is_dir() if last else inside))
-        if not last and not (again and fit):
-            return given
+        self.resumes = again or (fit and (self.folder.is_dir() if kept else inside))
+        path = self._find_checkpoint(given) if kept or (again and fit) else given
+        if kept and not fit:
+            self.folder /= default_name(f"{self.command}-{given}")
+            self.label = f"{self.folder.parent.name}/{self.folder.name}"
+        if self._trial is not None:
+            self.folder, self.resumes = Path(self._trial.name), False
+        return None if path == UNTRAINED else path
+
+    def _find_checkpoint(self, given: str | None) -> str | None:
+        """Return the path of the last or best checkpoint, whether or not it exists; None if there are none yet."""
+        if given == "best" and not runs_again():
+            return str(best_checkpoint(self.checkpoints))
         paths = [self.checkpoints / name for name in (LAST, PREVIOUS)]
         if path := next((path for path in paths if path.exists()), None):
             return str(path)
-        if not last:
+        if given not in ("last", "best"):
             return given
-        return None if self.resumes and fit else str(paths[0])
+        return None if self.resumes and self.command == "fit" else str(paths[0])
 
     def claim(self, may_resume: bool = False) -> None:
         """Make the folder and lock it, and remove what a killed job left half written.
@@ -103,26 +137,32 @@ class Run:
         Raises:
             InputError: If the folder is read-only, in use by another job, or holds a run that is not to be resumed.
         """
+        if self.is_trial:
+            return
+        self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._acquire_lock()
         except OSError as error:
             reason = error.strerror
             raise InputError(f"the run folder {self.folder} cannot be written ({reason}): choose --name") from error
-        for part in (*self.folder.glob(".*.part"), *self.folder.glob("*/.*.part")):
-            part.unlink(missing_ok=True)
+        inside = [path for path in self.folder.iterdir() if path.is_dir() and not (path / LOCK).exists()]
+        for folder in (self.folder, *inside):
+            for part in folder.glob(".*.part"):
+                part.unlink(missing_ok=True)
         if not any((self.folder / trace).exists() for trace in TRACES_OF_A_RUN):
             return
         # Slurm's own checkpoints are of a job that was requeued.
         if not (self.resumes or may_resume or any(self.folder.glob("hpc_ckpt_*.ckpt"))):
-            way = "resume it with --ckpt_path last" if self.command == "fit" else "give its checkpoint by its path"
-            raise InputError(f"{self.folder} already holds a run: choose another --name, or {way}")
+            own = "resume it with --ckpt_path last" if self.command == "fit" else "take its --ckpt_path best or last"
+            raise InputError(f"{self.folder} already holds a run: choose another --name, or {own}")
         self.config_name = f"config-{datetime.now().strftime('%Y%m%d-%H%M%S')}.yaml"
 
     def _acquire_lock(self) -> None:
-        file = Path(self._lock.lock_file)
+        file = self.folder / LOCK
+        lock = FileLock(file, timeout=0.5, fallback_to_soft=False)
         try:
-            self._lock.acquire()
+            lock.acquire()
         except Timeout as error:
             holder = file.read_text().strip() if file.exists() else ""
             raise InputError(
@@ -134,13 +174,25 @@ class Run:
                 raise
             _log.warning("%s does not support locks: make sure that no second job uses this run folder", self.folder)
         else:
+            self._lock = lock
             file.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
 
     def release(self) -> None:
-        """Unlock the folder; the lock also ends with the process."""
-        if self._lock.is_locked:
-            Path(self._lock.lock_file).unlink(missing_ok=True)  # while it is locked: nobody else's file is removed
-            self._lock.release()
+        """Unlock the folder, and remove it if nothing was written; the lock also ends with the process."""
+        if not self._stated:
+            os.environ.pop(RUN_NAME_VARIABLE, None)  # the next command of this process is another run
+        if self._trial is not None:
+            self._trial.cleanup()
+        if self._lock is None:
+            return
+        Path(self._lock.lock_file).unlink(missing_ok=True)  # while it is locked: nobody else's file is removed
+        self._lock.release()
+        self._lock = None
+        for folder in self._made:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty
+                break
 
     def wandb_id(self) -> str:
         """Return the W&B id of the run, which a resumed run keeps."""
@@ -154,6 +206,8 @@ class Run:
 
     def report(self, monitor: str | None) -> str:
         """Describe what the folder holds now, and how far the monitored metric of a fit came."""
+        if self.is_trial:
+            return "\nThe trial run (fast_dev_run) has passed; nothing was kept"
         contents = sorted(path.name + "/" * path.is_dir() for path in self.folder.iterdir() if path.name[0] != ".")
         lines = [f"\nThe results are in {self.folder}: {', '.join(contents)}"]
         summary = self.folder / "summary.json"
@@ -173,14 +227,36 @@ def run_folder(root: str | None, name: str | None, command: str) -> Path:
     """
     if root is not None and name is None:
         return Path(root)
-    if name is None:
-        name = os.environ.get(RUN_NAME_VARIABLE)
-    if name is None:
-        stamp = job_stamp(datetime.now().strftime("%Y%m%d-%H%M%S"))
-        if stamp is None:
-            raise InputError("the processes of this torchrun cannot agree on a name for the run: add --name NAME")
-        name = os.environ[RUN_NAME_VARIABLE] = f"{command}-{stamp}"
-    return Path(root or "runs") / name
+    return Path(root or "runs") / (default_name(command) if name is None else name)
+
+
+def default_name(prefix: str) -> str:
+    """Return a name that begins with a prefix, the same on every rank, and another one for every job.
+
+    Raises:
+        InputError: If the processes of this job cannot agree on a name.
+    """
+    if (name := os.environ.get(RUN_NAME_VARIABLE)) is not None:
+        return name
+    # Of jobs that start in the same second, as those of a sweep, each has a name of its own.
+    stamp = job_stamp(f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+    if stamp is None:
+        raise InputError("the processes of this torchrun cannot agree on a name for the run: add --name NAME")
+    os.environ[RUN_NAME_VARIABLE] = name = f"{prefix}-{stamp}"
+    return name
+
+
+def best_checkpoint(folder: Path) -> Path:
+    """Return the path of the best checkpoint in a folder, which may not exist.
+
+    If several are kept (`checkpoint.save_top_k`), the last checkpoint knows which of them is the best.
+    """
+    if (single := folder / "best.ckpt").exists() or not (folder / LAST).is_file():
+        return single
+    for key, state in load_tensors(folder / LAST).get("callbacks", {}).items():
+        if key.startswith("ModelCheckpoint") and (path := state.get("best_model_path")):
+            return folder / Path(path).name
+    return single
 
 
 def check_checkpoint(path: str, model_class: type[LightningModule]) -> dict[str, Any]:
@@ -192,6 +268,8 @@ def check_checkpoint(path: str, model_class: type[LightningModule]) -> dict[str,
     Raises:
         InputError: If it is not; if last.ckpt is damaged, the message names the checkpoint to use instead.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder: give a checkpoint in it, such as {Path(path) / 'checkpoints' / LAST}")
     try:
         check_whole(path)
         content = load_tensors(path)

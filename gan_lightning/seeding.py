@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import numpy as np
 import torch
+
+
+def global_seed() -> int:
+    """Return the seed of Lightning's `seed_everything`, the same on every rank; 0 if it was not called."""
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
 def image_rng(seed: int, index: int, purpose: str) -> torch.Generator:

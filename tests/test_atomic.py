@@ -43,3 +43,10 @@ def test_a_kill_in_the_block_leaves_the_former_file(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", script, target]).returncode == -9
     assert target.read_text() == "former"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "写" * 85])
+def test_a_temporary_name_is_never_longer_than_the_file_system_allows(tmp_path, name):
+    with atomic_path(tmp_path / name) as beside:
+        beside.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 
 import pytest
+import torch
 
 from gan_lightning.errors import InputError
-from gan_lightning.run import Run
+from gan_lightning.run import Run, best_checkpoint
 
 CLAIM = """
 import os, sys, time
@@ -123,3 +125,60 @@ def test_a_resumed_run_is_the_same_one_in_wandb(tmp_path):
     other.resumes = True
     assert other.wandb_id() != identity
     other.release()
+
+
+def test_runs_that_start_in_the_same_second_have_names_of_their_own(monkeypatch):
+    for name in ("GAN_LIGHTNING_RUN", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 11, 26, 12, 0, 0)
+
+    monkeypatch.setattr("gan_lightning.run.datetime", Clock)
+    folders = []
+    for _ in range(4):
+        run = Run("fit")
+        assert Run("fit").folder == run.folder, "a rank that this process starts takes the same name"
+        folders.append(run.folder)
+        run.release()
+    assert len(set(folders)) == 4
+    assert all(folder.name.startswith("fit-20261126-120000-") for folder in folders)
+
+
+def test_a_refused_command_leaves_no_folder_behind(tmp_path):
+    run = Run("fit", "new", str(tmp_path / "runs"))
+    run.claim()
+    assert (tmp_path / "runs" / "new" / ".claim").exists()
+    run.release()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_files_that_a_command_inside_the_run_is_writing_stay(tmp_path):
+    (tmp_path / "validate-last-1").mkdir()
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("validate-last-1/.claim", "validate-last-1/.metrics.csv.1.part", "checkpoints/.last.ckpt.1.part"):
+        (tmp_path / name).write_text("half")
+    claim(tmp_path, may_resume=True).release()
+    assert (tmp_path / "validate-last-1/.metrics.csv.1.part").exists()
+    assert not (tmp_path / "checkpoints/.last.ckpt.1.part").exists()
+
+
+def test_of_several_best_checkpoints_the_last_one_knows_the_best(tmp_path):
+    assert best_checkpoint(tmp_path) == tmp_path / "best.ckpt"
+    for name in ("best-step=2.ckpt", "best-step=4.ckpt"):
+        (tmp_path / name).touch()
+    state = {"best_model_path": "/where/it/was/best-step=2.ckpt"}
+    torch.save({"callbacks": {"Other": {}, "ModelCheckpoint{'monitor': 'val/fid'}": state}}, tmp_path / "last.ckpt")
+    assert best_checkpoint(tmp_path) == tmp_path / "best-step=2.ckpt"
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_command_that_needs_trained_networks_asks_for_them(command):
+    run = Run(command, "name")
+    with pytest.raises(InputError, match=f"{command} needs trained networks.*--ckpt_path untrained"):
+        run.resolve_checkpoint(None)
+    assert run.resolve_checkpoint("untrained") is None
+    assert run.resolve_checkpoint(None, needs_training=False) is None
+    assert Run("fit", "name").resolve_checkpoint(None) is None

@@ -1,20 +1,24 @@
 """Lightning callbacks. They ask the module for samples, and never import it."""
 
 from gan_lightning.callbacks.curves import Curves
+from gan_lightning.callbacks.defaults import default_callbacks
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
+from gan_lightning.resume.last_checkpoint import LastCheckpoint
 
 __all__ = [
     "Curves",
     "GenerationMetrics",
+    "LastCheckpoint",
     "ProgressBar",
     "RestorationProgress",
     "RestorationWriter",
     "RunSummary",
     "SampleGrid",
     "SampleWriter",
+    "default_callbacks",
 ]

@@ -26,6 +26,7 @@ from gan_lightning.metrics.generation import GenerationEvaluator, MetricName, Re
 
 _log = logging.getLogger(__name__)
 
+TRIAL_IMAGES = 16
 _LOGGED_AS: Mapping[str, Mapping[MetricName, str]] = {
     "inception": {"fd": "fid", "kid": "kid", "is": "is"},
     "random": {"fd": "fd_random", "kid": "kid_random"},  # not FID and KID
@@ -38,12 +39,14 @@ class GenerationMetrics(Callback):
     It runs before the first step (the value of untrained networks), at each validation, at the end of training, and in
     `validate` and `test`. Images are rounded to uint8. Real images come from the data module, generated ones from
     `module.sample(n, rng)`. The statistics of the real images are computed once and cached on disk. Every metric is the
-    same on any number of ranks: exactly `num_images` on each side, each counted once.
+    same on any number of ranks: exactly `num_images` on each side, each counted once. A trial, Lightning's
+    `fast_dev_run`, measures 16 images at most.
 
     Logged as `val/fid`, `val/kid`, `val/is`, or `val/fd_random`, `val/kid_random`; in `test` as `test/...`.
 
     Attributes:
         protocol: How each metric was measured, by its logged name: data, crop, N, resizer, extractor, EMA, versions.
+        measured_at: Step of the last measurement; -1 before the first one.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class GenerationMetrics(Callback):
         self.inception_weights, self.download = inception_weights, download
         self._evaluator: GenerationEvaluator | None = None  # the callback's, not the module's: in no checkpoint
         self.protocol: dict[str, Settings] = {}
-        self._measured_at = -1
+        self.measured_at = -1
 
     @staticmethod
     def monitored(metrics: Sequence[str], extractor: str) -> tuple[str | None, str]:
@@ -109,36 +112,36 @@ class GenerationMetrics(Callback):
         Raises:
             InputError: If the split has too few images, or Inception weights or a data module are missing.
         """
-        self._evaluator, self._measured_at = None, -1
+        self._evaluator, self.measured_at = None, -1
         draws = hasattr(pl_module, "sample")  # else there is nothing to compare
         if not draws or stage == "predict" or (stage == "fit" and _is_left_out(trainer)):
             return
         split = self._split("test" if stage == "test" else "val")
         available = len(_source(trainer).real_images(split))
-        if available < self.num_images:
+        trial = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        count = min(self.num_images, TRIAL_IMAGES) if trial else self.num_images
+        if available < count:
             raise InputError(
-                f"GenerationMetrics compares {self.num_images} images, but the {split} split has {available}: "
+                f"GenerationMetrics compares {count} images, but the {split} split has {available}: "
                 f"set num_images to {available} or less, or choose another split"
             )
         extractor = self._make_extractor(trainer)
-        if self.num_images <= extractor.num_features:
+        if count <= extractor.num_features and not trial:
             rank_zero_warn(
-                f"{self.num_images} images are too few to estimate the covariance of {extractor.num_features} "
+                f"{count} images are too few to estimate the covariance of {extractor.num_features} "
                 "features: the Frechet distance is biased upwards; compare it at equal num_images only"
             )
         cache = StatisticsCache((Path(self.cache_dir) if self.cache_dir else default_cache_dir()) / "statistics")
-        self._evaluator = GenerationEvaluator(
-            extractor, self.metrics, self.num_images, self.batch_size, self.seed, cache
-        )
+        self._evaluator = GenerationEvaluator(extractor, self.metrics, count, self.batch_size, self.seed, cache)
         self.protocol = {}
 
     def state_dict(self) -> dict[str, int]:
         """Return the step of the last measurement, so that a run that is resumed at its end does not repeat it."""
-        return {"measured_at": self._measured_at}
+        return {"measured_at": self.measured_at}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Load the step of the last measurement."""
-        self._measured_at = state_dict["measured_at"]
+        self.measured_at = state_dict["measured_at"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the untrained networks, as a reference for all later values."""
@@ -150,7 +153,7 @@ class GenerationMetrics(Callback):
         self._measure_outside_validation(trainer, pl_module)
 
     def _measure_outside_validation(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._evaluator is not None and trainer.global_step != self._measured_at:
+        if self._evaluator is not None and trainer.global_step != self.measured_at:
             values = self._measure(trainer, pl_module, "val")
             # `pl_module.log` is not allowed in these hooks.
             trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
@@ -179,7 +182,7 @@ class GenerationMetrics(Callback):
     def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, float]:
         """Measure on all ranks together and return the values by the names they are logged under."""
         assert self._evaluator is not None
-        self._measured_at = trainer.global_step
+        self.measured_at = trainer.global_step
         started, source, split = time.monotonic(), _source(trainer), self._split(stage)
         names = {metric: f"{stage}/{name}" for metric, name in _LOGGED_AS[self.extractor].items()}
         measured = self._evaluator.measure(cast(Sampler, pl_module.sample), source, split, pl_module.device)
@@ -187,7 +190,7 @@ class GenerationMetrics(Callback):
         if trainer.is_global_zero:
             report = ", ".join(f"{name} {value:.6g}" for name, value in values.items())
             seconds = time.monotonic() - started
-            _log.info("%s: %d generated and %d real images, %.1f s", report, *[self.num_images] * 2, seconds)
+            _log.info("%s: %d generated and %d real images, %.1f s", report, *[self._evaluator.num_images] * 2, seconds)
         if not values.keys() <= self.protocol.keys():
             settings = self._evaluator.settings(source, split, float(getattr(pl_module, "ema_decay", 0.0)))
             stated = {names[metric]: setting for metric, setting in settings.items()}

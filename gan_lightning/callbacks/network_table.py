@@ -27,7 +27,7 @@ class NetworkTable(ModelSummary):
         parameters = next((cells for name, cells in summary_data if name == "Params"), [])
         rows = [row for row, count in enumerate(parameters) if str(count).strip() != "0"]
         columns = [[name.strip(), *(str(cells[row]).strip() for row in rows)] for name, cells in summary_data]
-        columns = [column for column in columns if not set(column[1:]) <= {"0", "?"}]
+        columns = [column for column in columns if column[0] and not set(column[1:]) <= {"0", "?"}]
         widths = [max(map(len, column)) for column in columns]
         lines = [
             "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()

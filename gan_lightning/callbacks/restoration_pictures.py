@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +13,13 @@ from torch.nn import functional as F
 
 from gan_lightning.images import make_grid, to_uint8
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ERROR_SCALE = 0.25  # absolute error, on the [0, 1] scale, at the upper end of the color scale
 FAINT = 30  # number of curves from which on they are drawn faint
 LABELLED = 10  # maximum number of curves with a legend
+LONGEST_LABEL = 30  # letters of a name in it
 
 
 def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor) -> Tensor:
@@ -59,7 +65,7 @@ def draw_losses(curves: Mapping[str, Tensor], path: Path) -> None:
     for name, curve in curves.items():
         values = curve.tolist()
         for axis in (linear, logarithmic):
-            (line,) = axis.plot(range(len(values)), values, linewidth=0.8, alpha=strength, label=name)
+            (line,) = axis.plot(range(len(values)), values, linewidth=0.8, alpha=strength, label=legend_label(name))
             axis.plot(len(values) - 1, values[-1], marker="o", markersize=3, color=line.get_color())
     logarithmic.set_yscale("log")
     for axis, title in ((linear, "loss of each image"), (logarithmic, "the same, logarithmic")):
@@ -68,7 +74,7 @@ def draw_losses(curves: Mapping[str, Tensor], path: Path) -> None:
         axis.grid(alpha=0.3)
     if len(curves) <= LABELLED:
         linear.legend(fontsize="small")
-    figure.savefig(path, dpi=110, format="png")
+    save_figure(figure, path)
 
 
 def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]], path: Path) -> None:
@@ -84,7 +90,7 @@ def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]],
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
     for name, (residuals, estimate) in curves.items():
-        (line,) = axis.plot(sigmas.tolist(), residuals.tolist(), marker=".", linewidth=0.8, label=name)
+        (line,) = axis.plot(sigmas.tolist(), residuals.tolist(), marker=".", linewidth=0.8, label=legend_label(name))
         axis.axvline(estimate, color=line.get_color(), linewidth=0.8, linestyle=":")
     axis.set(xscale="log", yscale="log", xlabel="sigma of the blur, pixels", ylabel="mean squared residual")
     axis.set_xticks(sigmas.tolist(), [f"{sigma:g}" for sigma in sigmas.tolist()])
@@ -92,4 +98,17 @@ def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]],
     axis.grid(alpha=0.3)
     if len(curves) <= LABELLED:
         axis.legend(fontsize="small")
-    figure.savefig(path, dpi=110, format="png")
+    save_figure(figure, path)
+
+
+def legend_label(name: str) -> str:
+    """Return the name of an image for a legend: not too long, and with no sign of matplotlib's formulas."""
+    short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+    return short.replace("$", r"\$")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, without a warning of each letter that matplotlib's font lacks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(path, dpi=110, format="png")

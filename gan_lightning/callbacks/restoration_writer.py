@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.restoration_pictures import draw_blur_curves, draw_losses, make_panel
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import printable
 from gan_lightning.images import make_grid, write_png
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.modules.restorer import Restored, SearchStep
@@ -98,7 +100,8 @@ class RestorationWriter(Callback):
             tensors = {"latent": restored.latent[place], "history": until_it_stopped(restored.history[:, place])}
             if restored.blur is not None:
                 tensors |= {"sigmas": restored.blur.sigmas, "residuals": restored.blur.residuals[:, place]}
-            self.store.write(name, tensors, rows[place])
+            source = None if restored.sources is None else restored.sources[place]
+            self.store.write(name, tensors, rows[place], source)
         self._wrote = True
 
     @rank_zero_only
@@ -110,7 +113,7 @@ class RestorationWriter(Callback):
         with atomic_path(folder / "latents.safetensors") as path:
             latents = torch.stack([record.tensors["latent"] for record in records])
             save_file({"latent": latents}, path, {"names": json.dumps([record.name for record in records])})
-        table = [table_row(record) for record in records]
+        table = make_table(records)
         with atomic_path(folder / "images.csv") as path:
             write_csv(path, table)
         with atomic_path(folder / "losses.png") as path:
@@ -146,16 +149,31 @@ def until_it_stopped(history: Tensor) -> Tensor:
     return history[: int(moves[-1]) + 2 if len(moves) else 1]
 
 
-def table_row(record: Record) -> dict[str, Any]:
-    """Return the metrics of an image as a table shows them."""
-    counts = {"converged": bool(record.metrics["converged"]), "num_steps": int(record.metrics["num_steps"])}
-    return {"name": record.name, **record.metrics, **counts}
+def make_table(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Return one row per image: its name and its metrics as a table shows them.
+
+    Where names do not tell of which photograph they are (they were shortened, or it lies in a folder below), a column
+    "photograph" holds its path.
+    """
+    rows = []
+    for record in records:
+        counts = {"converged": bool(record.metrics["converged"]), "num_steps": int(record.metrics["num_steps"])}
+        rows.append({"name": record.name, **record.metrics, **counts})
+    sources = [record.source for record in records]
+    stems = [record.name.partition("-")[2] for record in records]
+    plain = all(
+        source is None or stem == source.rpartition(".")[0] for stem, source in zip(stems, sources, strict=True)
+    )
+    if sources == [None] * len(sources) or (plain and len(set(stems)) == len(stems)):
+        return rows
+    paths = ["" if source is None else printable(source) for source in sources]
+    return [{"name": row.pop("name"), "photograph": path, **row} for row, path in zip(rows, paths, strict=True)]
 
 
 def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
     """Write one row per image, with an empty cell where an image lacks a metric."""
     columns = list(dict.fromkeys(name for row in table for name in row))
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(table)

@@ -18,29 +18,39 @@ from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.hardware import hardware, peak_memory
 from gan_lightning.loggers.metrics_file import MetricsFile
+from gan_lightning.loggers.wandb import how_it_ended
+from gan_lightning.modules.image_batches import count_images
 
 PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics", "numpy", "pillow")
 HIGHER_IS_BETTER = ("is", "images_per_second", "psnr", "ssim")  # the last part of the name of a metric
 
 
 class RunSummary(Callback):
-    """Write summary.json after each validation and at the end, so that a killed job has one too."""
+    """Write summary.json after each validation and at the end, so that a killed job has one too.
+
+    Its `status` is "running", "finished", "stopped" by a signal, or "failed"; a killed job leaves "running" behind.
+    """
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
         self._images_seen = 0
         self._g_steps = 0  # those of the checkpoint where nothing is trained
         self._seconds_before = 0.0  # spent before this run was resumed
+        self._status, self._training = "running", False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._started, self._status = time.perf_counter(), "running"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that there is something to summarize."""
+        self._training = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the images of the batch; a module without data has an attribute `batch_size`."""
-        count = len(batch["image"]) if isinstance(batch, dict) else int(getattr(pl_module, "batch_size", 0))
+        count = count_images(batch) or int(getattr(pl_module, "batch_size", 0))
         self._images_seen += count * trainer.world_size
         self._g_steps = trainer.global_step
 
@@ -63,7 +73,16 @@ class RunSummary(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the final summary."""
+        self._status = "finished"
         self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write how the training has ended: "stopped" by a signal, or "failed"."""
+        if not self._training:  # refused: the summary of the run that was to be resumed stays
+            return
+        self._status, _ = how_it_ended(exception)
+        with best_effort("summary.json", Exception):  # an error here would prevent the last checkpoint
+            self._write(trainer)
 
     @rank_zero_only
     def _write(self, trainer: Trainer) -> None:
@@ -72,6 +91,7 @@ class RunSummary(Callback):
         before = json.loads(path.read_text())["protocol"] if path.is_file() else {}
         protocols = [before] + [getattr(callback, "protocol", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
         summary = {
+            "status": self._status,
             "metrics": {name: summarize(name, points) for name, points in history.items()},
             "protocol": {key: value for protocol in protocols if protocol for key, value in protocol.items()},
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,

@@ -123,7 +123,7 @@ def _find_list(base: Path, stem: str) -> Path:
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield number and fields of each line that is not empty, split at commas in a .csv, otherwise at white space."""
     separator = "," if path.suffix == ".csv" else None
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if fields := line.strip().split(separator):
                 yield number, fields

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from gan_lightning.errors import InputError
+from gan_lightning.images import MAX_PIXELS, center_box
 
 RESIZER = "pillow-bicubic"
-MAX_PIXELS = 89_478_485  # Pillow's default limit, which holds here even if the global one was changed
+FULL_RANGE = 1 << 14  # integers of more than 8 bits that reach this are taken to be of 16 bits, not of 10, 12 or 14
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def decode_image(path: Path, crop_resize: CropResize) -> NDArray[np.uint8]:
     """Decode an image file, turn it upright, crop and resize it.
 
     Args:
-        path: The file, in any format and mode that Pillow reads. The first frame is used if there are several. 16-bit
-            grayscale is scaled to 8 bits, and transparency is dropped.
+        path: The file, in any format and mode that Pillow reads. The first frame is used if there are several. Pixels
+            of more than 8 bits are converted by `to_eight_bits`, transparency and color profiles are dropped.
         crop_resize: Crop, size and channels of the result.
 
     Returns:
@@ -84,7 +85,7 @@ def to_pixels(image: Image.Image, crop_resize: CropResize, name: object) -> NDAr
         CropTooLargeError: If the image is smaller than the crop.
         ValueError: As `to_eight_bits`.
     """
-    image = to_eight_bits(image).convert("L" if crop_resize.channels == 1 else "RGB")
+    image = to_channels(to_eight_bits(image), crop_resize.channels)
     side = crop_resize.crop or min(image.size)
     if side > min(image.size):
         raise CropTooLargeError(
@@ -101,25 +102,56 @@ def turn_upright(opened: Image.Image) -> Image.Image:
         opened: The image, whose pixels are not decoded before its size was checked.
 
     Raises:
-        ValueError: If it has more than `MAX_PIXELS` pixels.
+        ValueError: If it has more than `MAX_PIXELS` pixels; if it is in color of 16 bits, of which Pillow keeps the
+            upper 8, and is so dark that the range of its pixels cannot be told.
         Exception: If it is broken; Pillow's plugins raise nearly any class.
     """
     if opened.width * opened.height > MAX_PIXELS:
         raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
-    return ImageOps.exif_transpose(opened)
+    halved = ";16" in str(getattr(opened, "tile", "")) and not opened.mode.startswith("I")
+    upright = ImageOps.exif_transpose(opened)
+    if halved:
+        channels = zip(upright.getbands(), upright.split(), strict=True)
+        if max(np.asarray(channel).max() for name, channel in channels if name not in "Aa") < FULL_RANGE >> 8:
+            raise ValueError("the range of its 16-bit integers cannot be told: none uses the upper 2 bits")
+    return upright
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return width and height of the upright image of a file, which is not decoded."""
+    with Image.open(path) as opened:
+        turned = opened.getexif().get(0x0112, 1) > 4  # by 90 degrees: the orientations 5 to 8
+        return (opened.height, opened.width) if turned else (opened.width, opened.height)
+
+
+def to_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Convert an image of 8 bits and any mode to luminance (1) or RGB (3), without transparency."""
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # of the same colors: Pillow warns of the direct conversion
+    elif image.mode == "LAB":
+        image = image.convert("RGB")  # the only way from there
+    return image.convert("L" if channels == 1 else "RGB")
 
 
 def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Convert pixels of 16 bits, and floats in [0, 1], to 8 bits. Pillow's `convert` would clamp them at 255.
+    """Convert integers of 16 or 32 bits, and floats in [0, 1], to 8 bits. Pillow's `convert` would clamp them at 255.
+
+    No file format states which part of their range integers use. They are taken to be of 8 bits if the largest is at
+    most 255, and of 16 bits if it lies in [16384, 65535].
 
     Args:
         image: An image of any mode; one of 8 bits is returned unchanged.
 
     Raises:
-        ValueError: If floats are not finite, or outside of [0, 1].
+        ValueError: If the range of integers cannot be told; if floats are not finite, or outside of [0, 1].
     """
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        values = np.asarray(image)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or 255 < high < FULL_RANGE or high > 65535:
+            bits = 16 if image.mode.startswith("I;16") else 32
+            raise ValueError(f"the range of its {bits}-bit integers, {low} to {high}, cannot be told")
+        return Image.fromarray((values >> 8 if high > 255 else values).astype(np.uint8))
     if image.mode == "F":
         pixels = np.asarray(image)
         if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
@@ -136,6 +168,15 @@ def resize_center(image: Image.Image, crop: tuple[int, int], size: tuple[int, in
         crop: Width and height of the part that is cut out, in pixels.
         size: Width and height of the result.
     """
-    left, top = (round((whole - part) / 2) for whole, part in zip(image.size, crop, strict=True))
-    center = image.crop((left, top, left + crop[0], top + crop[1]))
-    return center.resize(size, Image.Resampling.BICUBIC)
+    return image.crop(center_box(image.size, crop)).resize(size, Image.Resampling.BICUBIC)
+
+
+def describe_failure(error: Exception, path: Path) -> str:
+    """Return why a file could not be decoded, in a few words without its path."""
+    if isinstance(error, FileNotFoundError):
+        return "the file is missing"
+    if isinstance(error, UnidentifiedImageError):
+        return "the file is empty" if path.is_file() and not path.stat().st_size else "its format is unknown"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or repr(error)

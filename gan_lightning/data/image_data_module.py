@@ -17,6 +17,7 @@ from gan_lightning.data.decode import RESIZER, CropResize
 from gan_lightning.data.resident import ResidentBatches, ResidentImages
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_float
+from gan_lightning.seeding import global_seed
 
 if TYPE_CHECKING:
     from gan_lightning.data.streaming import StreamedBatches
@@ -55,7 +56,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         num_workers: Number of worker processes that read batches. Packed images are read so fast that 0 is enough.
         cache_dir: Folder of derived data. If null, $GAN_LIGHTNING_CACHE, or gan-lightning in the user's cache.
         strict: Refuse images that cannot be read, instead of leaving them out with a warning.
-        seed: Seed of the order of the images and of the flips, not negative.
+        seed: Seed of the order of the images and of the flips, not negative; null for that of `seed_everything`.
 
     Attributes:
         name: Name of the dataset as it appears in the protocol of a metric.
@@ -79,7 +80,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         num_workers: int = 0,
         cache_dir: str | None = None,
         strict: bool = False,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.crop_resize = CropResize(image_size, crop, channels)
@@ -87,7 +88,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size or batch_size, 1),
             ("num_workers", num_workers, 0),
-            ("seed", seed, 0),
+            ("seed", seed or 0, 0),
         ):
             if value < least:
                 raise InputError(f"{name} is {value}: set it to {least} or more.")
@@ -101,8 +102,23 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.strict = strict
-        self.seed = seed
+        self._given_seed = seed
+        self._resumed_seed: int | None = None
         self._resident: ResidentImages | None = None
+
+    @property
+    def seed(self) -> int:
+        """Seed of the order of the images and of the flips; a resumed run keeps that which it began with."""
+        seeds = self._given_seed, self._resumed_seed, global_seed()
+        return next(seed for seed in seeds if seed is not None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the seed, for a run that resumes this one."""
+        return {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the seed."""
+        self._resumed_seed = state_dict["seed"]
 
     @property
     @abstractmethod

@@ -13,7 +13,7 @@ from gan_lightning.data.photos import photo_format_of, photo_loader
 
 
 class ImageFolder(PackedDataModule):
-    """Any tree of image files (jpg, png, webp, bmp, tif), with a seeded split.
+    """Any tree of image files (jpg, png, webp, bmp, tif, gif, avif, jp2, ppm, ...), with a seeded split.
 
     Args:
         root: Folder of the images. Hidden files, links to folders and links out of the root are skipped.

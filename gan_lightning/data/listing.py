@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -17,11 +19,19 @@ from PIL import Image
 
 from gan_lightning.data.decode import CropResize, decode_image, to_pixels
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import IMAGE_SUFFIXES, printable
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+# Files that lie beside images and are none, or none of the user's: nobody misses them.
+COMPANIONS = frozenset(
+    {".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".log", ".db", ".ini", ".py"}
+    | {".npy", ".npz", ".mat"}
+)
+SYSTEM_FOLDERS = frozenset({"__MACOSX", "System Volume Information", "$RECYCLE.BIN", "lost+found"})
 # Errors that are an image's own fault; all others (an I/O error, a stale handle) are the machine's.
 IMAGE_ERRORS = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP)
+logger = logging.getLogger(__name__)
+
 _PLAIN = re.compile(r"\w+(\.\w+)*\Z", re.ASCII)
 
 
@@ -36,6 +46,7 @@ class ImageListing:
         splits: Rows of "train", "val" and "test": int64, ascending, disjoint.
         attributes: (N,A) int8, -1 or 1, or None if no attributes were requested.
         attribute_names: (A) names of the columns of `attributes`.
+        left_out: Number of files below `root` that are not listed, by what they are: ".heic", "links to folders".
     """
 
     name: str
@@ -44,6 +55,7 @@ class ImageListing:
     splits: dict[str, NDArray[np.int64]]
     attributes: NDArray[np.int8] | None = None
     attribute_names: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,6 +71,11 @@ class ImageListing:
         """
         for name in self.source_names():
             yield _stamp(os.path.join(self.root, name), name)
+
+    def report_left_out(self) -> None:
+        """Log, in one line, what else lies below the folder and was left out."""
+        if self.left_out:
+            logger.warning("%s: left out %s", printable(self.root), describe_left_out(self.left_out))
 
     def decode(self, row: int, crop_resize: CropResize) -> NDArray[np.uint8]:
         """Decode one image to (H,W,C) uint8; raises what `decode_image` raises."""
@@ -118,8 +135,8 @@ def read_folder(
 
     Files are ordered by the SHA-256 of seed and name, and divided into test, val and train in that order. The split
     therefore depends only on seed, names and fractions, and adding a few files moves few of the others. A fraction
-    above zero gets at least one image. Hidden files and folders, links to folders, and links to files outside of the
-    root are skipped.
+    above zero gets at least one image. Hidden files and folders, those of operating systems, and text files are
+    ignored. Files of other kinds, links to folders, and links to files outside of the root are counted in `left_out`.
 
     Args:
         root: The folder.
@@ -134,30 +151,59 @@ def read_folder(
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or not math.isclose(sum(fractions), 1, abs_tol=1e-6):
         raise InputError(f"split_fractions are {fractions}: set three (train, val, test) that sum to 1.")
     folder = Path(root).expanduser()
+    if folder.is_file():
+        raise InputError(f"{printable(folder)} is a file: set data.root to the folder that holds it.")
     if not folder.is_dir():
-        raise InputError(f"folder {folder} does not exist: set data.root to a folder of images.")
-    names = sorted(_walk(folder.resolve()))
+        raise InputError(f"folder {printable(folder)} does not exist: set data.root to a folder of images.")
+    folder = Path(os.path.realpath(folder))
+    left_out: Counter[str] = Counter()
+    names = sorted(_walk(folder, left_out))
     if not names:
+        found = f"; it holds {describe_left_out(left_out)}" if left_out else ""
+        wanted = ", ".join(sorted(IMAGE_SUFFIXES))
         raise InputError(
-            f"No image below {folder}: looked for {', '.join(sorted(SUFFIXES))}; links that leave it are not followed."
+            f"No image below {printable(root)}: looked for {wanted}; links that leave it are not followed{found}."
         )
-    return ImageListing(folder.resolve().name, folder.resolve(), names, _split(names, fractions, seed))
+    splits = _split(names, fractions, seed)
+    return ImageListing(printable(folder.name), folder, names, splits, left_out=dict(left_out))
 
 
-def _walk(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+def describe_left_out(left_out: Mapping[str, int]) -> str:
+    """Return a phrase such as "3 other files (.heic: 2, without a suffix: 1)"."""
+    kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    named = ", ".join(f"{kind}: {count:,}" for kind, count in kinds[:10])
+    more = f", and {len(kinds) - 10} more kinds" if len(kinds) > 10 else ""
+    count = sum(left_out.values())
+    return f"{count:,} other file{'s' * (count > 1)} ({named}{more})"
+
+
+def _walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
+    """Yield the names of the images, and count the rest."""
+
+    def cannot_be_listed(error: OSError) -> None:
+        if error.errno not in IMAGE_ERRORS:
+            raise error
+        left_out["folders that cannot be opened"] += 1
+
+    for folder, folders, files in os.walk(root, onerror=cannot_be_listed):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in SYSTEM_FOLDERS]
+        left_out.update("links to folders" for name in folders if os.path.islink(os.path.join(folder, name)))
         for name in files:
-            path = Path(folder, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            suffix = os.path.splitext(name)[1].lower()
+            if name.startswith(".") or suffix in COMPANIONS:
                 continue
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                continue
-            yield path.relative_to(root).as_posix()
+            path = os.path.join(folder, name)
+            if suffix not in IMAGE_SUFFIXES:
+                left_out[printable(suffix) if suffix else "without a suffix"] += 1
+            elif os.path.islink(path) and not Path(os.path.realpath(path)).is_relative_to(root):
+                left_out["links out of the folder"] += 1
+            else:
+                yield Path(path).relative_to(root).as_posix()
 
 
 def _split(names: list[str], fractions: list[float], seed: int) -> dict[str, NDArray[np.int64]]:
-    order = sorted(range(len(names)), key=lambda row: hashlib.sha256(f"{seed}:{names[row]}".encode()).digest())
+    keys = [hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest() for name in names]
+    order = sorted(range(len(names)), key=keys.__getitem__)
     val, test = (max(1, round(fraction * len(names))) if fraction > 0 else 0 for fraction in fractions[1:])
     parts = {"test": order[:test], "val": order[test : test + val], "train": order[test + val :]}
     return {split: np.sort(np.array(parts[split], dtype=np.int64)) for split in SPLITS}

@@ -25,6 +25,7 @@ from gan_lightning.data.decode import RESIZER, CropResize
 from gan_lightning.data.fingerprint import content_of
 from gan_lightning.data.listing import ImageListing
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import writable
 
 FORMAT_VERSION = 4
 
@@ -120,10 +121,13 @@ def pack_folder(listing: ImageListing, crop_resize: CropResize, cache: Path) -> 
     written to since the last time, are read.
     """
     settings = [FORMAT_VERSION, RESIZER, PIL.__version__.split(".")[0], asdict(crop_resize)]
+    if any(name.lower().endswith((".tif", ".tiff")) for name in listing.names):
+        settings.append("integers-2")  # before, those of 32 bits became black or white
     content = json.dumps([*settings, len(listing), content_of(listing, cache)])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
     crop = f"-crop{crop_resize.crop}" if crop_resize.crop else ""
-    return cache / f"{listing.name}-{crop_resize.image_size}x{crop_resize.channels}{crop}-{fingerprint}"
+    name = writable(listing.name, 120)  # the rest, a lock and a temporary folder are named after it
+    return cache / f"{name}-{crop_resize.image_size}x{crop_resize.channels}{crop}-{fingerprint}"
 
 
 def describe_size(count: int, crop_resize: CropResize) -> str:

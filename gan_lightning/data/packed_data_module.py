@@ -49,6 +49,7 @@ class PackedDataModule(ImageDataModule):
             InputError: If they are not packed and `auto_pack` is off; otherwise as `pack_images`.
         """
         listing, settings = self.read_files(), self._pack_settings()
+        listing.report_left_out()
         if not self.auto_pack:
             open_packed(listing, **settings)
         pack_images(listing, strict=self.strict, **settings)

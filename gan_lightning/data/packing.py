@@ -6,6 +6,7 @@ A pack is written under a temporary name, synchronized and renamed. The next pro
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import logging
@@ -23,11 +24,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import UnidentifiedImageError
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from gan_lightning.data.cache import exclusive, make_cache_dir
-from gan_lightning.data.decode import CropResize, CropTooLargeError
+from gan_lightning.data.decode import CropResize, CropTooLargeError, describe_failure
 from gan_lightning.data.fingerprint import MAX_THREADS, look_at
 from gan_lightning.data.listing import IMAGE_ERRORS, ImageListing
 from gan_lightning.data.packed import (
@@ -40,6 +40,7 @@ from gan_lightning.data.packed import (
     pixel_bytes,
 )
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import printable
 from gan_lightning.hardware import count_cores
 
 logger = logging.getLogger(__name__)
@@ -113,8 +114,8 @@ def pack_images(
         raise _refusal(packed.skipped[0], listing)
     if packed.skipped:
         warnings.warn(
-            f"{len(packed.skipped)} of {len(listing)} images in {listing.root} cannot be read and are left out: "
-            f"{_example(packed.skipped)}.",
+            f"{len(packed.skipped)} of {len(listing)} images in {printable(listing.root)} cannot be read and are left "
+            f"out: {_example(packed.skipped)}.",
             stacklevel=2,
         )
     return packed
@@ -134,7 +135,7 @@ def _pack(
         if (packed := _open_or_none(folder)) is not None:  # another process made it while this one waited
             return packed
         if alone:  # then the processes that began these parts have ended
-            for part in folder.parent.glob(f".{folder.name}.*.part"):
+            for part in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
                 if _is_left_over(part, f".{folder.name}.{socket.gethostname()}-"):
                     shutil.rmtree(part, ignore_errors=True)
         part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
@@ -185,7 +186,7 @@ def _write_pixels(
     listing: ImageListing, crop_resize: CropResize, part: Path, strict: bool, num_workers: int, progress: bool
 ) -> dict[str, Any]:
     """Write pixels.npy, and return the header that describes it."""
-    logger.info("Packing %s: %s on disk", listing.root, describe_size(len(listing), crop_resize))
+    logger.info("Packing %s: %s on disk", printable(listing.root), describe_size(len(listing), crop_resize))
     skipped: list[Skipped] = []
     digest = hashlib.sha256()
     shape = (len(listing), *crop_resize.shape)
@@ -201,7 +202,9 @@ def _write_pixels(
             bar.update(len(pixels))
         _flush(file)
     if len(skipped) == len(listing):
-        raise InputError(f"None of the {len(listing)} images in {listing.root} can be read: {_example(skipped)}.")
+        raise InputError(
+            f"None of the {len(listing)} images in {printable(listing.root)} can be read: {_example(skipped)}."
+        )
     return {
         "format_version": FORMAT_VERSION,
         "framing": asdict(crop_resize),
@@ -249,27 +252,19 @@ def _decode_chunk(listing: ImageListing, crop_resize: CropResize, start: int) ->
             # that is gone for a moment), and must not be recorded as the image's, unless the file does not exist.
             if isinstance(error, OSError) and error.errno not in IMAGE_ERRORS:
                 raise
-            unreadable.append(Skipped(start + offset, name, _reason(error)))
+            unreadable.append(Skipped(start + offset, name, describe_failure(error, listing.root / name)))
     return pixels, unreadable
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "the file is missing"
-    if isinstance(error, UnidentifiedImageError):
-        return "its format is unknown"
-    return str(error) or repr(error)
 
 
 def _refusal(entry: Skipped, listing: ImageListing) -> InputError:
     return InputError(
-        f"{listing.root / entry.name} cannot be read ({entry.reason}): "
+        f"{printable(listing.root / entry.name)} cannot be read ({entry.reason}): "
         "repair or remove it, or set strict: false to leave out such images."
     )
 
 
 def _example(skipped: list[Skipped], count: int = 3) -> str:
-    named = ", ".join(f"{entry.name} ({entry.reason})" for entry in skipped[:count])
+    named = ", ".join(f"{printable(entry.name)} ({entry.reason})" for entry in skipped[:count])
     return named + (f" and {len(skipped) - count} more" if len(skipped) > count else "")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from gan_lightning import distributed
-from gan_lightning.data.decode import resize_center, to_eight_bits, turn_upright
+from gan_lightning.data.decode import describe_failure, resize_center, to_channels, to_eight_bits, turn_upright
 from gan_lightning.data.listing import ImageListing, read_folder
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import printable
 from gan_lightning.images import to_float
 
 Resize = Literal["refuse", "center_crop", "centre_crop"]
+KnownPixels = Callable[[str, Sequence[str]], NDArray[np.bool_] | None]
 GRAY_TOLERANCE = 2  # maximum difference between the channels of a gray photograph, after JPEG
 
 logger = logging.getLogger(__name__)
@@ -89,7 +91,9 @@ class Photos(L.LightningDataModule):
         Raises:
             InputError: If the model takes no photographs, or not these.
         """
-        return photo_loader(self.root, photo_format_of(self), self.batch_size, self.num_workers, self.resize)
+        photo_format = photo_format_of(self)
+        known = getattr(self.trainer.lightning_module, "known_pixels", None)  # type: ignore[union-attr]
+        return photo_loader(self.root, photo_format, self.batch_size, self.num_workers, self.resize, known)
 
 
 class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
@@ -102,9 +106,13 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
         root: The folder.
         photo_format: Format that the model takes.
         resize: As for `Photos`.
+        known: Function that returns the known pixels (H,W) of a photograph as it is before resizing, by its name
+            and the names of all, or None for all pixels; what the others hold is not mixed into those beside them.
 
     Attributes:
         names: Names of the readable photographs, relative to the root.
+        listed: Names of all photographs.
+        opaque: Names of those readable photographs that have no transparent pixel.
         skipped: Number of photographs that cannot be read.
 
     Raises:
@@ -112,24 +120,40 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
             large, too small, or in color where the model takes gray.
     """
 
-    def __init__(self, root: str | os.PathLike[str], photo_format: PhotoFormat, resize: Resize = "refuse") -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        photo_format: PhotoFormat,
+        resize: Resize = "refuse",
+        known: KnownPixels | None = None,
+    ) -> None:
         check_resize(resize)
+        self.known = known
         listing = read_folder(root)
+        if distributed.rank() == 0:
+            listing.report_left_out()
         self.root, self.photo_format, self.resize = listing.root, photo_format, resize
-        self.names, unreadable = [], []
+        self.listed, self.names, self.opaque = listing.names, [], []
+        unreadable = []
         for name in listing.names:
             try:
-                read_photo(self.root / name, photo_format, resize)
+                _, alpha = read_photo(self.root / name, photo_format, resize)
             except InputError:
                 raise
             except Exception as error:  # Pillow's plugins raise nearly any class on a broken file
                 unreadable.append(name)
-                logger.warning("skipped %s: it cannot be read (%s)", name, str(error) or repr(error))
+                reason = describe_failure(error, self.root / name)
+                logger.warning("skipped %s: it cannot be read (%s)", printable(name), reason)
             else:
                 self.names.append(name)
+                if bool(alpha.gt(0.5).all()):
+                    self.opaque.append(name)
         self.skipped = len(unreadable)
         if not self.names:
-            raise InputError(f"none of the {self.skipped} photographs below {root} can be read: {unreadable[0]}, ...")
+            example = printable(unreadable[0])
+            raise InputError(
+                f"none of the {self.skipped} photographs below {printable(root)} can be read: {example}, ..."
+            )
         if unreadable:
             logger.warning("skipped %d of %d photographs", self.skipped, len(listing.names))
 
@@ -145,11 +169,22 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
         Returns:
             "image" (B,C,H,W) float32 in [-1, 1]; "alpha" (B,1,H,W) float32 in [0, 1], ones where a photograph has no
             transparency; "index" (B) int64; "name", a list of B.
+
+        Raises:
+            InputError: If a photograph is gone, or cannot be read any more.
         """
         shape = self.photo_format.height, self.photo_format.width
         images, alphas = torch.empty(len(rows), self.photo_format.channels, *shape), torch.empty(len(rows), 1, *shape)
         for place, row in enumerate(rows):
-            images[place], alphas[place] = read_photo(self.root / self.names[row], self.photo_format, self.resize)
+            path = self.root / self.names[row]
+            known = self.known(self.names[row], self.listed) if self.known else None
+            try:
+                images[place], alphas[place] = read_photo(path, self.photo_format, self.resize, known)
+            except Exception as error:  # it could be read when the run began
+                raise InputError(
+                    f"{printable(path)} cannot be read any more ({describe_failure(error, path)}): restore it, and run "
+                    "the same command again; without it, choose another folder (--name)"
+                ) from error
         return {
             "image": images,
             "alpha": alphas,
@@ -207,19 +242,23 @@ def photo_loader(
     batch_size: int,
     num_workers: int = 0,
     resize: Resize = "refuse",
+    known: KnownPixels | None = None,
 ) -> DataLoader[dict[str, Tensor | list[str]]]:
-    """Return the photographs below a folder in batches, for `predict`; its options are those of `Photos`."""
-    photos = PhotoDataset(root, photo_format, resize)
+    """Return the photographs below a folder in batches, for `predict`; its options are those of `PhotoDataset`."""
+    photos = PhotoDataset(root, photo_format, resize, known)
     return DataLoader(photos, batch_size=None, sampler=PhotoBatches(len(photos), batch_size), num_workers=num_workers)
 
 
-def read_photo(path: Path, photo_format: PhotoFormat, resize: Resize = "refuse") -> tuple[Tensor, Tensor]:
+def read_photo(
+    path: Path, photo_format: PhotoFormat, resize: Resize = "refuse", known: NDArray[np.bool_] | None = None
+) -> tuple[Tensor, Tensor]:
     """Decode one photograph and turn it upright.
 
     Args:
         path: The file.
         photo_format: Format of the result.
         resize: As for `Photos`.
+        known: (H,W) known pixels of the upright photograph; ignored if it has another size.
 
     Returns:
         (C,H,W) float32 in [-1, 1], and its alpha channel (1,H,W) in [0, 1].
@@ -233,7 +272,14 @@ def read_photo(path: Path, photo_format: PhotoFormat, resize: Resize = "refuse")
         transparent = "A" in upright.getbands() or "transparency" in upright.info
         color = _to_gray_or_rgb(upright, path, photo_format)
         alpha = upright.convert("RGBA").getchannel("A") if transparent else Image.new("L", upright.size, 255)
-    pixels, opacity = (np.array(_fit(image, path, photo_format, resize)) for image in (color, alpha))
+    color.info.pop("transparency", None)
+    visible = np.asarray(alpha)
+    if known is not None and known.shape == visible.shape:
+        visible = visible * known
+    if visible.min() < 255:  # Pillow resizes colors by their alpha: hidden ones add nothing to others
+        color.putalpha(Image.fromarray(visible))
+    fitted, opacity = _fit(color, path, photo_format, resize), np.array(_fit(alpha, path, photo_format, resize))
+    pixels = np.array(fitted.convert("L" if photo_format.channels == 1 else "RGB"))
     if opacity.max() < 128:
         raise ValueError("it is fully transparent")
     image = torch.from_numpy(pixels.reshape(photo_format.height, photo_format.width, photo_format.channels))
@@ -248,24 +294,30 @@ def check_resize(resize: str) -> None:
 
 def _to_gray_or_rgb(image: Image.Image, path: Path, photo_format: PhotoFormat) -> Image.Image:
     image = to_eight_bits(image)
-    if photo_format.channels == 3:
-        return image.convert("RGB")
-    if image.mode not in ("1", "L", "LA"):
-        channels = np.asarray(image.convert("RGB")).astype(np.int16)
+    if photo_format.channels == 1 and image.mode not in ("1", "L", "LA"):
+        channels = np.asarray(to_channels(image, 3)).astype(np.int16)
         if int(np.ptp(channels, axis=2).max()) > GRAY_TOLERANCE:
-            raise InputError(f"{path} is in color, but the model takes gray: convert it, or choose another degradation")
-    return image.convert("L")
+            raise InputError(
+                f"{printable(path)} is in color, but the model takes gray: convert it, or choose another degradation"
+            )
+    return to_channels(image, photo_format.channels)
 
 
 def _fit(image: Image.Image, path: Path, photo_format: PhotoFormat, resize: Resize) -> Image.Image:
     """Crop and resize an image to the format, or refuse it."""
-    width, height = target = photo_format.width, photo_format.height
+    target = photo_format.width, photo_format.height
     if image.size == target:
         return image
-    scale = min(image.width / width, image.height / height)
-    mismatch = f"{path} is {image.width}x{image.height} pixels, the model takes {width}x{height}"
-    if scale < 1:
+    crop = largest_crop(image.size, target)
+    mismatch = f"{printable(path)} is {image.width}x{image.height} pixels, the model takes {target[0]}x{target[1]}"
+    if image.width < target[0] or image.height < target[1]:
         raise InputError(f"{mismatch}: use a larger photograph, or restore it by super-resolution (Downsample)")
     if resize == "refuse":
         raise InputError(f"{mismatch}: use --data Photos --data.resize center_crop to crop and resize it")
-    return resize_center(image, (round(scale * width), round(scale * height)), target)
+    return resize_center(image, crop, target)
+
+
+def largest_crop(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height of the largest part of an image of this size that has the aspect ratio of the target."""
+    scale = min(side / wanted for side, wanted in zip(size, target, strict=True))
+    return round(scale * target[0]), round(scale * target[1])

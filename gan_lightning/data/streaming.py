@@ -168,6 +168,8 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
             super().__init__(source.url, cache_dir=cache, serializers=SERIALIZERS, **order)
         except Exception as error:  # no folder, index, credentials or network: each raises its own class
             reason = (str(error).strip() or repr(error)).splitlines()[0]
+            if isinstance(error, ModuleNotFoundError):  # such as google-cloud-storage: the address may be right
+                raise InputError(f"{source.url} cannot be streamed: {reason}") from error
             raise InputError(
                 f"{source.url} cannot be streamed ({reason}): give the folder or address that holds train/, val/ and "
                 "test/ as litdata.optimize writes them."

@@ -2,6 +2,7 @@
 
 from gan_lightning.degradations.base import Compose, Degradation, Identity
 from gan_lightning.degradations.color import Grayscale
+from gan_lightning.degradations.mask_files import read_mask
 from gan_lightning.degradations.masks import FileMask, HalfMask, Mask, RandomMask, SquareMask, read_masks
 from gan_lightning.degradations.noise import GaussianNoise, PoissonNoise, SaltAndPepperNoise
 from gan_lightning.degradations.separable import Downsample, GaussianBlur
@@ -21,5 +22,6 @@ __all__ = [
     "RandomMask",
     "SaltAndPepperNoise",
     "SquareMask",
+    "read_mask",
     "read_masks",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gan_lightning.degradations.base import Degradation
+from gan_lightning.degradations.mask_files import MaskFolder, White, read_mask
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import printable
+
+logger = logging.getLogger(__name__)
 
 
 class Mask(Degradation):
@@ -129,51 +134,58 @@ class HalfMask(Mask):
 
 
 class FileMask(Mask):
-    """Mask read from an image file, white where pixels are known; all images share it.
+    """Mask read from a file, white where pixels are known; all images share it.
 
     Args:
-        path: Path of the image file.
+        path: Path of the file, of any kind that `read_mask` reads.
         image_size: Height and width of the images.
+        white: What white (or opaque) pixels of the file are.
 
     Raises:
-        InputError: If the file does not exist, is not an image, or has a different size.
+        InputError: If the file does not exist, is not a mask, has a different size, or marks every pixel as missing.
     """
 
-    def __init__(self, path: str | os.PathLike[str], image_size: int) -> None:
-        super().__init__(_read_mask(Path(path), image_size))
+    def __init__(self, path: str | os.PathLike[str], image_size: int, white: White = "known") -> None:
+        known = check_mask(path, read_mask(path, white), image_size)
+        if known.all():
+            logger.warning("mask %s marks no pixel as missing", printable(path))
+        super().__init__(torch.from_numpy(known))
 
 
-def read_masks(folder: str | os.PathLike[str], names: Sequence[str], image_size: int) -> Mask:
+def read_masks(folder: str | os.PathLike[str], names: Sequence[str], image_size: int, white: White = "known") -> Mask:
     """Read the masks of a batch from a folder, matching masks and images by name without the suffix.
 
     Args:
         folder: Folder of mask files, white where pixels are known.
         names: File names of the images, in the order of the batch.
         image_size: Height and width of the images.
+        white: What white (or opaque) pixels of the files are.
 
     Raises:
-        InputError: If a mask does not exist, is not an image, or has a different size.
+        InputError: If a mask does not exist or is ambiguous, cannot be read, has a different size, or marks every pixel
+            as missing.
     """
-    files = {path.stem: path for path in sorted(Path(folder).glob("*")) if path.is_file()}
-    stems = [Path(name).stem for name in names]
-    if missing := [name for name, stem in zip(names, stems, strict=True) if stem not in files]:
+    files = MaskFolder(folder).assign(names)
+    paths = [Path(folder, files[name]) for name in names]
+    masks = [check_mask(path, read_mask(path, white), image_size) for path in paths]
+    return Mask(torch.from_numpy(np.stack(masks)[:, None]))
+
+
+def check_mask(path: str | os.PathLike[str], known: NDArray[np.bool_], image_size: int) -> NDArray[np.bool_]:
+    """Return a mask (H,W) if images of a size can have it.
+
+    Raises:
+        InputError: If it has a different size, or leaves no pixel known.
+    """
+    height, width = known.shape
+    if (height, width) != (image_size, image_size):
         raise InputError(
-            f"{folder} has no mask for {missing[0]} (missing: {len(missing)}): name each mask like its image"
+            f"mask {printable(path)} is {width}x{height} pixels: it must have the size of the images, "
+            f"{image_size}x{image_size}"
         )
-    return Mask(torch.stack([_read_mask(files[stem], image_size)[None] for stem in stems]))
-
-
-def _read_mask(path: Path, image_size: int) -> Tensor:
-    """Read an image file as a boolean mask (H,W), from its alpha channel if it has one, else from its brightness."""
-    try:
-        with Image.open(path) as image:
-            # The size is in the header: an image of the wrong size is not decoded.
-            if image.size != (image_size, image_size):
-                raise InputError(
-                    f"mask {path} is {image.width}x{image.height} pixels: "
-                    f"it must have the size of the images, {image_size}x{image_size}"
-                )
-            picture = image.getchannel("A") if "A" in image.getbands() else image.convert("L")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"mask {path} cannot be read as an image: check the path and the file") from error
-    return torch.from_numpy(np.array(picture) > 127)
+    if not known.any():
+        raise InputError(
+            f"mask {printable(path)} marks every pixel as missing: known pixels are white, missing ones black "
+            "(white: missing, or masks_white: missing, for the opposite)"
+        )
+    return known

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gan_lightning.degradations.separable import GaussianBlur, gaussian_taps, kernel_radius, mirrored_matrix
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.blur_likelihood import maximum_likelihood_sigma
-from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed
+from gan_lightning.inversion.checks import check_choice, check_numbers, check_observed, check_pixels
 from gan_lightning.inversion.data_consistency import EIGHT_BITS
 from gan_lightning.inversion.frozen_generator import FrozenGenerator, freeze_generator
 from gan_lightning.inversion.initialization import LatentSampler, best_of_k_latents, sample_images
@@ -82,6 +82,7 @@ def estimate_blur(
     if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in pairwise(sigmas)):
         raise InputError(f"sigmas are {list(sigmas)}: expected two or more, above 0 and rising")
     check_numbers(latent_weight=latent_weight, noise_level=noise_level)
+    check_pixels(observed)
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         frozen = freeze_generator(generator)

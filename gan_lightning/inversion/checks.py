@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sized
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
+
+LOUDEST = 20.0  # noise takes no pixel further from [-1, 1]
+
+
+class PixelRangeWarning(UserWarning):
+    """Images that may be in another range than [-1, 1]."""
 
 
 def check_observed(
@@ -25,7 +34,7 @@ def check_observed(
 
     Raises:
         InputError: If the batch is empty, has another shape than A(G(z)) or pixels that are not finite; if the number
-            of indices differs; or if G or A returns values that are not finite.
+            of indices differs; if G or A returns values that are not finite; or pixels are in [0, 255].
     """
     if observed.ndim != 4 or not len(observed):
         raise InputError(f"observed has shape {tuple(observed.shape)}: give images as (B,C,H,W), one or more")
@@ -43,6 +52,7 @@ def check_observed(
             raise InputError("the degradation makes pixels that are not finite: it must be smooth on all of [-1, 1]")
         expected = degraded.shape
     if observed.shape == expected:
+        check_range(observed, degraded)
         return
     if observed.shape[1] != expected[1]:
         raise InputError(
@@ -54,6 +64,54 @@ def check_observed(
         f"observed images are of {sizes[0]} pixels, but the degraded generator's of {sizes[1]}: "
         "crop and resize them first"
     )
+
+
+def check_pixels(observed: object) -> None:
+    """Check that observed images are a tensor of floats, whose range is known to be [-1, 1].
+
+    Raises:
+        InputError: They are something else: pixels from 0 to 255, or an image of Pillow or NumPy.
+    """
+    if isinstance(observed, Image.Image | np.ndarray):
+        convert = "torchvision.transforms.functional.to_tensor(observed)[None] * 2 - 1"
+        raise InputError(
+            f"observed is a {describe_type(observed)}: give a tensor (B,C,H,W) in [-1, 1], as by {convert}"
+        )
+    if not isinstance(observed, Tensor):
+        raise InputError(f"observed is a {describe_type(observed)}: give a tensor (B,C,H,W) in [-1, 1]")
+    if not observed.is_floating_point():
+        raise InputError(
+            f"observed is of {observed.dtype}: give floats in [-1, 1]; pixels in [0, 255] are observed / 127.5 - 1"
+        )
+
+
+def describe_type(value: object) -> str:
+    """Return the full name of a value's class, without private modules."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def check_range(observed: Tensor, possible: Tensor) -> None:
+    """Check that observed images may be in the range of A(G(z)).
+
+    Args:
+        observed: y, (B,C,H,W).
+        possible: Degraded images of the generator. An A of one's own may map to another range.
+
+    Raises:
+        InputError: They are far outside of it, as pixels in [0, 255] are.
+
+    Warns:
+        PixelRangeWarning: No value is below 0, as in [0, 1]; but a bright photograph may have none either.
+    """
+    if observed.abs().amax() > LOUDEST and possible.abs().amax() <= 2:
+        largest = observed.abs().amax().item()
+        raise InputError(f"observed has values up to {largest:.3g}: give [-1, 1]; [0, 255] is observed / 127.5 - 1")
+    if 0 <= observed.amin() < observed.amax() and possible.amin() < 0:
+        warnings.warn(
+            "no value of the observed images is below 0: if they are in [0, 1], map them by observed * 2 - 1",
+            PixelRangeWarning,
+            stacklevel=4,
+        )
 
 
 def check_start(latents: Tensor, count: int, latent_dim: int) -> None:

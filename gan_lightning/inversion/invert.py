@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_lightning.degradations.base import Degradation, Identity, has_adjoint
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.checks import check_observed, check_start
+from gan_lightning.inversion.checks import check_observed, check_pixels, check_start
 from gan_lightning.inversion.data_consistency import data_consistency
 from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
 from gan_lightning.inversion.initialization import LatentSampler, StartName, initial_latents
@@ -99,6 +99,7 @@ def invert(
         raise TypeError(f"invert() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     settings = replace(settings or InversionSettings(), **changes)
     # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
+    check_pixels(observed)
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         frozen = freeze_generator(generator)

@@ -12,11 +12,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import StorageError
+from gan_lightning.loggers.metrics_experiment import MetricsExperiment
 
 
 class MetricsFile(Logger):
@@ -34,11 +36,15 @@ class MetricsFile(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._columns: list[str] = []
+        self._step = 0  # of the last row
+        self._experiment = MetricsExperiment(self.log_metrics)
         self.rows = 0  # number of rows in the file
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 self._columns = next(csv.reader(file), [])
-                self.rows = sum(1 for _ in csv.reader(file))
+                for row in csv.reader(file):
+                    self.rows += 1
+                    self._step = int(row[0]) if row and row[0].isdigit() else self._step
 
     @property
     def name(self) -> str:
@@ -55,9 +61,18 @@ class MetricsFile(Logger):
         """Run folder."""
         return str(self.path.parent)
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> MetricsExperiment:
+        """Object that logs numbers like those of TensorBoard and W&B do, and ignores everything else."""
+        return self._experiment
+
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """Do nothing, as config.yaml in the run folder has all hyperparameters."""
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        """Do nothing, as the pictures of a run are files in its folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -65,12 +80,13 @@ class MetricsFile(Logger):
 
         Args:
             metrics: Values by name.
-            step: Number of G iterations so far.
+            step: Number of G iterations so far; None for that of the last row.
 
         Raises:
             StorageError: The file cannot be written, for example on a full disk; it is left unchanged.
         """
-        row = {"step": step, **metrics}
+        self._step = self._step if step is None else step
+        row = {"step": self._step, **metrics}
         new = [name for name in row if name not in self._columns]
         try:
             if new:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from gan_lightning.errors import InputError
 
 _log = logging.getLogger(__name__)
 # W&B's own defaults are 90 s and no limit. Values in the environment take precedence.
 LIMITS = {"WANDB_INIT_TIMEOUT": "10", "WANDB_FINISH_TIMEOUT": "60"}
+
+STOPPED, INTERRUPTED = 128 + signal.SIGTERM, 255  # exit codes; W&B's own after Ctrl-C is 255
 
 
 class SteadyWandbLogger(WandbLogger):
@@ -32,7 +37,7 @@ class SteadyWandbLogger(WandbLogger):
         super().__init__(name, offline=offline, **kwargs)
         self._online = not offline
         self._arguments = {"name": name, **kwargs}
-        self._complained = False
+        self._complained = self._begun = False
 
     @property
     @rank_zero_experiment
@@ -42,6 +47,14 @@ class SteadyWandbLogger(WandbLogger):
         Raises:
             InputError: There is no API key.
         """
+        run = self._start()
+        if not self._begun:
+            self._begun = True
+            with suppress(Exception):  # a resumed run is no longer what its summary said at its end
+                run.summary["status"] = "running"
+        return run
+
+    def _start(self) -> Any:
         if not self._online:
             return super().experiment
         for name, seconds in LIMITS.items():
@@ -99,9 +112,42 @@ class SteadyWandbLogger(WandbLogger):
         self._attempt(lambda: super(SteadyWandbLogger, self).finalize(status))
 
     @rank_zero_only
-    def finish(self) -> None:
-        """Finish W&B's run, so that later runs of this process start their own."""
-        self._attempt(lambda: self.experiment.finish())
+    def finish(self, error: BaseException | None = None) -> None:
+        """Finish W&B's run, so that later runs of this process start their own.
+
+        The run's summary says how it ended, as `status`: "finished", "stopped" by a signal, or "failed"; until then it
+        is "running". W&B gets the exit code 1 after an error, 255 after Ctrl-C, as from its own handler, and 143 after
+        SIGTERM or Slurm's warning, when the run is marked as preempted. Each of them can be resumed.
+
+        Args:
+            error: Exception that has ended the run.
+        """
+        status, exit_code = how_it_ended(error)
+        if self._begun or error is None:
+            self._attempt(lambda: self._finish(status, exit_code))
+
+    def _finish(self, status: str, exit_code: int) -> None:
+        run = self.experiment
+        run.summary["status"] = status
+        if exit_code == STOPPED:
+            run.mark_preempting()
+        run.finish(exit_code=exit_code)
+
+
+def how_it_ended(error: BaseException | None) -> tuple[str, int]:
+    """Return how a run has ended, "finished", "stopped" or "failed", and W&B's exit code for it.
+
+    Args:
+        error: Exception that has ended it, if any. Lightning turns Ctrl-C into SystemExit.
+    """
+    last = error
+    while error is not None:
+        if isinstance(error, SIGTERMException):
+            return "stopped", STOPPED
+        if isinstance(error, KeyboardInterrupt):
+            return "stopped", INTERRUPTED
+        error = error.__cause__ or error.__context__
+    return ("finished", 0) if last is None else ("failed", 1)
 
 
 def first_line(error: Exception) -> str:

@@ -8,18 +8,22 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torchmetrics import MeanMetric
 
 from gan_lightning import distributed
 from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
+from gan_lightning.modules.held_out import HeldOutScore
+from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, prepare_precision
+from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.modules.sampling import SamplingModule
+from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.modules.step_metrics import StepClock, log_metrics, without_side_effects
+from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, ObjectiveName, Penalties
@@ -28,7 +32,7 @@ from gan_lightning.seeding import batch_rng
 Network = Callable[[Tensor], Tensor]
 
 
-class DCGAN(SafelyLoaded, SamplingModule):
+class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.
@@ -99,14 +103,22 @@ class DCGAN(SafelyLoaded, SamplingModule):
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
         self.compiled, self.objective = compile, OBJECTIVES[objective]
-        self.generator = Generator(image_size, channels, latent_dim, base_channels, generator_normalization)
-        self.discriminator = Discriminator(image_size, channels, base_channels, discriminator_normalization)
+        self.generator, self.discriminator = self.build_generator(), self.build_discriminator()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
         self._watch, self._clock = FiniteWatch(), StepClock()
+        self.expect_images(channels, image_size)
         self._gradient_norms: dict[str, Tensor] = {}
-        self._score_held_out = MeanMetric()
-        self._seed, self._loaded_seed = 0, None  # seeds of the latents: see on_fit_start
+
+    def build_generator(self) -> nn.Module:
+        """Return G: latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]. A subclass may return its own."""
+        width, normalization = self.hparams["base_channels"], self.hparams["generator_normalization"]
+        return Generator(self.image_size, self.channels, self.latent_dim, width, normalization)
+
+    def build_discriminator(self) -> nn.Module:
+        """Return D: images (B,C,H,W) to logits (B,), positive for real. A subclass may return its own."""
+        width, normalization = self.hparams["base_channels"], self.hparams["discriminator_normalization"]
+        return Discriminator(self.image_size, self.channels, width, normalization)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim) to images (B,C,H,W) in [-1, 1] by the averaged generator."""
@@ -137,29 +149,28 @@ class DCGAN(SafelyLoaded, SamplingModule):
         return [Adam(network.parameters(), lr, self.betas, fused=fused) for network, lr in networks]
 
     def on_fit_start(self) -> None:
-        """Take the seed of the latents from the checkpoint, or else from `seed_everything`: the same on every rank."""
-        self._seed = torch.initial_seed() % 2**63 if self._loaded_seed is None else self._loaded_seed
-        self._loaded_seed = None
+        """Choose the seed of the latents, and note the settings of the optimizers."""
+        super().on_fit_start()
         self._log_interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self._rates = LearningRates(self)
 
     def on_train_start(self) -> None:
         """Use the optimizer settings of this run, not those of the checkpoint, and compile the networks if asked to."""
-        for optimizer, lr in zip(self._optimizers(), (self.lr_g, self.lr_d), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"], group["betas"] = lr, self.betas
+        self._rates.settle(self)
         networks = (self.generator, self.discriminator)
         # In a tuple: as attributes, compiled modules would be in the state dict again.
         self._networks: tuple[Network, ...] = tuple(map(torch.compile, networks)) if self.compiled else networks
         self._clock.restart()
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         """Process one minibatch of Algorithm 1: a discriminator step, and after `d_steps` of them a generator step.
 
         Args:
-            batch: "image" holds (B,C,H,W) float32 in [-1, 1].
+            batch: Images (B,C,H,W) float32 in [-1, 1]: {"image": images}, (images, labels), or the images alone.
             batch_idx: Index in the epoch; the cycle of `d_steps` continues over epochs instead.
         """
-        real = batch["image"]
+        real = self._train_batches.images(batch)
+        self._rates.begin_batch()
         count = self.trainer.fit_loop.total_batch_idx
         turn_of_g = (count + 1) % self.d_steps == 0
         reuse = turn_of_g and not self.fresh_latents and self.accumulate == 1
@@ -175,12 +186,14 @@ class DCGAN(SafelyLoaded, SamplingModule):
         loss_d, logits_real = self._discriminator_step(real, fake.detach(), penalize=count % self.penalty_interval == 0)
         if not turn_of_g:
             distributed.average_buffers(self.generator, self.discriminator)
+            self._end_batch(batch_idx, after_generator=False)
             return
         if not reuse:
             latents = self._draw_latents(len(real))
         loss_g, logits_fake = self._generator_step(real, latents, fake if reuse else None)
         distributed.average_buffers(self.generator, self.discriminator)
         update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
+        self._end_batch(batch_idx, after_generator=True)
 
         self._watch.add(self.global_step, loss_d, loss_g)
         if self._due or self._watch.is_free:
@@ -189,6 +202,10 @@ class DCGAN(SafelyLoaded, SamplingModule):
             score = self.objective.score
             outputs = {"d_x": score(logits_real), "d_g_z_before": score(logits_fake)}
             self._log_step({"loss_d": loss_d, "loss_g": loss_g, **outputs}, latents)
+
+    def _end_batch(self, batch_idx: int, after_generator: bool) -> None:
+        self._rates.step(self.trainer, batch_idx, after_generator)
+        self.end_batch_on_axis()
 
     def _draw_latents(self, count: int) -> Tensor:
         return torch.randn(count, self.latent_dim, generator=self._rng, device=self.device)
@@ -269,30 +286,12 @@ class DCGAN(SafelyLoaded, SamplingModule):
         """Raise before networks that have diverged are evaluated."""
         self._watch.check(self.trainer, self)
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Score held-out images by D: scores below those of training images show that D memorizes them."""
-        if count := len(batch["image"]):  # with fewer images than ranks some ranks have none
-            self._score_held_out.update(self.objective.score(self.discriminator(batch["image"])), count)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log D's mean score of held-out images over all ranks."""
-        score = self._score_held_out.compute()
-        self._score_held_out.reset()
-        if not self.trainer.sanity_checking:
-            log_metrics(self, {"val/d_x": score})
-
     def on_validation_end(self) -> None:
         """Leave the time of validation out of images per second."""
         self._clock.restart()
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Do nothing: callbacks measure samples at the end of the test."""
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the seed of the latents; raise instead of saving networks that have diverged."""
+        """Save the seed of the latents and the class of G; raise instead of saving networks that have diverged."""
         self._watch.check(self.trainer, self)
-        checkpoint["latent_seed"] = self._seed
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the seed of the latents, which a resumed run keeps whatever `seed_everything` is."""
-        self._loaded_seed = checkpoint.get("latent_seed")
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[GENERATOR_CLASS] = class_name(self.generator)

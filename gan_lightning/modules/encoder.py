@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -26,6 +27,8 @@ from gan_lightning.degradations import (
 from gan_lightning.errors import InputError
 from gan_lightning.modules.batch_numbers import BatchNumbers
 from gan_lightning.modules.ddp import prepare_ddp
+from gan_lightning.modules.learning_rates import LearningRates
+from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import load_generator, load_tensors
 from gan_lightning.networks.dcgan import Generator
@@ -38,7 +41,7 @@ BLUR = 0.04  # maximum standard deviation of the blur, as a fraction of the imag
 VALIDATION_EPOCH = 2**31  # an epoch that training never reaches: other latents
 
 
-class LatentEncoder(SafelyLoaded):
+class LatentEncoder(SafelyLoaded, RunSeed):
     """Encoder that guesses the latent of an image, degraded or not, so that an inversion starts near the solution.
 
     It needs no data set: batches are samples of the generator, each determined by seed, epoch and batch number.
@@ -56,7 +59,7 @@ class LatentEncoder(SafelyLoaded):
         batch_size: int = 64,
         batches_per_epoch: int = 500,
         validation_images: int = 256,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         """Load the generator and build the encoder.
 
@@ -69,7 +72,8 @@ class LatentEncoder(SafelyLoaded):
             batch_size: Number of images per batch and device.
             batches_per_epoch: Number of batches, over all devices, between two validations.
             validation_images: Number of fixed validation images, over all degradations.
-            seed: Seed of the latents and the degradations.
+            seed: Seed of the latents and the degradations; null for that of `seed_everything` in training and 0 in
+                validation, so that runs are measured on the same images.
 
         Raises:
             InputError: If the file contains no generator, or a number is out of range.
@@ -125,6 +129,19 @@ class LatentEncoder(SafelyLoaded):
             "lr_scheduler": {"scheduler": CosineAnnealingLR(optimizer, steps), "interval": "step"},
         }
 
+    def on_fit_start(self) -> None:
+        """Choose the seed, and note the learning rate."""
+        super().on_fit_start()
+        self._rates = LearningRates(self, ["lr"])
+
+    def on_train_start(self) -> None:
+        """Check that the schedule of a resumed run began at this learning rate.
+
+        Raises:
+            InputError: If it began at another one.
+        """
+        self._rates.settle(self)
+
     def train_dataloader(self) -> DataLoader[int]:
         """Return the numbers of the batches of an epoch."""
         numbers = BatchNumbers(self.batches_per_epoch)
@@ -134,6 +151,16 @@ class LatentEncoder(SafelyLoaded):
     def val_dataloader(self) -> DataLoader[int]:
         """Return the numbers of the fixed validation batches."""
         return self._loader(BatchNumbers(-(-self.validation_images // self.batch_size)))
+
+    def _number(self, batch: Any) -> int:
+        """Return the number of a batch.
+
+        Raises:
+            InputError: It is a batch of somebody's images.
+        """
+        if isinstance(batch, int) or (isinstance(batch, Tensor) and batch.ndim == 0):
+            return int(batch)
+        raise InputError("LatentEncoder trains on images of the generator: leave the data out of Trainer.fit")
 
     def _loader(self, numbers: BatchNumbers) -> DataLoader[int]:
         every = range(len(numbers) * numbers.num_replicas)
@@ -146,7 +173,7 @@ class LatentEncoder(SafelyLoaded):
             batch: Number of the batch, which seeds its draws.
             batch_idx: Unused.
         """
-        latents, images, degraded = self._draw(self.current_epoch, int(batch), self.batch_size)
+        latents, images, degraded = self._draw(self.current_epoch, self._number(batch), self.batch_size)
         guess = self(degraded)
         latent_mse = (guess - latents).square().mean()
         loss: Tensor = latent_mse
@@ -164,10 +191,11 @@ class LatentEncoder(SafelyLoaded):
 
     def validation_step(self, batch: int, batch_idx: int) -> None:
         """Measure the guesses of fixed latents, and the images generated from them."""
-        count = min(self.batch_size, self.validation_images - int(batch) * self.batch_size)
+        number = self._number(batch)
+        count = min(self.batch_size, self.validation_images - number * self.batch_size)
         if count < 1:  # more ranks than batches
             return
-        latents, images, degraded = self._draw(VALIDATION_EPOCH, int(batch), count)
+        latents, images, degraded = self._draw(VALIDATION_EPOCH, number, count)
         guess = self(degraded)
         mse = ((self.generator(guess) - images) / 2).square().flatten(1).mean(1)
         self._latent_mse.update((guess - latents).square().mean(), count)
@@ -184,7 +212,8 @@ class LatentEncoder(SafelyLoaded):
     @torch.no_grad()
     def _draw(self, epoch: int, number: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return latents (B, latent_dim), their images, and the degraded images, both (B,C,H,W)."""
-        rng = batch_rng(self.seed, epoch, number)
+        drawn = 0 if epoch == VALIDATION_EPOCH else self._seed
+        rng = batch_rng(drawn if self.seed is None else self.seed, epoch, number)
         latents = torch.randn(count, self.generator.latent_dim, generator=rng).to(self.device)
         images = self.generator(latents).float()  # mixed precision returns half precision
         return latents, images, degrade_at_random(images, rng)

@@ -3,44 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gan_lightning.degradations import Compose, Degradation, Identity, Mask, read_masks
-from gan_lightning.errors import InputError
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
-AT_ONCE = 256  # masks in memory while all of them are checked
+from gan_lightning import distributed
+from gan_lightning.data.decode import upright_size
+from gan_lightning.data.listing import ImageArrays
+from gan_lightning.data.photos import largest_crop
+from gan_lightning.degradations import Compose, Degradation, Identity, Mask
+from gan_lightning.degradations.mask_files import MaskFolder, White, fit_mask, read_mask
+from gan_lightning.degradations.masks import check_mask
+from gan_lightning.errors import InputError
+from gan_lightning.file_names import printable
+
+Size = tuple[int, int]  # width, height
+
+logger = logging.getLogger(__name__)
 
 
 class ImageMasks:
     """Masks of the images of a batch.
 
+    A mask file has the size of the restored image, or that of the photograph, and is then cropped and resized with it.
+
     Args:
         source: "alpha", or a folder of masks named like the images, white where pixels are known.
         image_size: Height and width of the masks.
+        white: What white (or opaque) pixels of the files are.
 
     Raises:
-        InputError: If the folder does not exist.
+        InputError: If the folder does not exist, or `white` has no meaning.
     """
 
-    def __init__(self, source: str, image_size: int) -> None:
+    def __init__(self, source: str, image_size: int, white: White = "known") -> None:
+        if source == "alpha" and white == "missing":
+            raise InputError("masks_white is for mask files: with masks: alpha, transparent pixels are missing")
         if source != "alpha" and not Path(source).is_dir():
-            raise InputError(f"masks {source} is no folder: give alpha, or a folder of masks named like the images")
-        self.source, self.image_size = source, image_size
+            raise InputError(
+                f"masks {printable(source)} is no folder: give alpha, or a folder of masks named like the images"
+            )
+        self.source, self.image_size, self.white = source, image_size, white
         self._names: Sequence[str] = []  # by index, for batches without names
+        self._files: dict[str, str] = {}
+        self._folder: MaskFolder | None = None
+        self._photo: Callable[[str], tuple[Size, Size]] | None = None  # size of a photograph, and of what is used of it
 
     def describe(self) -> str:
         """Return the source and, for a folder, a digest of the names and contents of its files."""
         if self.source == "alpha":
             return self.source
         digest = hashlib.sha256()
-        for path in sorted(path for path in Path(self.source).iterdir() if path.is_file()):
-            digest.update(path.name.encode(errors="surrogateescape") + b"\0" + path.read_bytes())
-        return f"{self.source} {digest.hexdigest()[:16]}"
+        for name in MaskFolder(self.source).files:
+            digest.update(name.encode(errors="surrogateescape") + b"\0" + Path(self.source, name).read_bytes())
+        return f"{self.source} {digest.hexdigest()[:16]}" + (", white: missing" if self.white == "missing" else "")
 
     def prepare_test(self, data: Any) -> None:
-        """Look up the names of the images of a test split, and check their masks.
+        """Find the masks of the images of a test split, and check them.
 
         Args:
             data: Data module.
@@ -51,20 +75,49 @@ class ImageMasks:
         if self.source == "alpha":
             raise InputError("masks: alpha needs photographs with transparency, in predict: give a folder of masks")
         try:
-            self._names = data.read_files().names
+            listing = data.read_files()
         except (AttributeError, NotImplementedError) as error:  # bare loaders, streams
             raise InputError("masks go by the names of files: give test a data module that reads files") from error
-        self.check([self._names[row] for row in data.dataset("test").rows])
 
-    def check(self, names: Sequence[str]) -> None:
-        """Raise if the mask of an image of these names is missing or does not fit.
+        def photo(name: str) -> tuple[Size, Size]:
+            size = upright_size(listing.root / name)
+            side = data.crop or min(size)
+            return size, (side, side)
+
+        self._names, self._photo = listing.names, None if isinstance(listing, ImageArrays) else photo
+        self._check([listing.names[row] for row in data.dataset("test").rows], listing.names)
+
+    def prepare_predict(self, photos: Any) -> None:
+        """Find the masks of photographs, and check them.
+
+        Args:
+            photos: `PhotoDataset`, or a dataset of another class, whose masks are found when they are needed.
 
         Raises:
-            InputError: If there is such a mask, which the message names.
+            InputError: If a mask is missing or does not fit.
         """
-        if self.source != "alpha":
-            for first in range(0, len(names), AT_ONCE):
-                read_masks(self.source, names[first : first + AT_ONCE], self.image_size)
+        names = getattr(photos, "names", [])
+        if self.source == "alpha":
+            self._report_empty(getattr(photos, "opaque", []), len(names), "photographs have no transparent pixel")
+            return
+
+        def photo(name: str) -> tuple[Size, Size]:
+            size = upright_size(photos.root / name)
+            return size, largest_crop(size, (self.image_size, self.image_size))
+
+        self._photo = photo if getattr(photos, "resize", "refuse") != "refuse" else None
+        listed = getattr(photos, "listed", names)  # unreadable photographs may have masks, too
+        self._check(names, listed)
+        folder = MaskFolder(self.source)
+        unused = sorted({*folder.files} - {folder.find(name, listed) for name in listed}) if listed else []
+        self._report_empty(unused, len(folder.files), f"masks in {printable(self.source)} belong to no photograph")
+
+    def known_pixels(self, name: str, every: Sequence[str] = ()) -> NDArray[np.bool_] | None:
+        """Return the mask of a photograph, (H,W), true where a pixel is known, before it is cropped and resized.
+
+        Returns None with "alpha", which photographs hold themselves.
+        """
+        return None if self.source == "alpha" else read_mask(self._path(name, every), self.white)
 
     def after(self, degradation: Degradation, batch: dict[str, Any], rows: list[int]) -> Degradation:
         """Return a degradation followed by the masks of some images of a batch."""
@@ -72,6 +125,52 @@ class ImageMasks:
             mask = Mask(batch["alpha"][rows].clone() > 0.5)
         else:
             names = batch["name"] if "name" in batch else [self._names[index] for index in batch["index"].tolist()]
-            mask = read_masks(self.source, [names[row] for row in rows], self.image_size)
+            mask = Mask(torch.from_numpy(np.stack([self._read(names[row]) for row in rows])[:, None]))
         mask = mask.to(batch["image"].device)
         return mask if isinstance(degradation, Identity) else Compose([degradation, mask])
+
+    def _check(self, names: Sequence[str], every: Sequence[str]) -> None:
+        """Find and read all masks once."""
+        self._folder = MaskFolder(self.source)
+        self._files = self._folder.assign(names, every)
+        empty = [self._files[name] for name in names if self._read(name).all()]
+        self._report_empty(empty, len(names), f"masks in {printable(self.source)} mark no pixel as missing")
+
+    def _read(self, name: str) -> NDArray[np.bool_]:
+        """Return the mask of an image, (H,W), true where a pixel is known."""
+        path = self._path(name)
+        known, target = read_mask(path, self.white), (self.image_size, self.image_size)
+        if known.shape != target and self._photo is not None:
+            size, crop = self._photo(name)
+            if known.shape[::-1] != size:
+                width, height = known.shape[::-1]
+                raise InputError(
+                    f"mask {printable(path)} is {width}x{height} pixels: it must have the size of its photograph, "
+                    f"{size[0]}x{size[1]}, or of the restored image, {target[0]}x{target[1]}"
+                )
+            known = fit_mask(known, crop, target)
+        return check_mask(path, known, self.image_size)
+
+    def _path(self, name: str, every: Sequence[str] = ()) -> Path:
+        if name not in self._files:
+            if self._folder is None or self._folder.find(name, every) is None:
+                self._folder = MaskFolder(self.source)
+            self._files |= self._folder.assign([name], every)
+        return Path(self.source, self._files[name])
+
+    @staticmethod
+    def _report_empty(names: Sequence[str], count: int, what: str) -> None:
+        if names and distributed.rank() == 0:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            logger.warning("%d of %d %s: %s%s", len(names), count, what, ", ".join(map(printable, names[:3])), more)
+
+
+def make_masks(source: str | None, image_size: int, white: White) -> ImageMasks | None:
+    """Return the `ImageMasks` of these options, or None without a source.
+
+    Raises:
+        InputError: As `ImageMasks`, or if `white` is given without a source.
+    """
+    if source is None and white != "known":
+        raise InputError("masks_white is for mask files: set masks to their folder")
+    return None if source is None else ImageMasks(source, image_size, white)

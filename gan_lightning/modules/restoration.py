@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,14 +17,17 @@ from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
 from gan_lightning.data.photos import PhotoFormat
 from gan_lightning.degradations import Degradation, Identity
+from gan_lightning.degradations.mask_files import White
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings
+from gan_lightning.inversion.checks import PixelRangeWarning
 from gan_lightning.metrics.restoration import RestorationMetrics, summarize
 from gan_lightning.modules.checks import check_restoration_options, check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
 from gan_lightning.modules.encoder import load_encoder
-from gan_lightning.modules.masking import ImageMasks
+from gan_lightning.modules.image_batches import ImageBatches
+from gan_lightning.modules.masking import make_masks
 from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restorer import SEARCH_METRICS, Restored, Restorer, StepObserver, data_content, image_names
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
@@ -58,6 +62,7 @@ class LatentRestoration(LightningModule):
         lpips: bool = False,
         identity_network: str | os.PathLike[str] | None = None,
         seed: int = 0,
+        masks_white: White = "known",
     ) -> None:
         """Load the networks and check the settings.
 
@@ -76,6 +81,7 @@ class LatentRestoration(LightningModule):
             lpips: Measure LPIPS too (downloads weights).
             identity_network: TorchScript file of a face recognition network that measures the similarity of faces.
             seed: Seed of the starts.
+            masks_white: What white pixels of the files in `masks` are: "known" or "missing".
 
         Raises:
             InputError: If a file is missing or contains something else, settings exclude each other, or the
@@ -90,13 +96,15 @@ class LatentRestoration(LightningModule):
         with torch.no_grad():
             observed = self.degradation(self.generator(torch.zeros(1, self.generator.latent_dim)))
         self.photo_format = PhotoFormat(*observed.shape[1:])  # for the data module of `predict`
+        image_masks = make_masks(masks, self.photo_format.width, masks_white)
+        self.known_pixels = None if image_masks is None else image_masks.known_pixels  # for the same
         self.restorer = Restorer(
             self.generator,
             self.discriminator,
             self.encoder,
             self.degradation,
             noise,
-            None if masks is None else ImageMasks(masks, self.photo_format.width),
+            image_masks,
             replace(inversion, composite=inversion.composite and not poisson),
             RestorationMetrics(lpips, identity_network),
             blind_blur=blind_blur,
@@ -122,6 +130,10 @@ class LatentRestoration(LightningModule):
             InputError: If the folder holds other images, or images restored with other settings.
         """
         leave_ranks_at_exit()
+        degraded, size = stage != "test", self.generator.image_size
+        given = self.photo_format if degraded else PhotoFormat(self.generator.channels, size, size)
+        self._batches = ImageBatches(given.channels, given.height, given.width, degraded)
+        self._batches.restart(self.trainer)
         store = RestorationStore(self.trainer.default_root_dir)
         data = data_content(getattr(self.trainer, "datamodule", None), stage)
         settings = {"command": stage, "data": data, **self.restorer.settings()}
@@ -150,7 +162,7 @@ class LatentRestoration(LightningModule):
             InputError: If a mask is missing or does not fit.
         """
         if self.restorer.masks is not None:
-            self.restorer.masks.check(getattr(getattr(self.trainer.predict_dataloaders, "dataset", None), "names", []))
+            self.restorer.masks.prepare_predict(getattr(self.trainer.predict_dataloaders, "dataset", None))
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Restored | None:  # type: ignore[override]
         """Degrade clean images, restore and measure them.
@@ -184,8 +196,9 @@ class LatentRestoration(LightningModule):
 
     def _restore(self, batch: dict[str, Any], clean: bool) -> Restored | None:
         """Restore the images of a batch that are not finished; return None if all are."""
-        if "index" not in batch:
-            raise InputError('batches need "index", the number of each image, beside "image"')
+        if not isinstance(batch, dict) or "index" not in batch:
+            raise InputError('a batch must be a dict with "image" and "index", the number of each image')
+        self._batches.images(batch)
         names = image_names(batch)
         self._rows |= {name: self.finished[name] for name in names if name in self.finished}
         rows = [row for row, name in enumerate(names) if name not in self.finished]
@@ -193,7 +206,8 @@ class LatentRestoration(LightningModule):
             return None
         started = time.perf_counter()
         # Test and predict run in inference mode: no gradient can flow there, or through tensors that were made there.
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", PixelRangeWarning)  # the range was checked at the first batch
             restored = self.restorer.restore(batch, rows, [names[row] for row in rows], clean)
         self._rows |= dict(zip(restored.names, restored.rows(), strict=True))
         self._seconds, self._restored = self._seconds + time.perf_counter() - started, self._restored + len(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import MAX_BYTES, writable
 
 FORMAT = 2  # of the records and the settings; 1 had no number
+LONGEST = MAX_BYTES - 25  # bytes of a name: room for a suffix, and all that could be written before this limit stay
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,26 @@ class Record:
         name: Name of the image, unique in its run.
         tensors: "latent" (latent_dim,) and "history" (steps + 1,); "sigmas" and "residuals" (K,) of an unknown blur.
         metrics: What was measured of the search and of the image.
+        source: Path of the photograph relative to its folder, or None if it has no file.
     """
 
     name: str
     tensors: dict[str, Tensor]
     metrics: dict[str, float]
+    source: str | None = None
+
+
+def output_names(indices: Sequence[int], sources: Sequence[str] | None = None) -> list[str]:
+    """Return the names of images in the files of a run, which are sortable, unique and short enough for any of them.
+
+    Args:
+        indices: Numbers of the images, unique in the run.
+        sources: Paths of their files, whose names without the suffix are appended.
+    """
+    numbers = [f"{index:06d}" for index in indices]
+    if sources is None:
+        return numbers
+    return [writable(f"{number}-{Path(source).stem}", LONGEST) for number, source in zip(numbers, sources, strict=True)]
 
 
 class RestorationStore:
@@ -87,20 +104,24 @@ class RestorationStore:
         for path in self._files():
             try:
                 with safe_open(path, "pt") as file:
-                    metrics = json.loads(file.metadata()["metrics"])
+                    about = {key: json.loads(value) for key, value in file.metadata().items()}
                     names = file.keys()  # not a dictionary
-                    records.append(Record(path.stem, {name: file.get_tensor(name) for name in names}, metrics))
-            except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                    tensors = {name: file.get_tensor(name) for name in names}
+                    records.append(Record(path.stem, tensors, about["metrics"], about.get("source")))
+            except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{path} is not a record of a restored image: remove it, or choose another folder (--name)"
                 ) from error
         return records
 
-    def write(self, name: str, tensors: Mapping[str, Tensor], metrics: Mapping[str, float]) -> None:
+    def write(
+        self, name: str, tensors: Mapping[str, Tensor], metrics: Mapping[str, float], source: str | None = None
+    ) -> None:
         """Write the record of an image, atomically, after everything else that is written of it."""
         own = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
+        about = {"metrics": json.dumps(metrics)} | ({} if source is None else {"source": json.dumps(source)})
         with atomic_path(self.records / f"{name}.safetensors") as path:
-            save_file(own, path, {"metrics": json.dumps(metrics)})
+            save_file(own, path, about)
 
     def _files(self) -> list[Path]:
         return sorted(self.records.glob("[!.]*.safetensors"))

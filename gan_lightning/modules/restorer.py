@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion import BlurEstimate, InversionSettings, blend_poisson, estimate_blur, invert
 from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.masking import ImageMasks
+from gan_lightning.modules.restoration_store import output_names
 from gan_lightning.networks.dcgan import Generator
 
 SEARCH_METRICS = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # of the search, not of the image
@@ -59,6 +59,7 @@ class Restored:
         metrics: (B,) each: "loss", "converged", "num_steps", "noise_level", and in `test` the errors too.
         target: (B,C,H,W) in [-1, 1], the ground truth, or None where it is unknown.
         blur: Estimate of an unknown blur.
+        sources: (B) paths of the photographs relative to their folder, or None if they have no files.
     """
 
     names: list[str]
@@ -69,6 +70,7 @@ class Restored:
     metrics: dict[str, Tensor]
     target: Tensor | None = None
     blur: BlurEstimate | None = None
+    sources: list[str] | None = None
 
     def rows(self) -> list[dict[str, float]]:
         """Return the metrics of each image."""
@@ -145,7 +147,8 @@ class Restorer:
         if clean:
             metrics |= self.measure(restored, observed, images, known)
         target = images if clean else None
-        return Restored(names, observed, restored, result.latent, result.history, metrics, target, blur)
+        sources = [batch["name"][row] for row in rows] if "name" in batch else None
+        return Restored(names, observed, restored, result.latent, result.history, metrics, target, blur, sources)
 
     @torch.no_grad()
     def _degrade(self, images: Tensor, degradation: Degradation, indices: list[int]) -> Tensor:
@@ -166,8 +169,7 @@ class Restorer:
 
 def image_names(batch: Mapping[str, Any]) -> list[str]:
     """Return names made of the indices, and of the names of the files if there are any: unique and sortable."""
-    stems = [f"-{Path(name).stem}" for name in batch["name"]] if "name" in batch else [""] * len(batch["index"])
-    return [f"{index:06d}{stem}" for index, stem in zip(batch["index"].tolist(), stems, strict=True)]
+    return output_names(batch["index"].tolist(), batch.get("name"))
 
 
 def describe(module: nn.Module) -> str:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator
 
 FIRST_LAYER = "main.0.weight"
+GENERATOR_CLASS = "generator_class"  # key of our checkpoints: shapes do not tell two classes of networks apart
 PREFERRED = ("generator_ema.", "generator.")  # the average first, because metrics are measured on it
 
 
@@ -37,6 +38,12 @@ def load_generator(path: str | os.PathLike[str]) -> Generator:
             holds no DCGAN generator.
     """
     content = load_tensors(path)
+    made = content.get(GENERATOR_CLASS) if isinstance(content, dict) else None
+    if made not in (None, class_name(Generator)):
+        raise InputError(
+            f"the generator of {path} is a {made}, not a DCGAN's: load it with the module that was trained, "
+            "Mine.load_from_checkpoint(path).generator_ema"
+        )
     candidates = [candidate for tree in mappings(content) for candidate in generator_states(tree)]
     for state in sorted(candidates, key=lambda pair: pair[0]):
         if (generator := build_generator(state[1])) is not None:
@@ -103,6 +110,12 @@ def check_whole(path: str | os.PathLike[str]) -> None:
         damaged = str(error)
     if damaged is not None:
         raise InputError(f"{path} is damaged: its content is not what was written")
+
+
+def class_name(network: nn.Module | type[nn.Module]) -> str:
+    """Return the full name of the class of a network."""
+    kind = network if isinstance(network, type) else type(network)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def mappings(content: Any) -> Iterator[Mapping[str, Any]]:

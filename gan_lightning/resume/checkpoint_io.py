@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.errors import StorageError
+from gan_lightning.errors import InputError, StorageError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -63,9 +63,17 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Read a checkpoint, by default without running code from it.
 
         Lightning's default is to run code from checkpoints on servers.
+
+        Raises:
+            InputError: The checkpoint cannot be fetched from its server.
         """
         whole: dict[str, Any] = {} if map_location is None else {"map_location": map_location}
-        checkpoint = super().load_checkpoint(path, **whole, weights_only=weights_only is None or weights_only)
+        try:
+            checkpoint = super().load_checkpoint(path, **whole, weights_only=weights_only is None or weights_only)
+        except OSError as error:
+            if "://" not in str(path):
+                raise
+            raise InputError(f"{path} cannot be fetched ({error}): check the address of the checkpoint") from error
         self._known.add(Path(path).absolute())
         return checkpoint
 

@@ -13,6 +13,8 @@ from types import FrameType
 
 from torch import distributed
 
+from gan_lightning.resume.launcher import is_interactive_job
+
 STARTS_BEFORE = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
 _log = logging.getLogger(__name__)
@@ -30,7 +32,7 @@ def job_stamp(own: str) -> str | None:
     Returns:
         The common string, or None under torchrun if the processes cannot agree on one.
     """
-    if job := os.environ.get("SLURM_JOB_ID"):
+    if (job := os.environ.get("SLURM_JOB_ID")) and not is_interactive_job():  # many commands share such a job
         return job
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     if run is None:

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from gan_lightning.errors import DivergedError, InputError, StorageError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.resume.checkpoint_io import LAST, WholeCheckpoints
+from gan_lightning.resume.data_identity import check_same_data, data_identity
 from gan_lightning.resume.lightning_internals import set_max_steps
 from gan_lightning.resume.progress_state import set_to_batch_boundary
 from gan_lightning.resume.random_states import random_states, set_random_states
@@ -64,8 +65,9 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         self._signals: StepSignals | None = None  # from the first step on
         self._saved_step = -1
         self._saved_state: tuple[int, bool] | None = None
-        self._rows_before_validation = 0
+        self._rows_before_validation: int | None = 0
         self._ended = False
+        self._data: dict[str, Any] | None = None  # what identifies the training images
         self._resumed_notes, self._resumed_step = ResumeNotes(metrics_rows=0), 0  # of a run that starts anew
         self._resumed_random_states: list[dict[str, Any]] = []
 
@@ -82,18 +84,28 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
             rows = self._rows_before_validation
         checkpoint["last_checkpoint"] = asdict(ResumeNotes(rows, due, self._ended))
         checkpoint["random_states"] = random_states()
+        checkpoint["data"] = self._data
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Read what `on_save_checkpoint` has added."""
+        """Read what `on_save_checkpoint` has added.
+
+        Raises:
+            InputError: The run was trained on other data than it is to be resumed with.
+        """
         self._resumed_notes = ResumeNotes(**checkpoint.get("last_checkpoint", {}))
         self._resumed_step = checkpoint["global_step"]
         self._resumed_random_states = checkpoint.get("random_states", [])
+        if trainer.state.fn == "fit" and (path := trainer.ckpt_path) is not None:
+            resumes = Path(path).resolve().parent == self._folder(trainer).resolve()
+            if resumes or trainer.is_global_zero:
+                check_same_data(checkpoint.get("data"), self._data, str(path), resumes)
 
     # When a run starts or resumes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write all checkpoints atomically, unless the user has chosen another way."""
         self._position = TrainingPosition(trainer)
+        self._data = data_identity(trainer) if stage == "fit" else None
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpoints()
 
@@ -156,10 +168,14 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         state = (trainer.fit_loop.total_batch_idx, self._position.validation_is_due)
         if state == self._saved_state or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        trainer.save_checkpoint(self._folder(trainer) / LAST)
+        self._saved_step, self._saved_state = trainer.global_step, state
+
+    def _folder(self, trainer: Trainer) -> Path:
+        """Return the folder of last.ckpt: that of other checkpoints, if there are any."""
         others = [callback for callback in trainer.checkpoint_callbacks if callback is not self]
         folder = getattr(others[0], "dirpath", None) if others else None
-        trainer.save_checkpoint(Path(folder or trainer.default_root_dir) / LAST)
-        self._saved_step, self._saved_state = trainer.global_step, state
+        return Path(folder or trainer.default_root_dir)
 
     # What stops a run
 
@@ -200,6 +216,7 @@ def metrics_files(trainer: Trainer) -> list[MetricsFile]:
     return [logger for logger in trainer.loggers if isinstance(logger, MetricsFile)]
 
 
-def rows_logged(trainer: Trainer) -> int:
-    """Return the number of rows in metrics.csv."""
-    return sum(log.rows for log in metrics_files(trainer))
+def rows_logged(trainer: Trainer) -> int | None:
+    """Return the number of rows in metrics.csv; None if this run does not write it."""
+    logs = metrics_files(trainer)
+    return logs[0].rows if logs else None

@@ -44,6 +44,14 @@ def set_max_steps(trainer: Trainer, max_steps: int) -> None:
     trainer.fit_loop.epoch_loop.max_steps = max_steps
 
 
+def count_steps_for_loggers(trainer: Trainer, steps: int) -> None:
+    """Set the x-axis of what Lightning logs at the start of the next batch, as LearningRateMonitor does.
+
+    Lightning counts batches for it, and there is no public way to change that. It adds one after the batch.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = steps - 1
+
+
 def skip_sigterm_broadcast(trainer: Trainer) -> None:
     """Stop Lightning from sending rank 0's SIGTERM to the other ranks before every batch.
 

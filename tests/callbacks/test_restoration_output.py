@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -285,6 +286,85 @@ class Kept(Logger):
 
     def log_table(self, key, columns, data):
         self.tables[key] = (columns, data)
+
+
+def predict(checkpoint, photos, folder, logger=False, **options):
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=logger,
+        callbacks=[RestorationWriter(intermediate_every=6)],
+        default_root_dir=folder,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = LatentRestoration(checkpoint, inversion=QUICK, **options)
+    trainer.predict(module, photo_loader(photos, module.photo_format, 3))
+    with (folder / "images.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def save_photos(folder, names):
+    for name, face in zip(names, faces(), strict=False):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            Image.fromarray(to_uint8(face["image"]).permute(1, 2, 0).numpy()).save(file, "PNG")
+
+
+def test_names_of_any_length_fit_into_the_file_system(checkpoint, tmp_path):
+    names = ["a portrait of a woman " * 11 + ".png", "写" * 80 + ".png", "写" * 79 + "真.png", "a.png"]
+    save_photos(tmp_path / "photos", names)
+    rows = predict(checkpoint, tmp_path / "photos", tmp_path / "run")
+    assert [row["photograph"] for row in rows] == sorted(names)
+    restored = sorted(path.stem for path in (tmp_path / "run" / "restored").iterdir())
+    assert restored == [row["name"] for row in rows]
+    assert restored[0] == "000000-a portrait of a woman " + restored[0].partition("woman ")[2]
+    assert max(len(name.encode()) for name in restored) <= 230
+    kept = (tmp_path / "run" / "restored" / f"{restored[0]}.png").stat().st_mtime_ns
+    assert predict(checkpoint, tmp_path / "photos", tmp_path / "run") == rows
+    assert (tmp_path / "run" / "restored" / f"{restored[0]}.png").stat().st_mtime_ns == kept
+
+
+def test_names_in_any_encoding_reach_every_output(checkpoint, tmp_path):
+    """Latin-1, as old archives unpack to; a line break; what matplotlib takes for a formula; an unknown script."""
+    names = [os.fsdecode(name) for name in (b"caf\xe9.png", b"two\nlines.png", b"a$\\frac$_.png", "ഛായ.png".encode())]
+    save_photos(tmp_path / "photos", names)
+    logger = Kept()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Glyph")
+        rows = predict(checkpoint, tmp_path / "photos", tmp_path / "run", logger=logger)
+    assert [row["name"] for row in rows] == [r"000000-a$\frac$_", "000001-caf_", "000002-two_lines", "000003-ഛായ"]
+    assert [row["photograph"] for row in rows] == [r"a$\frac$_.png", r"caf\xe9.png", r"two\nlines.png", "ഛായ.png"]
+    for kind in ("degraded", "restored", "panel", "records", "intermediate"):
+        stems = {path.stem for path in (tmp_path / "run" / kind).iterdir()} - {"settings"}
+        assert stems == {row["name"] for row in rows}
+    json.dumps(logger.tables["restoration/images"], ensure_ascii=False).encode()  # as W&B does
+    with safe_open(tmp_path / "run" / "latents.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["names"]) == [row["name"] for row in rows]
+
+
+def test_photographs_of_one_name_are_written_apart(checkpoint, tmp_path):
+    names = ["a/1.png", "a/1.jpg", "b/1.png", "b/A.png"]
+    save_photos(tmp_path / "photos", names)
+    rows = predict(checkpoint, tmp_path / "photos", tmp_path / "run")
+    assert [row["photograph"] for row in rows] == sorted(names)
+    assert [row["name"] for row in rows] == ["000000-1", "000001-1", "000002-1", "000003-A"]
+    assert len(list((tmp_path / "run" / "restored").iterdir())) == 4
+
+
+def test_records_of_an_earlier_version_need_no_source(checkpoint, tmp_path):
+    """It was added without a new format: runs that were interrupted before go on."""
+    save_photos(tmp_path / "photos", ["a.png", "b.png"])
+    predict(checkpoint, tmp_path / "photos", tmp_path / "run")
+    store = RestorationStore(tmp_path / "run")
+    for record in store.read():
+        assert record.source == f"{record.name[-1]}.png"
+        store.write(record.name, record.tensors, record.metrics)
+    assert [record.source for record in store.read()] == [None, None]
+    assert [row["name"] for row in predict(checkpoint, tmp_path / "photos", tmp_path / "run")] == [
+        "000000-a",
+        "000001-b",
+    ]
 
 
 def test_loggers_get_all_that_they_can_take(checkpoint, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from gan_lightning.data.celeba import read_celeba
+from gan_lightning.data.decode import CropResize
 from gan_lightning.data.listing import ImageListing, stays_inside
 from gan_lightning.errors import InputError
 
@@ -120,3 +122,14 @@ def test_missing_files_are_reported(tmp_path: Path, make_celeba: Make) -> None:
     (root / "celeba" / "list_eval_partition.txt").unlink()
     with pytest.raises(InputError, match="list_eval_partition"):
         read_celeba(root)
+
+
+def test_names_that_are_not_utf8_are_found(make_celeba: Make) -> None:
+    base = make_celeba() / "celeba"
+    images = base / "img_align_celeba"
+    (images / "000001.jpg").rename(images / os.fsdecode(b"caf\xe9.jpg"))
+    names = base / "list_eval_partition.txt"
+    names.write_bytes(names.read_bytes().replace(b"000001.jpg", b"caf\xe9.jpg"))
+    files = read_celeba(base)
+    assert files.names[0] == os.fsdecode(b"caf\xe9.jpg")
+    assert files.decode(0, CropResize(8, 178, 3)).shape == (8, 8, 3)

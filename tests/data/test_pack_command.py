@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -109,3 +110,28 @@ def test_help_explains(capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             main(["pack", *arguments])
         assert words in capsys.readouterr().out
+
+
+def test_what_is_left_out_is_said(make_image: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        make_image(tmp_path / "photos" / f"{number}.jpg", number)
+    for name in ("a.heic", "b.heic", "notes.txt", ".DS_Store"):
+        (tmp_path / "photos" / name).write_bytes(b"x")
+    options = ["--data.root", str(tmp_path / "photos"), "--data.cache_dir", str(tmp_path / "cache")]
+    assert main(["pack", "--data", "ImageFolder", *options, "--data.image_size", "16"]) == 0
+    assert [text for text in caplog.messages if "left out" in text] == [
+        f"{tmp_path / 'photos'}: left out 2 other files (.heic: 2)"
+    ]
+
+
+def test_a_folder_whose_name_is_not_utf8_is_packed(
+    make_image: Make, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another name: no YAML can hold its own."""
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    for number in range(3):
+        make_image(root / f"{number}.jpg", number)
+    monkeypatch.chdir(root)
+    options = ["--data.root", ".", "--data.cache_dir", str(tmp_path / "cache"), "--data.image_size", "16"]
+    assert main(["pack", "--data", "ImageFolder", *options]) == 0
+    assert r"caf\xe9-16x3" in figures(capfd.readouterr().out)["path"]

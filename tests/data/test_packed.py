@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -17,16 +18,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
 
 from gan_lightning.data import decode, fingerprint, listing, packing
+from gan_lightning.data import packed as packed_module
 from gan_lightning.data.batches import ImageDataset
 from gan_lightning.data.listing import ImageListing, read_folder
-from gan_lightning.data.packed import PackedImages, describe_size, open_packed
+from gan_lightning.data.packed import PackedImages, describe_size, open_packed, pack_folder
 from gan_lightning.data.packing import pack_images
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import printable
 
 Write = Callable[..., Path]
 SETTINGS = {"image_size": 16, "crop": 148, "channels": 3}
@@ -501,3 +505,57 @@ def test_a_cache_that_cannot_be_created_is_reported(files: ImageListing, pack: W
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"Cannot create the cache folder .*GAN_LIGHTNING_CACHE"):
         pack(files, cache_dir=tmp_path / "file" / "cache")
+
+
+def test_a_pack_made_by_an_earlier_version_is_still_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.__version__", "13.0.0")
+    root = tmp_path / "photos"
+    for name in ("a/1.jpg", "a/2.PNG", "b/1.jpg", "été.webp", "写真.jpeg", "x y.bmp", "7.jpg"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(name.encode())
+    crop_resize = decode.CropResize(16, None, 3)
+    assert pack_folder(read_folder(root), crop_resize, tmp_path).name == "photos-16x3-5074977ada2e8109"
+
+
+def test_integer_tiffs_that_were_packed_black_are_packed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.tif").write_bytes(b"a")
+    listing = read_folder(tmp_path / "photos")
+    settings = [packed_module.FORMAT_VERSION, decode.RESIZER, PIL.__version__.split(".")[0]]
+    settings += [{"image_size": 16, "crop": None, "channels": 3}, 1, fingerprint.content_of(listing, tmp_path)]
+    before = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    assert not pack_folder(listing, decode.CropResize(16, None, 3), tmp_path).name.endswith(before)
+
+
+def test_names_in_any_encoding_are_packed_and_named(tmp_path: Path, make_image: Write, pack: Write) -> None:
+    root = tmp_path / "images"
+    names = sorted(os.fsdecode(name) for name in (b"caf\xe9.png", "写真.png".encode(), b"two\nlines.png", b"\xff.png"))
+    for number, name in enumerate(names):
+        make_image(root / name, number)
+    (root / names[0]).write_bytes(b"")
+    bad = printable(names[0])
+    with pytest.warns(UserWarning, match=rf"1 of 4 images .*: {re.escape(bad)} \(the file is empty\)"):
+        packed = pack(read_folder(root))
+    assert (packed.rows.tolist(), packed.skipped[0].name) == ([1, 2, 3], names[0])
+    with pytest.warns(UserWarning, match="1 of 4"):
+        assert pack(read_folder(root)).folder == packed.folder
+
+
+def test_a_loop_of_links_is_left_out_by_name(files: ImageListing, pack: Write) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        (files.root / name).unlink()
+    (files.root / "1.jpg").symlink_to(files.root / "2.jpg")
+    (files.root / "2.jpg").symlink_to(files.root / "1.jpg")
+    with pytest.warns(UserWarning, match=r"2 of 9 .*: 1\.jpg \(Too many levels of symbolic links\)"):
+        assert len(pack(files).rows) == 7
+
+
+@pytest.mark.parametrize("name", ["写" * 85, "x" * 255, "photos [2020]"])
+def test_a_folder_of_any_name_is_packed(tmp_path: Path, make_image: Write, pack: Write, name: str) -> None:
+    make_image(tmp_path / name / "a.png", 0)
+    packed = pack(read_folder(tmp_path / name))
+    shutil.rmtree(packed.folder)
+    stale = packed.folder.with_name(f".{packed.folder.name}.{socket.gethostname()}-{2**22 + 1}.part")
+    stale.mkdir()
+    assert pack(read_folder(tmp_path / name)).folder == packed.folder
+    assert not stale.exists()

@@ -1,5 +1,7 @@
 """Photographs: which are read, which are refused, and which rank reads which."""
 
+import os
+
 import lightning as L
 import numpy as np
 import pytest
@@ -219,3 +221,75 @@ def test_ranks_share_the_photographs_without_repeating_any(monkeypatch):
         assert len(parts) == len(batches)
         seen += [row for part in parts for row in part]
     assert sorted(seen) == list(range(10))
+
+
+def test_what_is_left_out_is_said_once(tmp_path, caplog):
+    picture().save(tmp_path / "a.png")
+    (tmp_path / "b.heic").write_bytes(b"x")
+    photos = PhotoDataset(tmp_path, COLOR)
+    assert photos.names == ["a.png"]
+    assert caplog.messages == [f"{tmp_path}: left out 1 other file (.heic: 1)"]
+
+
+def test_integers_are_photographs_or_skipped_by_name(tmp_path, caplog):
+    ramp = np.arange(SIZE * SIZE).reshape(SIZE, SIZE)
+    Image.fromarray(ramp.astype(np.int32)).save(tmp_path / "a.tif")
+    Image.fromarray((ramp * 16).astype(np.uint16)).save(tmp_path / "b.tif")
+    (tmp_path / "c.png").write_bytes(b"")
+    photos = PhotoDataset(tmp_path, GRAY)
+    assert photos.names == ["a.tif"]
+    assert np.abs((photos[np.array([0])]["image"][0, 0].numpy() + 1) * 127.5 - ramp).max() < 1e-3
+    assert (
+        "skipped b.tif: it cannot be read (the range of its 16-bit integers, 0 to 4080, cannot be told)" in caplog.text
+    )
+    assert "skipped c.png: it cannot be read (the file is empty)" in caplog.text
+    assert "skipped 2 of 3 photographs" in caplog.text
+
+
+def test_a_photograph_that_vanishes_is_named(tmp_path):
+    picture().save(tmp_path / "a.png")
+    photos = PhotoDataset(tmp_path, COLOR)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(InputError, match=r"a\.png cannot be read any more \(the file is missing\): .*--name"):
+        photos[np.array([0])]
+
+
+def test_names_in_any_encoding_are_read(tmp_path, caplog):
+    names = sorted(os.fsdecode(name) for name in (b"caf\xe9.png", "写真.png".encode(), b"two\nlines.png"))
+    for name in names:
+        with open(tmp_path / name, "wb") as file:
+            picture().save(file, "PNG")
+    (tmp_path / names[0]).write_bytes(b"")
+    photos = PhotoDataset(tmp_path, COLOR)
+    assert photos.names == names[1:]
+    assert photos[np.arange(2)]["name"] == names[1:]
+    assert "\n" not in caplog.messages[0]
+
+
+@pytest.mark.parametrize("photo_format", [COLOR, GRAY])
+def test_hidden_colors_do_not_spoil_those_beside_them(tmp_path, photo_format):
+    """Below transparent pixels there is often black, or what was to be erased."""
+    image = Image.new("RGBA", (2 * SIZE, 2 * SIZE), (90, 90, 90, 255))
+    image.paste((255, 255, 255, 0), (9, 9, 21, 21))
+    image.save(tmp_path / "a.png")
+    batch = read_one(tmp_path, photo_format, resize="center_crop")
+    known = batch["alpha"][0, 0] > 0.5
+    assert 200 < known.sum() < 250
+    assert ((batch["image"][0, :, known] + 1) * 127.5 - 90).abs().max() < 6  # 60 if they did
+
+
+def test_opaque_photographs_are_told_apart(tmp_path):
+    picture("RGBA").save(tmp_path / "b.png")
+    picture().save(tmp_path / "a.png")
+    assert PhotoDataset(tmp_path, COLOR).opaque == ["a.png"]
+
+
+def test_huge_and_extreme_photographs_are_named(tmp_path, caplog, monkeypatch):
+    picture().save(tmp_path / "a.png")
+    monkeypatch.setattr("gan_lightning.data.decode.MAX_PIXELS", 5000)
+    Image.new("1", (100, 100)).save(tmp_path / "b.png")
+    assert PhotoDataset(tmp_path, COLOR, "center_crop").names == ["a.png"]
+    assert "skipped b.png: it cannot be read (100 x 100 pixels are more than the limit of 5000)" in caplog.text
+    Image.new("1", (4000, 1)).save(tmp_path / "c.png")
+    with pytest.raises(InputError, match=r"c\.png is 4000x1 .*Downsample"):
+        PhotoDataset(tmp_path, COLOR, "center_crop")

@@ -3,8 +3,10 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from gan_lightning.degradations import (
@@ -19,6 +21,7 @@ from gan_lightning.degradations import (
 )
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import estimate_blur, invert
+from gan_lightning.inversion.checks import PixelRangeWarning
 from gan_lightning.inversion.problem import Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty
 from gan_lightning.inversion.whitening import Whitening
@@ -377,3 +380,29 @@ def test_pixels_that_are_not_finite(generator: Generator, own_images: Tensor) ->
     own_images[2, 0, 3, 3] = torch.nan
     with pytest.raises(InputError, match=r"not finite, in images \[2\]"):
         invert(generator, Identity(), own_images)
+
+
+@pytest.mark.parametrize(
+    ("observed", "message"),
+    [
+        (Image.new("RGB", (16, 16)), r"is a PIL.Image.Image: give a tensor.*to_tensor"),
+        (np.zeros((16, 16, 3), np.uint8), "is a numpy.ndarray: give a tensor"),
+        ([[0.0]], "is a builtins.list"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), r"torch.uint8.*observed / 127.5 - 1"),
+        (torch.full((1, 3, 16, 16), 200.0), r"values up to 200: give \[-1, 1\]"),
+    ],
+)
+def test_images_in_another_form_or_range_are_refused_by_name(generator: Generator, observed: Any, message: str) -> None:
+    for call in (lambda: invert(generator, Identity(), observed), lambda: estimate_blur(generator, observed)):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_images_that_may_be_in_another_range_are_named(generator: Generator, own_images: Tensor) -> None:
+    settings: dict[str, Any] = {"num_steps": 1, "refine": "none"}
+    with pytest.warns(PixelRangeWarning, match=r"observed \* 2 - 1"):
+        invert(generator, Identity(), (own_images + 1) / 2, **settings)
+    # neither double precision, nor an A whose range is [0, 1] itself, nor loud noise
+    invert(generator, Identity(), own_images.double(), **settings)
+    invert(generator, lambda images: (images + 1) / 2, (own_images + 1) / 2, **settings)
+    invert(generator, Identity(), own_images + 3 * torch.randn(own_images.shape), **settings)

@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory):
     return str(path)
 
 
-def fit(module, folder, epochs=1, **options):
+def fit(module, folder, epochs=1, ckpt_path=None, **options):
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -39,7 +39,7 @@ def fit(module, folder, epochs=1, **options):
         default_root_dir=folder,
         **options,
     )
-    trainer.fit(module)
+    trainer.fit(module, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -143,3 +143,11 @@ def test_files_without_a_fitting_encoder_are_refused(trained, checkpoint, tmp_pa
         load_encoder(path, Generator(SIZE, latent_dim=LATENT + 1, base_channels=4))
     with pytest.raises(InputError, match="does not exist"):
         load_encoder(tmp_path / "missing.ckpt", module.generator)
+
+
+def test_a_resumed_training_refuses_another_learning_rate(trained, checkpoint, tmp_path):
+    """Its schedule goes on from the first one, and would leave the new one out without a word."""
+    _, _, _, path = trained
+    with pytest.raises(InputError, match=r"lr is 0.1, but the schedule of the checkpoint began at 0.001"):
+        fit(LatentEncoder(checkpoint, **TINY, lr=0.1), tmp_path, epochs=8, ckpt_path=path)
+    fit(LatentEncoder(checkpoint, **TINY), tmp_path, epochs=7, ckpt_path=path)

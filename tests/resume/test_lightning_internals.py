@@ -57,6 +57,12 @@ def test_one_step_more_can_be_allowed(trainer):
     assert trainer.max_steps == trainer.fit_loop.epoch_loop.max_steps == 8
 
 
+def test_loggers_can_be_given_another_axis_than_batches(trainer):
+    has(trainer.fit_loop.epoch_loop, "_batches_that_stepped", "LearningRateMonitor would count batches of D too")
+    internals.count_steps_for_loggers(trainer, 5)
+    assert trainer.fit_loop.epoch_loop._batches_that_stepped + 1 == 5  # Lightning adds one after the batch
+
+
 def test_lightnings_broadcast_of_sigterm_can_be_skipped(trainer, monkeypatch):
     has(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", "every step would wait for the device")
     trainer._signal_connector.received_sigterm = True

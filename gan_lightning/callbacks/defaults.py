@@ -1,0 +1,61 @@
+"""The callbacks that a training has: the one list, for the command line and for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import Callback
+
+from gan_lightning.callbacks.curves import Curves
+from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.progress import ProgressBar
+from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
+from gan_lightning.callbacks.summary import RunSummary
+from gan_lightning.resume.best_checkpoint import BestCheckpoint
+from gan_lightning.resume.last_checkpoint import LastCheckpoint
+
+CONFIGURABLE: Mapping[str, type[Callback]] = {  # key on the command line -> callback whose options stand under it
+    "evaluation": GenerationMetrics,
+    "sample_grid": SampleGrid,
+    "checkpoint": BestCheckpoint,
+    "last_checkpoint": LastCheckpoint,
+}
+BEST_CHECKPOINT: Mapping[str, Any] = {"filename": "best", "enable_version_counter": False}
+
+
+def reports() -> list[Callback]:
+    """Return the callbacks without options: curves.png, samples of `predict`, summary.json."""
+    return [Curves(), SampleWriter(), RunSummary()]
+
+
+def default_callbacks(
+    evaluation: GenerationMetrics | None,
+    *,
+    sample_grid: SampleGrid | None = None,
+    monitor: tuple[str, str] | None = None,
+    every_n_steps: int | None = None,
+    progress_bar: bool = True,
+) -> list[Callback]:
+    """Return the callbacks of `gan-lightning fit`, for a Trainer of one's own.
+
+    They write to the trainer's `default_root_dir`: best.ckpt and last.ckpt, grids of samples, summary.json, and
+    curves.png if the trainer logs to a `MetricsFile` there.
+
+    Args:
+        evaluation: Metrics at each validation, such as `GenerationMetrics(extractor="random")`, which need a data
+            module of this package. None measures nothing.
+        sample_grid: Grids of samples; by default of 64.
+        monitor: Metric by which best.ckpt is chosen, and "min" or "max"; by default the first of `evaluation`. Without
+            either, it is the checkpoint of the last validation.
+        every_n_steps: Number of steps after which last.ckpt is written between validations too.
+        progress_bar: Whether to show the progress; false with `Trainer(enable_progress_bar=False)`.
+    """
+    if monitor is None and evaluation is not None:
+        name, mode = evaluation.monitored(evaluation.metrics, evaluation.extractor)
+    else:
+        name, mode = monitor or (None, "min")
+    given = [evaluation] if evaluation is not None else []
+    best = BestCheckpoint(monitor=name, mode=mode, save_on_train_epoch_end=False, **BEST_CHECKPOINT)
+    bar = [ProgressBar()] if progress_bar else []
+    return [*given, sample_grid or SampleGrid(), *reports(), *bar, best, LastCheckpoint(every_n_steps)]

@@ -1,0 +1,34 @@
+"""Names of files in any encoding, length or script: as people read them, and as names of files that are written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+
+MAX_BYTES = 255  # of a name, in every common file system
+IMAGE_SUFFIXES = frozenset(  # of the formats that Pillow reads and people have
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
+)
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    """Return a name or path for a message or a table: bytes that are not UTF-8, and control characters, are escaped."""
+    text = os.fspath(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return "".join(repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in text)
+
+
+def writable(name: str, limit: int) -> str:
+    """Return a name, without a folder, that any file system and any encoding of text can hold.
+
+    Args:
+        name: The name. What is not UTF-8, or a control character, becomes an underscore.
+        limit: Maximum number of bytes. A longer name is cut, and ends with a hash of the whole, which tells names with
+            the same beginning apart.
+    """
+    text = "".join("_" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in name)
+    if len(text.encode()) <= limit:
+        return text
+    digest = "-" + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    return text.encode()[: limit - len(digest)].decode(errors="ignore") + digest

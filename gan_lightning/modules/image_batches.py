@@ -1,0 +1,146 @@
+"""The contract of a batch: which images a module is given, and in which range, whatever loader they come from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from torch import Tensor, float32, int8, uint8
+
+from gan_lightning.data.image_data_module import ImageDataModule
+from gan_lightning.errors import InputError
+from gan_lightning.inversion.checks import LOUDEST
+
+SCALE = "map pixels to [-1, 1], as torchvision's Normalize(0.5, 0.5) does after ToTensor"
+ENOUGH = 8  # images of which one surely has a pixel below mid-gray
+OVERSHOOT = 1.5  # bicubic filters leave [-1, 1] by less
+
+_log = logging.getLogger(__name__)
+
+
+class ImageBatches:
+    """Takes the images out of batches and checks them: their type and shape each time, their range at the first one.
+
+    Attributes:
+        checked: Whether the range is known.
+    """
+
+    def __init__(self, channels: int, height: int, width: int, degraded: bool = False) -> None:
+        """Expect images of a shape.
+
+        Args:
+            channels: Number of channels.
+            height: Height in pixels.
+            width: Width in pixels.
+            degraded: The images are degraded photographs: noise may leave [-1, 1], and any of them may be bright.
+        """
+        self._shape = channels, height, width
+        self._degraded, self.checked = degraded, False
+
+    def restart(self, trainer: Trainer) -> None:
+        """Check the range again at the next batch; that of our own data modules is known."""
+        self.checked = isinstance(getattr(trainer, "datamodule", None), ImageDataModule)
+
+    def images(self, batch: Any) -> Tensor:
+        """Return the images of a batch, (B,C,H,W) float32 in [-1, 1].
+
+        Args:
+            batch: {"image": images}, images alone, or (images, labels) as torchvision's data sets give them.
+
+        Raises:
+            InputError: They have another type, shape or range.
+        """
+        images = images_of(batch)
+        check_type(images)
+        if images.shape[1:] != self._shape:
+            expected, given = ("x".join(map(str, shape)) for shape in (self._shape, images.shape[1:]))
+            raise InputError(
+                f"expected images of {expected} (channels, height, width), but got {given}: convert and resize the "
+                "images, or set the model's channels and image_size"
+            )
+        if not self.checked and len(images):
+            check_range(images, self._degraded)  # waits for the device: hence once
+            self.checked = True
+        return images
+
+
+class TakesImages(LightningModule):
+    """A module that is trained and validated on the images of any loader."""
+
+    def expect_images(self, channels: int, image_size: int) -> None:
+        """Set the shape of the images, (channels, image_size, image_size)."""
+        self._train_batches = ImageBatches(channels, image_size, image_size)
+        self._val_batches = ImageBatches(channels, image_size, image_size)
+
+    def on_fit_start(self) -> None:
+        """Check the first batch of each fit."""
+        self._train_batches.restart(self.trainer)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Check the range of the first batch before the step, which never waits for the device."""
+        if not self._train_batches.checked:
+            self._train_batches.images(batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Check the first batch of each validation."""
+        self._val_batches.restart(self.trainer)
+
+
+def count_images(batch: Any) -> int:
+    """Return the number of images in a batch; 0 if it is no batch of images."""
+    try:
+        images = images_of(batch)
+    except InputError:
+        return 0
+    return len(images) if images.ndim == 4 else 0
+
+
+def images_of(batch: Any) -> Tensor:
+    """Return the images of a batch.
+
+    Args:
+        batch: {"image": images}, images alone, or (images, labels), whose integer labels are left out.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if isinstance(batch, dict) and isinstance(images := batch.get("image"), Tensor):
+        return images
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, Sequence) and batch and all(isinstance(item, Tensor) for item in batch):
+        first: Tensor = batch[0]
+        others = [other for other in batch[1:] if other.is_floating_point() or other.ndim >= 3]
+        if not others:
+            return first
+        other = others[0]
+        raise InputError(
+            f"a batch is a pair of images and {other.dtype} of shape {tuple(other.shape)}, which are no labels: "
+            'expected integers beside the images; leave the second part out, or give {"image": images}'
+        )
+    content = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, dict) else type(batch).__name__
+    raise InputError(f'a batch is {content}: expected {{"image": images}}, images, or (images, labels)')
+
+
+def check_type(images: Tensor) -> None:
+    """Raise if images are not (B,C,H,W) float32."""
+    if images.dtype in (uint8, int8):
+        raise InputError(f"images are {images.dtype}: {SCALE}, or by images / 127.5 - 1")
+    if images.dtype != float32:
+        raise InputError(f"images are {images.dtype}: expected torch.float32; convert them by images.float()")
+    if images.ndim != 4:
+        raise InputError(f"images have shape {tuple(images.shape)}: expected (batch, channels, height, width)")
+
+
+def check_range(images: Tensor, degraded: bool = False) -> None:
+    """Raise if images are surely not in [-1, 1]; log a warning if they are too few to tell, or degraded."""
+    low, high = images.amin().item(), images.amax().item()
+    if max(-low, high) > (LOUDEST if degraded else OVERSHOOT):
+        raise InputError(f"images have values from {low:.3g} to {high:.3g}, expected [-1, 1]: {SCALE}")
+    if 0 <= low < high:
+        message = f"no value of the first {len(images)} images is below 0: they seem to be in [0, 1]; {SCALE}"
+        if len(images) >= ENOUGH and not degraded:
+            raise InputError(message)
+        _log.warning("%s", message[0].upper() + message[1:])

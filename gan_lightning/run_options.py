@@ -1,0 +1,46 @@
+"""Options of a run that follow from its folder: where checkpoints and loggers write, and what is monitored."""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import WandbLogger
+
+from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.loggers import SteadyWandbLogger
+from gan_lightning.run import Run
+
+
+def as_list(given: Any) -> list[Any]:
+    """Return the items of an option that holds none, one or a list of them."""
+    return [item for item in (given if isinstance(given, list) else [given]) if item is not None]
+
+
+def complete_checkpoint(checkpoint: Namespace, run: Run, model_class: Any, evaluation: Namespace) -> None:
+    """Set where checkpoints go, and the metric by which the best one is chosen, unless the user has."""
+    if checkpoint.dirpath is None:
+        checkpoint.dirpath = str(run.checkpoints)
+    if checkpoint.monitor is None:
+        measured = GenerationMetrics.monitored(evaluation.metrics, evaluation.extractor)
+        checkpoint.monitor, checkpoint.mode = getattr(model_class, "monitor", measured)
+        if checkpoint.save_on_train_epoch_end is None:
+            checkpoint.save_on_train_epoch_end = False  # it is measured at validations, and at the end
+    if checkpoint.save_top_k not in (0, 1) and checkpoint.filename == "best":
+        checkpoint.filename = "best-{step}"  # one name for several would be the latest one's
+
+
+def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
+    """Let loggers write to the run folder, and W&B recognize a resumed run; the first rank alone has its id."""
+    for logger in as_list(trainer.logger):
+        if not isinstance(logger, Namespace) or "init_args" not in logger:
+            continue
+        if resolve_name(logger.class_path) is WandbLogger:
+            logger.class_path = f"{SteadyWandbLogger.__module__}.{SteadyWandbLogger.__qualname__}"
+        for argument, value in (("save_dir", str(run.folder.resolve())), ("name", run.label)):
+            if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
+                logger.init_args[argument] = value
+        online = resolve_name(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline
+        if is_first and online and logger.init_args.id is None:
+            logger.init_args.id = run.wandb_id()
