@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 from lightning import Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from report import measure_in_turn, print_header, print_table, quieten_lightning

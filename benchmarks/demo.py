@@ -11,6 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 from report import print_header, print_table
 
 

@@ -14,6 +14,7 @@ import platform
 import time
 from collections.abc import Iterator
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import numpy as np
 import torch
 from torch import Tensor

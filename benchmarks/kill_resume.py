@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import torch
 from report import print_header, print_table
 
@@ -55,12 +56,12 @@ def start(name: str, folder: Path, ranks: int) -> subprocess.Popen[bytes]:
     if (folder / "runs" / name).is_dir():
         options["ckpt_path"] = "last"
     arguments = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    environment = os.environ | {"GAN_LIGHTNING_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    variables = os.environ | {"GAN_LIGHTNING_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     with (folder / f"{name}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "gan_lightning", "fit", *arguments],
             cwd=folder,
-            env=environment,
+            env=variables,
             stdout=log,
             stderr=log,
             start_new_session=True,

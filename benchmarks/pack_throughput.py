@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 from report import measure_in_turn, print_header, print_table, spread
 
 from gan_lightning.data.celeba import read_celeba

@@ -16,6 +16,7 @@ import statistics
 import time
 from typing import Any, Literal
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import numpy as np
 import torch
 from report import print_header, print_table

@@ -24,6 +24,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import lightning as L
 import torch
 from report import measure_in_turn, print_header, print_table, quieten_lightning, ratio, spread

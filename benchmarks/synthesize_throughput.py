@@ -13,6 +13,7 @@ import time
 from functools import partial
 from statistics import median
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 from report import measure_in_turn, print_header, print_table, spread
 
 from gan_lightning.faces.synthesis import synthesize

@@ -26,6 +26,7 @@ from itertools import repeat
 from statistics import median
 from typing import Any
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import lightning as L
 import torch
 from data_throughput import epochs, open_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
@@ -10,6 +11,7 @@ from importlib.metadata import version
 
 from gan_lightning.errors import InputError, mistake_behind
 from gan_lightning.messages import dead_worker, one_line, show_messages
+from gan_lightning.refusals import refusal
 
 HELP = """\
 usage: gan-lightning COMMAND [options]
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gan-lightning: error: unknown command {given[0]}: choose {', '.join(commands)}", file=sys.stderr)
         return 2
     show_messages()
+    # Read when torch is imported: idle threads of OpenMP would otherwise spin, and take the cores from other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if given[0] in ("pack", "synthesize"):
             from gan_lightning.commands import main as run_command
@@ -65,8 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RuntimeError:
             pass
         cause = mistake_behind(error)
-        if type(error).__name__ == "MisconfigurationException":  # Lightning's own refusal
-            cause = InputError(" ".join(str(error).split()))
+        if cause is None and (refused := refusal(error)) is not None:
+            cause = InputError(refused)
         message = dead_worker(error) if cause is None else one_line(cause)
         if message is None:
             raise

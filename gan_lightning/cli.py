@@ -15,12 +15,14 @@ import lightning
 import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar as BaseProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from gan_lightning.callbacks.defaults import BEST_CHECKPOINT, CONFIGURABLE, reports
+from gan_lightning.callbacks.network_table import NetworkTable
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.cli_internals import integers_stay_integers
 from gan_lightning.errors import InputError
@@ -30,6 +32,7 @@ from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.checks import check_sizes
 from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
+from gan_lightning.option_checks import check_nulls, choose_no_best_checkpoint, take_wandb_variables
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.launcher import check_launch, is_first_process
@@ -133,6 +136,9 @@ class GanCLI(LightningCLI):
         given, model_class = options.clone(), resolve_name(options.model.class_path)
         options.trainer.default_root_dir = str(run.folder)
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
+        choose_no_best_checkpoint(options)
+        check_nulls(options)
+        take_wandb_variables(options)
         check_sizes(options.model.init_args, options.get("data.init_args"))
         weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
         if weights_needed and hasattr(model_class, "sample") and run.command != "predict":
@@ -150,7 +156,7 @@ class GanCLI(LightningCLI):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add metrics.csv after the user's loggers, unless there are to be none, and the progress bar."""
+        """Add metrics.csv after the user's loggers, unless there are to be none, and progress bar and summary."""
         options = self.config_init[self.config_init.subcommand].trainer
         if options.logger is not False:
             self.loggers = [logger for logger in as_list(options.logger) if isinstance(logger, Logger)]
@@ -159,6 +165,8 @@ class GanCLI(LightningCLI):
         callbacks = as_list(options.callbacks)
         if options.enable_progress_bar is not False and not any(isinstance(c, BaseProgressBar) for c in callbacks):
             callbacks.append(ProgressBar())
+        if options.enable_model_summary is not False and not any(isinstance(c, ModelSummary) for c in callbacks):
+            callbacks.append(NetworkTable())
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def finish_loggers(self, error: BaseException | None = None) -> None:
@@ -202,7 +210,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
         InputError: If what was asked for cannot be done; the message says what to do.
     """
     hide_needless_warnings()
-    usages = {name: f"gan-lightning {name} [--config FILE] [options]" for name in LightningCLI.subcommands()}
     cli = GanCLI(
         LightningModule,
         args=None if arguments is None else list(arguments),
@@ -213,8 +220,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         parser_class=OptionsParser,
-        parser_kwargs={"default_env": True}
-        | {name: {"default_env": True, "usage": usage} for name, usage in usages.items()},
+        parser_kwargs={"default_env": True} | {name: {"default_env": True} for name in LightningCLI.subcommands()},
     )
     if cli.trainer.is_global_zero and cli.run is not None:
         print(cli.run.report(cli.options.checkpoint.monitor))

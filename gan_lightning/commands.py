@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.data.packed_data_module import PackedDataModule
-from gan_lightning.errors import InputError, mistake_behind
+from gan_lightning.errors import InputError
 from gan_lightning.faces.synthesis import synthesize
-from gan_lightning.options import DataConfigFile
-
-PACK = (
-    "Decode, crop and resize the images of a data module once, on all cores, into the cache from which training reads "
-    "them; what is packed already is kept. fit does the same on its own; this is for ahead of a job: give it the "
-    "--config and the --data options of that job. `--data.help CelebA` explains the options of CelebA."
-)
-SYNTHESIZE = (
-    "Render synthetic faces, 178x218 JPEG, in CelebA's own layout with all its lists. The same seed gives the same "
-    "faces; an existing folder is completed, never overwritten."
-)
-
-
-class Parser(ArgumentParser):
-    """jsonargparse's parser, whose errors are one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise an error for the user.
-
-        Raises:
-            InputError: Always.
-        """
-        raise mistake_behind(ex) or InputError(" ".join(message.split())) from ex
+from gan_lightning.options import CommandParser, DataConfigFile, OneLineErrors
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -49,13 +26,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
     """Return the command of a command line and its options, with classes instantiated."""
-    packing = Parser(description=PACK)
+    packing = CommandParser(usage="pack")
     packing.add_argument("--config", action=DataConfigFile, help="Configuration of a training; only its data counts.")
     packing.add_subclass_arguments(ImageDataModule, "data", required=True)
-    rendering = Parser(description=SYNTHESIZE)
+    rendering = CommandParser(usage="synthesize")
     rendering.add_argument("--root", default="data/synthetic", help="Folder to write to, or to complete.")
     rendering.add_function_arguments(synthesize, skip={"root", "progress"})
-    parser = Parser(prog="gan-lightning")
+    parser = OneLineErrors(prog="gan-lightning")
     commands = parser.add_subcommands()
     commands.add_subcommand("pack", packing)
     commands.add_subcommand("synthesize", rendering)

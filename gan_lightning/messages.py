@@ -7,9 +7,23 @@ import os
 import re
 import traceback
 import warnings
+from pathlib import Path
 
 _DEAD_WORKER = re.compile(
     r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is )?(killed by signal: [\w ]+|exited unexpectedly)"
+)
+
+_LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "lightning.pytorch.trainer.connectors.checkpoint_connector",
+)
+_NEEDLESS_MESSAGES = re.compile(
+    "litlogger"  # an advertisement
+    "|TPU available: False"
+    "|Trainer already configured with model summary callbacks"  # ours
+    "|`weights_only` was not set"  # when a checkpoint is saved, where it means something else
+    "|Restoring states from the checkpoint path"  # "Restored all states" follows
 )
 
 
@@ -22,9 +36,12 @@ def show_messages() -> None:
 
 
 def hide_needless_warnings() -> None:
-    """Hide warnings and advertisements that the user of a command can do nothing about."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: "litlogger" not in record.getMessage())
+    """Hide messages and advertisements that the user of a command can do nothing about, and where warnings come from.
+
+    Call it after Lightning was imported, which formats warnings in its own way.
+    """
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(lambda record: _NEEDLESS_MESSAGES.search(record.getMessage()) is None)
     for message in (
         ".*LeafSpec.*",  # Lightning's use of a torch function
         ".*module\\(s\\) in eval mode.*",  # the averaged generator, on purpose
@@ -33,8 +50,20 @@ def hide_needless_warnings() -> None:
         ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch
         ".*callbacks used to create the checkpoint need to be.*ModelCheckpoint.*",  # we say so
         ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+        ".*The dirpath has changed from.*",  # a checkpoint that is measured is one of another run
+        ".*callbacks used to create the checkpoint need to be provided.*",  # or it was monitored by another metric
     ):
         warnings.filterwarnings("ignore", message)
+    warnings.formatwarning = _format_warning
+
+
+def _format_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """Format a warning; those of this package and of Lightning are meant for users, to whom their line says nothing."""
+    if {"gan_lightning", "lightning"} & set(Path(filename).parts):
+        return f"{message}\n"
+    return f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def one_line(error: BaseException) -> str:

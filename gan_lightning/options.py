@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import fields
 from inspect import isabstract
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser  # type: ignore[attr-defined]
-from lightning import LightningDataModule, LightningModule
+from jsonargparse import (  # type: ignore[attr-defined]
+    ActionConfigFile,
+    ArgumentParser,
+    get_loader,
+    set_loader,
+)
+from lightning import Callback, LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
 
 import gan_lightning
-from gan_lightning.errors import InputError
-from gan_lightning.inversion import InversionSettings
+from gan_lightning.data.packed_data_module import PackedDataModule
+from gan_lightning.errors import InputError, mistake_behind
+from gan_lightning.modules.safe_loading import constructor_options
+from gan_lightning.option_errors import explain
+from gan_lightning.option_help import DESCRIPTIONS, WideHelp, command_help
 
 PACKAGE = Path(__file__).parent
 CONFIGS = next(
@@ -28,13 +36,19 @@ MODELS, DATA = (
     [public for public in PUBLIC if isinstance(public, type) and issubclass(public, base) and not isabstract(public)]
     for base in (LightningModule, LightningDataModule)
 )
-OF_ANOTHER_VERSION = re.compile(
-    r"class_path '(gan_lightning\.[^']+)':\s+"
-    r"(No module named .*|module .* has no attribute .*|Option .* is not accepted)"
-)
-MOVED_OPTIONS = {  # former options of LatentRestoration -> where they are set now
-    **{field.name: f"model.inversion.{field.name}" for field in fields(InversionSettings)},
-    "resize": "data.resize of --data Photos",
+
+
+def subclasses(base: type) -> list[type]:
+    """Return all classes derived from a class, by whatever way, that do not begin with an underscore."""
+    direct: list[type] = base.__subclasses__()
+    return [cls for cls in [*direct, *(below for cls in direct for below in subclasses(cls))] if cls.__name__[0] != "_"]
+
+
+CLASSES = {  # option -> classes that can be given to it by name
+    "model": MODELS,
+    "data": DATA,
+    "trainer.callbacks": subclasses(Callback),
+    "trainer.logger": subclasses(Logger),
 }
 
 
@@ -76,6 +90,19 @@ def with_last_config(words: Sequence[str], command: str, config: str) -> list[st
     return [*words[: last + 1], "--config", config, *words[last + 1 :]]
 
 
+def with_null_for_none(content: Any) -> Any:
+    """Replace "None" by None in what a configuration or an option holds: sweep agents write Python's null so."""
+    if isinstance(content, dict):
+        return {key: with_null_for_none(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [with_null_for_none(value) for value in content]
+    return None if content == "None" else content
+
+
+_load_yaml = get_loader("yaml")
+set_loader("yaml", lambda text: with_null_for_none(_load_yaml(text)), exceptions=(yaml.YAMLError,))
+
+
 class ConfigFile(ActionConfigFile):
     """The option `--config`, with the shipped configurations by name."""
 
@@ -106,11 +133,58 @@ class DataConfigFile(ActionConfigFile):
         super().__call__(parser, cfg, json.dumps(data), option_string)  # type: ignore[no-untyped-call]
 
 
-class OptionsParser(LightningArgumentParser):
+class OneLineErrors(ArgumentParser):
+    """jsonargparse's parser, whose errors are one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise an error for the user.
+
+        Raises:
+            InputError: Unless this is the parser of a part, whose errors are part of a larger one.
+        """
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise mistake_behind(ex) or InputError(explain(message, self.option_names(), CLASSES)) from ex
+
+    def option_names(self) -> list[str]:
+        """Return the names of all options, those of our models and data included."""
+        names = [*CLASSES, *self.get_defaults().keys()]
+        named = [name for name in names if "." in name] + [name for name in names if "." not in name]
+        of_classes = [
+            f"{key}.{option}"
+            for key, classes in (("model", MODELS), ("data", DATA))
+            for cls in classes
+            for option in constructor_options(cls)
+        ]
+        return [*of_classes, *named]
+
+
+class CommandParser(OneLineErrors):
+    """The parser of a command that is no Trainer loop; its `usage` is the name of the command."""
+
+    def format_help(self, *args: Any) -> str:
+        """Return the help of the command, or of the options of a class."""
+        if self.usage not in DESCRIPTIONS:
+            return str(super().format_help(*args))
+        self.formatter_class = WideHelp
+        packed = [cls for cls in DATA if issubclass(cls, PackedDataModule)]
+        return command_help(str(self.usage), super().format_help(*args), data=packed if self.usage == "pack" else ())
+
+
+class OptionsParser(OneLineErrors, LightningArgumentParser):
     """Lightning's parser, with help for the options of our models and data."""
+
+    of_commands: ClassVar[dict[str, OptionsParser]] = {}
+
+    def option_names(self) -> list[str]:
+        """Return the names of all options; those of all commands for the parser that has them all."""
+        if self in self.of_commands.values():
+            return super().option_names()
+        return list(dict.fromkeys(name for parser in self.of_commands.values() for name in parser.option_names()))
 
     def add_method_arguments(self, theclass: type, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
         """Add the options of a Trainer's loop, and set those defaults that differ from Lightning's."""
+        self.of_commands[themethod] = self
         added: list[str] = super().add_method_arguments(theclass, themethod, *args, **kwargs)
         self.set_defaults(weights_only=True)  # Lightning would unpickle a checkpoint from a server
         if themethod == "predict":
@@ -120,39 +194,8 @@ class OptionsParser(LightningArgumentParser):
 
     def format_help(self, *args: Any) -> str:
         """Return the help of a command, with every option of every model and data module."""
-        text = super().format_help(*args)
-        if not self.usage:  # the parser of all commands
-            return text
-        # The names of environment variables follow one rule, which is stated once.
-        text = re.sub(r"^  ENV:.*\n", "", text, flags=re.MULTILINE).replace("  ARG:   ", "  ")
-        parts = [text.strip()]
-        for key, classes in (("model", MODELS), ("data", DATA)):
-            for component in classes:
-                options = ArgumentParser(usage="", add_help=False)
-                options.add_class_arguments(component, key)
-                explained = options.format_help().split("\n", 1)[1].strip()
-                parts.append(f"--{key} {component.__name__}\n\n{explained}")
-        parts.append(
-            "Every option can also be set in YAML (--config) or in the environment: --trainer.max_steps of fit as "
-            "PL_FIT__TRAINER__MAX_STEPS."
-        )
-        return "\n\n".join(parts) + "\n"
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with a message; a class or an option that this version does not have is one line.
-
-        Raises:
-            InputError: If it is one of ours, as in the configuration of an older version.
-        """
-        moved = re.search(r"LatentRestoration':\s+Option '(\w+)' is not accepted", message)
-        if moved and moved[1] in MOVED_OPTIONS:
-            raise InputError(
-                f"model.{moved[1]} has moved: set {MOVED_OPTIONS[moved[1]]} instead; all options of the search are now "
-                "under model.inversion"
-            ) from ex
-        if found := OF_ANOTHER_VERSION.search(message):
-            raise InputError(
-                f"{found[1]}: {found[2]} in this version; for its names, see `gan-lightning fit --config quickstart "
-                "--print_config`"
-            ) from ex
-        super().error(message, ex)
+        command = next((name for name, parser in self.of_commands.items() if parser is self), None)
+        if command is None:  # of all commands, or of the options of a class
+            return str(super().format_help(*args))
+        self.formatter_class = WideHelp
+        return command_help(command, super().format_help(*args), MODELS, DATA)

@@ -19,6 +19,7 @@ from lightning import LightningModule
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
+from gan_lightning.modules.safe_loading import constructor_options
 from gan_lightning.networks.checkpoints import check_whole, load_tensors
 from gan_lightning.resume.checkpoint_io import LAST, PREVIOUS
 from gan_lightning.resume.jobs import job_stamp, runs_again
@@ -281,9 +282,12 @@ def check_checkpoint(path: str, model_class: type[LightningModule]) -> dict[str,
     if not isinstance(content, dict) or not {"state_dict", "hyper_parameters"} <= content.keys():
         raise InputError(f"{path} is not a checkpoint of {model_class.__name__}: give one from runs/NAME/checkpoints")
     found = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}  # Lightning's own
-    if unknown := ", ".join(sorted(found.keys() - inspect.signature(model_class).parameters.keys())):
+    known = {option.partition(".")[0] for option in constructor_options(model_class)}
+    # A module trained in Python saves the arguments of its parents' constructors too; its own sets them.
+    of_parents = {name for base in model_class.__mro__ for name in inspect.signature(base).parameters}
+    if unknown := ", ".join(sorted(found.keys() - known - of_parents)):
         raise InputError(
             f"{path} is of another model or version: {model_class.__name__} has no setting {unknown}; give another "
             "checkpoint, or use the version that wrote it"
         )
-    return found
+    return {name: value for name, value in found.items() if name in known}

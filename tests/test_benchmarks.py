@@ -1,5 +1,6 @@
 """The scripts behind the figures: each can be asked for its help, and says how its table was made."""
 
+import ast
 import importlib
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 # What the scripts import.
 SHARED = (
+    "environment",
     "report",
     "tutorial",
     "cuda_trace",
@@ -60,6 +62,38 @@ def test_every_planted_bug_applies(monkeypatch):
         "stale", "gan_lightning/seeding.py", "no such text", "", "tests/test_seeding.py::test_of_no_one"
     )
     assert len(planted.check([stale])) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "planted_bugs"])  # which starts the tests alone
+def test_no_script_lets_idle_threads_spin(name):
+    """OpenMP reads its wait policy when torch is imported."""
+    imports = [
+        alias.name if isinstance(node, ast.Import) else node.module
+        for node in ast.parse((BENCHMARKS / f"{name}.py").read_text()).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    ]
+    foreign = [module for module in imports if module.split(".")[0] not in sys.stdlib_module_names]
+    assert foreign[0] in ("environment", "gpu_environment")
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_the_wait_policy_of_the_user_wins(given):
+    code = "import environment, os, sys; assert 'torch' not in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    variables |= {"PYTHONPATH": str(BENCHMARKS)} | ({"OMP_WAIT_POLICY": given} if given else {})
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True)
+    assert result.stdout.strip() == (given or "PASSIVE")
+
+
+def test_the_benchmark_of_a_busy_machine_runs():
+    """A training step and a restoration, each alone and beside a process that keeps a core busy."""
+    command = [sys.executable, BENCHMARKS / "busy_machine.py", "--quick", "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith(("| restoration", "| training"))]
+    assert len(rows) == 2
+    assert all(float(alone) > 0 and float(beside) > 0 for _, alone, beside, *_ in rows)
 
 
 def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path):

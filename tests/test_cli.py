@@ -2,23 +2,27 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from lightning import LightningDataModule, Trainer
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.loggers.metrics_file import MetricsFile
 from tests.conftest import FACES
-from tests.processes import Process, run_ranks
+from tests.processes import Process, run, run_ranks
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = ["--data.image_size", "16", "--data.batch_size", "16"]
@@ -434,6 +438,78 @@ def test_shipped_configurations_are_found_by_name_and_a_file_on_disk_wins(capsys
     assert printed_config(capsys, "--config=quickstart")["model"]["init_args"]["lr_g"] == 0.5
 
 
+def test_none_of_sweep_agents_is_null_wherever_null_is_allowed(capsys, tmp_path):
+    (tmp_path / "sweep.yaml").write_text("trainer: {max_time: None, callbacks: None}\n")
+    words = ["--model", "DCGAN", "--model.gradient_clip=None", "--data=ImageFolder", "--data.root=x"]
+    words += ["--data.cache_dir=None", "--evaluation.cache_dir=None", "--name=None", "--ckpt_path=None"]
+    config = printed_config(capsys, *words, "--trainer.default_root_dir=None", "--config", "sweep.yaml")
+    assert config["model"]["init_args"]["gradient_clip"] is None
+    assert config["data"]["init_args"]["cache_dir"] is None
+    assert config["evaluation"]["cache_dir"] is None
+    assert [config[name] for name in ("name", "ckpt_path")] == [None, None]
+    assert [config["trainer"][name] for name in ("default_root_dir", "max_time", "callbacks")] == [None] * 3
+    assert not Path("None").exists()
+
+
+@pytest.mark.parametrize("option", ["model.lr_g", "model.objective", "data.batch_size"])
+@pytest.mark.parametrize("value", ["None", "null"])
+def test_null_is_refused_where_a_value_is_needed(faces_root, capsys, option, value):
+    line = refusal(capsys, fit(faces_root, f"--{option}={value}"))
+    assert line.endswith(f"{option} is null: give a value, or leave the option out")
+    assert not Path("runs").exists()
+
+
+def test_other_values_are_read_as_sweep_agents_write_them(capsys):
+    words = ["--model=DCGAN", "--model.compile=True", "--model.lr_g=1e-05", "--model.betas=[0.5, 0.9]"]
+    config = printed_config(capsys, *words, "--evaluation.metrics=['fd', 'kid']", "--trainer.max_epochs=None")
+    assert [config["model"]["init_args"][name] for name in ("compile", "lr_g", "betas")] == [True, 1e-5, [0.5, 0.9]]
+    assert config["evaluation"]["metrics"] == ["fd", "kid"]
+
+
+def test_environment_yields_to_configurations_and_these_to_options(capsys, monkeypatch, tmp_path):
+    """As Lightning and jsonargparse document it: defaults, environment, --config, options."""
+    (tmp_path / "file.yaml").write_text("trainer: {max_steps: 2}\n")
+    (tmp_path / "all.yaml").write_text("fit: {trainer: {max_steps: 5, min_steps: 6}}\n")
+    words = ["--model", "DCGAN"]
+
+    def steps(*more):
+        trainer = printed_config(capsys, *words, *more)["trainer"]
+        return trainer["max_steps"], trainer["min_steps"]
+
+    monkeypatch.setenv("PL_CONFIG", "all.yaml")
+    assert steps() == (5, 6)
+    monkeypatch.setenv("PL_FIT__TRAINER__MAX_STEPS", "1")
+    assert steps() == (1, 6)
+    assert steps("--config", "file.yaml") == (2, 6)
+    assert steps("--config", "file.yaml", "--trainer.max_steps", "3") == (3, 6)
+    assert steps("--trainer.max_steps", "3", "--config", "file.yaml") == (2, 6)
+
+
+def test_the_environment_names_a_run_of_wandb_unless_options_do(faces_root, monkeypatch):
+    monkeypatch.setenv("WANDB_NAME", "from-environment")
+    monkeypatch.setenv("WANDB_PROJECT", "project-of-environment")
+    short = ["--config", CONFIGS / "logger" / "wandb.yaml", "--data.count", FACES, "--trainer.max_steps", "1"]
+
+    def recorded(name, *more):
+        assert fit(faces_root, *short, *more, name=name) == 0
+        _, records = finished_wandb_run(Path("runs", name, "wandb"))
+        (of_run,) = [record.run for record in records if record.WhichOneof("record_type") == "run"][:1]
+        return of_run.display_name, of_run.project
+
+    assert recorded("one") == ("from-environment", "project-of-environment")
+    options = ["--trainer.logger.name", "given", "--trainer.logger.project", "own"]
+    assert recorded("two", *options) == ("given", "own")
+    monkeypatch.delenv("WANDB_NAME")
+    monkeypatch.delenv("WANDB_PROJECT")
+    assert recorded("three") == ("three", "gan-lightning")
+
+
+def test_the_environment_sets_options_of_classes(capsys, monkeypatch):
+    monkeypatch.setenv("PL_FIT__MODEL", '{"class_path": "DCGAN", "init_args": {"lr_g": 0.5, "gradient_clip": "None"}}')
+    config = printed_config(capsys)["model"]["init_args"]
+    assert [config["lr_g"], config["gradient_clip"]] == [0.5, None]
+
+
 def test_environment_sets_options(capsys, monkeypatch):
     monkeypatch.setenv("PL_FIT__TRAINER__MAX_STEPS", "17")
     assert printed_config(capsys, "--model", "DCGAN")["trainer"]["max_steps"] == 17
@@ -481,6 +557,19 @@ def test_help_explains_every_option(capsys):
     assert "Discriminator steps per generator step, each on a batch of its own" in text
 
 
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_idle_threads_wait_passively_unless_the_user_wants_otherwise(given):
+    """OpenMP reads the policy when torch is imported, which is after it was set."""
+    code = (
+        "import os, sys; from gan_lightning.__main__ import main; assert 'torch' not in sys.modules;"
+        "status = main(['fit', '--nothing', '3']); assert 'torch' in sys.modules; print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    variables |= {"OMP_WAIT_POLICY": given} if given else {}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True)
+    assert result.stdout.strip() == (given or "PASSIVE")
+
+
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_comes_at_once_and_without_torch(option):
     code = (
@@ -498,6 +587,43 @@ def test_a_fit_without_wandb_does_not_import_it(faces_root):
     arguments += ["--data.count", FACES, "--trainer.max_steps", "1"]
     result = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+# What an ordinary run prints on stderr, in this order.
+SAID = r"""Seed set to 0
+GPU available: .*
+Already packed: .*
+10 images are too few to estimate the covariance of 480 features: .*"""
+TABLE = r"""
+Name           Type           Params  Mode
+generator      Generator      [\d.]+ K   train
+discriminator  Discriminator  848     train
+generator_ema  Generator      [\d.]+ K   eval
+[\d,]+ of [\d,]+ parameters are trained"""
+MEASURED = r"""
+val/fd_random [\d.]+: 10 generated and 10 real images, [\d.]+ s"""
+
+
+def test_an_ordinary_run_prints_no_needless_line(finished, faces_root):
+    """Nothing that the user can do nothing about, no line twice, and no column of zeros."""
+    small = ["--config", CONFIGS / "quickstart.yaml", *SMALL, "--data.root", faces_root, "--data.count", FACES]
+    small += ["--model.latent_dim", "6"]
+
+    def said(name, *words):
+        done = run("gan_lightning", name, *words, "--name", f"said-{name}")
+        assert done.returncode == 0, done.stderr
+        return done.stderr.strip()
+
+    fit_ends = r"\n`Trainer.fit` stopped: `max_steps=4` reached."
+    assert re.fullmatch(SAID + TABLE + 3 * MEASURED + fit_ends, text := said("fit", *small)), text
+    checkpoint = "runs/said-fit/checkpoints/last.ckpt"
+    loaded = r"\nLoaded model weights from the checkpoint at .*"
+    assert re.fullmatch(SAID + loaded + MEASURED, text := said("validate", *small, "--ckpt_path", checkpoint)), text
+    tested = MEASURED.replace("val/", "test/")
+    assert re.fullmatch(SAID + loaded + tested, text := said("test", *small, "--ckpt_path", checkpoint)), text
+    words = ["--model", "DCGAN", "--ckpt_path", checkpoint, "--trainer.accelerator", "cpu"]
+    words += ["--trainer.enable_progress_bar", "false"]
+    assert re.fullmatch(r"Seed set to 0\nGPU available: .*" + loaded, text := said("predict", *words)), text
 
 
 # -- what is refused, in one line -------------------------------------------------------------------------------------
@@ -653,6 +779,110 @@ def test_a_subclass_with_options_of_its_own_trains_and_resumes(faces_root):
     assert command("fit", *words, "--trainer.max_steps", 2) == 0
     assert command("fit", *words, "--trainer.max_steps", 3, "--ckpt_path", "last") == 0
     assert torch.load("runs/fit/checkpoints/last.ckpt", weights_only=True)["global_step"] == 3
+
+
+class Passing(DCGAN):
+    """A model of a user's own that hands its parent's options on, and saves its own.
+
+    Args:
+        extra: An option of its own.
+        kwargs: Options of DCGAN.
+    """
+
+    def __init__(self, extra: float = 0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.save_hyperparameters()
+        self.extra = extra
+
+
+def test_a_subclass_that_passes_options_on_trains_resumes_is_measured_and_sampled(faces_root):
+    small = ["--model.image_size", 16, "--model.latent_dim", 6, "--model.base_channels", 4, "--model.extra", 0.25]
+    data = ["--data", "SyntheticFaces", "--data.root", faces_root, "--data.count", FACES, "--data.image_size", 16]
+    data += ["--data.batch_size", 8, "--evaluation.extractor", "random", "--evaluation.num_images", 6]
+    words = ["--model", f"{__name__}.Passing", "--trainer.accelerator", "cpu"]
+    train = ["fit", *words, *small, *data, "--name", "own", "--trainer.val_check_interval", 1, "--trainer.max_steps"]
+    assert command(*train, 2) == 0
+    assert command(*train, 3, "--ckpt_path", "last") == 0
+    checkpoint = Path("runs/own/checkpoints/last.ckpt")
+    content = torch.load(checkpoint, weights_only=True)
+    assert content["global_step"] == 3
+    assert content["hyper_parameters"]["extra"] == 0.25
+    assert command("validate", *words, *data, "--ckpt_path", checkpoint, "--name", "v") == 0
+    assert command("predict", *words, "--ckpt_path", checkpoint, "--num_samples", 3, "--name", "p") == 0
+    assert len(list(Path("runs/p/samples").iterdir())) == 3
+
+
+@pytest.mark.parametrize("kind", [Small, Passing])
+def test_a_subclass_that_was_trained_in_python_is_sampled_by_the_command_line(kind):
+    """Its checkpoint has the arguments of its parent's constructor too, which a command must not give it."""
+    model = kind() if kind is Small else kind(0.25, image_size=16, latent_dim=6, base_channels=4)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(accelerator="cpu", max_steps=1, limit_val_batches=0, **quiet)
+    trainer.fit(model, Batches().train_dataloader())
+    trainer.save_checkpoint("own.ckpt")
+    words = ["--model", f"{__name__}.{type(model).__name__}", "--ckpt_path", "own.ckpt", "--trainer.accelerator", "cpu"]
+    assert command("predict", *words, "--num_samples", 2, "--name", "p") == 0
+    images = [Path(f"runs/p/samples/00000{index}.png").read_bytes() for index in range(2)]
+    assert images[0] != images[1]
+
+
+class Batches(LightningDataModule):
+    """Data of a user's own: batches alone."""
+
+    def train_dataloader(self):
+        images = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        return DataLoader([{"image": image} for image in images], batch_size=8)
+
+    def val_dataloader(self):
+        return self.train_dataloader()
+
+
+class MeasurableBatches(Batches):
+    """Data of a user's own, with what the metrics need, as docs/data.md says."""
+
+    def real_images(self, split):
+        return RealImages()
+
+    def protocol(self, split):
+        return {"dataset": "own", "split": split, "content": "first version"}
+
+
+class RealImages:
+    def __len__(self):
+        return 16
+
+    def read(self, positions):
+        images = [np.random.default_rng(position).integers(0, 256, (3, 16, 16), np.uint8) for position in positions]
+        return torch.from_numpy(np.stack(images))
+
+
+OWN_DATA = ["--model", "DCGAN", "--model.image_size", 16, "--model.base_channels", 4, "--model.latent_dim", 6]
+OWN_DATA += ["--evaluation.extractor", "random", "--evaluation.num_images", 10, "--trainer.accelerator", "cpu"]
+
+
+def test_own_data_train_and_one_line_says_what_is_left_out(capsys, caplog):
+    words = [*OWN_DATA, "--data", f"{__name__}.Batches"]
+    assert command("fit", *words, "--trainer.max_steps", 4, "--name", "own") == 0
+    (said,) = [record.getMessage() for record in caplog.records if "real_images" in record.getMessage()]
+    assert said.startswith("Batches has no real_images(split): nothing is measured, and no best checkpoint is chosen")
+    run = Path("runs/own")
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
+    history = MetricsFile(run).history()
+    assert history["train/loss_d"]
+    assert history["val/d_x"]
+    for name in ("validate", "test"):
+        measured = command(name, *words, "--ckpt_path", run / "checkpoints/last.ckpt", "--name", name)
+        assert "real_images(split) and protocol(split)" in refusal(capsys, measured)
+
+
+def test_own_data_with_real_images_are_measured():
+    words = [*OWN_DATA, "--data", f"{__name__}.MeasurableBatches"]
+    assert command("fit", *words, "--trainer.max_steps", 4, "--name", "own") == 0
+    assert Path("runs/own/checkpoints/best.ckpt").is_file()
+    measured = command("validate", *words, "--ckpt_path", "runs/own/checkpoints/last.ckpt", "--name", "v")
+    assert measured == 0
+    values = [MetricsFile(f"runs/{name}").history()["val/fd_random"][-1][1] for name in ("own", "v")]
+    assert values[1] == pytest.approx(values[0], rel=1e-4)
 
 
 def test_options_before_other_words_win_over_a_resumed_checkpoint(faces_root):

@@ -43,6 +43,18 @@ show_messages()
 show_messages()
 logging.getLogger("gan_lightning.x").info("said")
 """
+NEEDLESS = """
+import logging, warnings
+import lightning.pytorch  # which formats warnings in its own way
+from gan_lightning.messages import hide_needless_warnings
+hide_needless_warnings()
+for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
+    for said in ("try litlogger", "TPU available: False", "`weights_only` was not set", "GPU available: True"):
+        logging.getLogger(name).warning(said)
+warnings.warn("The dirpath has changed from a to b")
+warnings.warn_explicit("of ours", UserWarning, "/x/gan_lightning/callbacks/y.py", 3)
+warnings.warn_explicit("of a user", UserWarning, "/x/mine.py", 3)
+"""
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -78,3 +90,10 @@ def test_the_message_of_a_workers_error_is_the_original_one() -> None:
 def test_messages_are_printed_once_and_respect_a_programs_own_logging() -> None:
     assert run(REPORT).stderr == "said\n"
     assert run(REPORT, "own").stderr == "own said\n"
+
+
+def test_what_nobody_can_act_on_is_hidden_and_a_warning_is_one_line() -> None:
+    lines = run(NEEDLESS).stderr.splitlines()
+    assert lines[-2:] == ["of ours", "/x/mine.py:3: UserWarning: of a user"]
+    assert len(lines) == 4
+    assert all("GPU available: True" in line for line in lines[:2])

@@ -114,7 +114,7 @@ class GenerationMetrics(Callback):
         """
         self._evaluator, self.measured_at = None, -1
         draws = hasattr(pl_module, "sample")  # else there is nothing to compare
-        if not draws or stage == "predict" or (stage == "fit" and trainer.limit_val_batches == 0):
+        if not draws or stage == "predict" or (stage == "fit" and _is_left_out(trainer)):
             return
         split = self._split("test" if stage == "test" else "val")
         available = len(_source(trainer).real_images(split))
@@ -212,11 +212,26 @@ class GenerationMetrics(Callback):
         return stage if self.split == "auto" else self.split
 
 
+def _is_left_out(trainer: Trainer) -> bool:
+    """Return whether a fit measures nothing: without validation, or without real images to compare with."""
+    data = getattr(trainer, "datamodule", None)
+    if trainer.limit_val_batches == 0 or data is None or hasattr(data, "real_images"):
+        return bool(trainer.limit_val_batches == 0)
+    if trainer.is_global_zero:
+        _log.warning(
+            "%s has no real_images(split): nothing is measured, and no best checkpoint is chosen. docs/data.md says "
+            "what a data module of your own needs for that",
+            type(data).__name__,
+        )
+    return True
+
+
 def _source(trainer: Trainer) -> RealImageSource:
     data = getattr(trainer, "datamodule", None)
     if not hasattr(data, "real_images"):
         raise InputError(
-            "GenerationMetrics needs a data module with real images: CelebA, ImageFolder or SyntheticFaces"
+            "GenerationMetrics compares samples with real images: give a data module with real_images(split) and "
+            "protocol(split), which CelebA, ImageFolder and SyntheticFaces have (docs/data.md describes them)"
         )
     return cast(RealImageSource, data)
 

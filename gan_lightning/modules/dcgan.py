@@ -103,6 +103,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
         self.compiled, self.objective = compile, OBJECTIVES[objective]
+        self._network_options = base_channels, generator_normalization, discriminator_normalization
         self.generator, self.discriminator = self.build_generator(), self.build_discriminator()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
@@ -112,12 +113,12 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
 
     def build_generator(self) -> nn.Module:
         """Return G: latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]. A subclass may return its own."""
-        width, normalization = self.hparams["base_channels"], self.hparams["generator_normalization"]
+        width, normalization, _ = self._network_options
         return Generator(self.image_size, self.channels, self.latent_dim, width, normalization)
 
     def build_discriminator(self) -> nn.Module:
         """Return D: images (B,C,H,W) to logits (B,), positive for real. A subclass may return its own."""
-        width, normalization = self.hparams["base_channels"], self.hparams["discriminator_normalization"]
+        width, _, normalization = self._network_options
         return Discriminator(self.image_size, self.channels, width, normalization)
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from jsonargparse import ArgumentParser
 from lightning import LightningModule
 from typing_extensions import Self
 
@@ -19,6 +20,16 @@ NETWORK_OPTIONS = (  # what networks are built with: it cannot change when their
     "generator_normalization",
     "discriminator_normalization",
 )
+
+
+def constructor_options(cls: type) -> list[str]:
+    """Return the names of the arguments that a class can be built with, those that `**kwargs` hands on included.
+
+    The fields of a dataclass are named after it: "inversion.num_steps".
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, fail_untyped=False, sub_configs=False)
+    return list(parser.get_defaults().keys())
 
 
 class SafelyLoaded(LightningModule):

@@ -1,0 +1,71 @@
+"""Options that depend on each other or on the environment: checked, and completed, before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from pkgutil import resolve_name
+from typing import Any, get_args, get_type_hints
+
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import WandbLogger
+
+from gan_lightning.errors import InputError
+from gan_lightning.loggers import SteadyWandbLogger
+
+
+def check_nulls(options: Namespace) -> None:
+    """Check that the model and the data are given null only where they take it: jsonargparse lets it pass.
+
+    Args:
+        options: Options of the command.
+
+    Raises:
+        InputError: If an option that needs a value is null.
+    """
+    for key in ("model", "data"):
+        if (given := options.get(key)) is None:
+            continue
+        cls = resolve_name(given.class_path)
+        for name, value in (given.get("init_args") or {}).items():
+            if value is None and not takes_null(cls, name):
+                raise InputError(f"{key}.{name} is null: give a value, or leave the option out")
+
+
+def takes_null(cls: type, name: str) -> bool:
+    """Return whether an argument of a class, or of the parent that it hands the argument on to, may be None."""
+    for base in cls.__mro__:
+        parameter = inspect.signature(base.__init__).parameters.get(name)  # type: ignore[misc]
+        if parameter is not None:
+            hint = get_type_hints(base.__init__).get(name, Any)  # type: ignore[misc]
+            return parameter.default is None or hint is Any or type(None) in get_args(hint)
+    return True
+
+
+def choose_no_best_checkpoint(options: Namespace) -> None:
+    """Let a run on data that have no real images to compare samples with keep its last checkpoint alone.
+
+    Args:
+        options: Options of the command, whose `checkpoint` is changed.
+    """
+    data, model = (options.get(f"{key}.class_path") for key in ("data", "model"))
+    if data is None or hasattr(resolve_name(data), "real_images") or hasattr(resolve_name(model), "monitor"):
+        return
+    if str(options.checkpoint.monitor).startswith("val/"):
+        options.checkpoint.monitor, options.checkpoint.save_top_k = None, 0
+
+
+def take_wandb_variables(options: Namespace) -> None:
+    """Name W&B's run and project as WANDB_NAME and WANDB_PROJECT say, unless options do.
+
+    Args:
+        options: Options of the command, whose loggers are changed.
+    """
+    given = options.trainer.logger
+    for logger in given if isinstance(given, list) else [given]:
+        if not isinstance(logger, Namespace) or not issubclass(cls := resolve_name(logger.class_path), WandbLogger):
+            continue
+        arguments = logger.init_args
+        arguments.name = arguments.name or os.environ.get("WANDB_NAME")
+        if issubclass(cls, SteadyWandbLogger):
+            arguments.project = arguments.project or os.environ.get("WANDB_PROJECT", "gan-lightning")
