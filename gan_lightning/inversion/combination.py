@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -68,13 +66,14 @@ def without_generator(images: Tensor, problem: Problem, noise: Tensor, explained
 @torch.no_grad()
 def filter_noise(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
     """Return the images, with details of the noisy photographs where pixels were observed, see `empirical_wiener`."""
-    degradation: Callable[[Tensor], Tensor] = problem.degradation
+    degradation = problem.degradation
     if isinstance(degradation, Identity):
-        return empirical_wiener(images, problem.observed, noise)
-    if isinstance(degradation, Mask):
-        filled = problem.observed * degradation.mask + images * (1 - degradation.mask)
-        return empirical_wiener(images, filled, noise)
-    return images
+        noisy = problem.observed
+    elif isinstance(degradation, Mask):
+        noisy = problem.observed * degradation.mask + images * (1 - degradation.mask)
+    else:
+        return images
+    return torch.where(noise[:, None, None, None] > 0, empirical_wiener(images, noisy, noise), images)
 
 
 def _is_plain(degradation: Degradation, noise: Tensor) -> Tensor:

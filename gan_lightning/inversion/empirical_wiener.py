@@ -21,8 +21,7 @@ def empirical_wiener(pilot: Tensor, noisy: Tensor, noise_level: Tensor, patch: i
     Args:
         pilot: Estimates (B,C,H,W) of the noise-free images.
         noisy: Noisy images (B,C,H,W), on the same scale in [-1, 1].
-        noise_level: (B,) standard deviation of the noise on the [0, 1] scale. Images without noise are returned as
-            they are.
+        noise_level: (B,) standard deviation of the noise on the [0, 1] scale.
         patch: Height and width of the patches in pixels; smaller images are one patch.
 
     Returns:
@@ -52,8 +51,7 @@ def empirical_wiener(pilot: Tensor, noisy: Tensor, noise_level: Tensor, patch: i
     weights = confidence.expand(-1, patch * patch, -1)
     estimates = basis.mT @ (gain * patches(noisy)) * weights
     filtered = (accumulate(estimates) / accumulate(weights)).reshape(batch, channels, height, width)
-    result = torch.einsum("ij,bjhw->bihw", to_components.mT, filtered)
-    return torch.where(noise_level[:, None, None, None] > 0, result, noisy)
+    return torch.einsum("ij,bjhw->bihw", to_components.mT, filtered)
 
 
 def _opponent_axes(channels: int) -> Tensor:

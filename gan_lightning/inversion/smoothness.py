@@ -15,8 +15,7 @@ from torch import Tensor
 from gan_lightning.degradations.base import Degradation
 
 EXPONENT = 1.5  # of the fall of the amplitudes with the frequency; 1 to 2 in photographs
-FLAT_BELOW = 0.06  # frequency in cycles per pixel below which the amplitudes no longer rise
-CHROMA = 0.3  # standard deviation of each color direction, relative to that of the brightness
+CHROMA = 0.2  # standard deviation of each color direction, relative to that of the brightness
 
 
 class SmoothnessPrior:
@@ -26,13 +25,14 @@ class SmoothnessPrior:
         height: Height of the images.
         width: Width of the images.
         std: Standard deviation of a pixel.
+        flat_below: Frequency in cycles per pixel below which the amplitudes no longer rise.
         like: Tensor with the dtype and device of the images.
     """
 
-    def __init__(self, height: int, width: int, std: float, like: Tensor) -> None:
+    def __init__(self, height: int, width: int, std: float, flat_below: float, like: Tensor) -> None:
         self.rows, self.columns = cosine_basis(height).to(like), cosine_basis(width).to(like)
         frequencies = [torch.arange(size) / (2 * size) for size in (height, width)]
-        squared = frequencies[0][:, None].square() + frequencies[1].square() + FLAT_BELOW**2
+        squared = frequencies[0][:, None].square() + frequencies[1].square() + flat_below**2
         shape = squared**-EXPONENT
         self.variance = (std**2 * shape / shape.mean()).to(like)
 
@@ -60,7 +60,13 @@ def cosine_basis(size: int) -> Tensor:
 
 @torch.no_grad()
 def posterior_mean(
-    mean: Tensor, degradation: Degradation, observed: Tensor, noise: Tensor, std: float, iterations: int
+    mean: Tensor,
+    degradation: Degradation,
+    observed: Tensor,
+    noise: Tensor,
+    std: float,
+    flat_below: float,
+    iterations: int,
 ) -> Tensor:
     """Return the mean of images x given y = A x + noise, where x - mean has a smoothness prior.
 
@@ -72,12 +78,13 @@ def posterior_mean(
         observed: Observed images y.
         noise: (B,1,1,1) standard deviation of the noise, above 0.
         std: Standard deviation of a pixel of x - mean.
+        flat_below: Frequency in cycles per pixel below which its amplitudes no longer rise.
         iterations: Number of iterations.
 
     Returns:
         (B,C,H,W). An image does not depend on the others of the batch.
     """
-    prior = SmoothnessPrior(mean.shape[-2], mean.shape[-1], std, mean)
+    prior = SmoothnessPrior(mean.shape[-2], mean.shape[-1], std, flat_below, mean)
     weight = noise**-2
     residual = prior.transform(degradation.adjoint(observed - degradation(mean))) * weight
     inverse_diagonal = 1 / (operator_gain(prior, degradation, mean) * weight + 1 / prior.variance)

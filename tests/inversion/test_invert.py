@@ -162,7 +162,7 @@ def test_draws_are_scaled(generator: Generator, own_images: Tensor) -> None:
 
 def test_a_generator_that_was_changed_is_another_one(generator: Generator, own_images: Tensor) -> None:
     network = copy.deepcopy(generator)
-    settings: dict[str, Any] = {"num_steps": 3, "refine": "none"}
+    settings: dict[str, Any] = {"num_steps": 3, "refine": "none", "noise_level": 0.0}
     invert(network, Identity(), own_images, **settings)
     for parameter in network.parameters():
         parameter.data.mul_(0.9)  # without a trace
@@ -309,7 +309,8 @@ def test_stops_at_the_noise(generator: Generator, own_images: Tensor) -> None:
 def test_an_encoders_start_and_any_callable(generator: Generator, own_images: Tensor) -> None:
     truth = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
     flipped = own_images.flip(3)
-    found = invert(generator, lambda images: images.flip(3), flipped, start=truth, num_steps=0, refine="none")
+    settings: dict[str, Any] = {"num_steps": 0, "refine": "none", "latent_weight": 0.0}
+    found = invert(generator, lambda images: images.flip(3), flipped, start=truth, **settings)
     assert (found.loss < 1e-8).all()
     assert found.converged.all()
 
