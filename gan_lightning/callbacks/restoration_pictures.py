@@ -16,19 +16,20 @@ from gan_lightning.images import make_grid, to_uint8
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ERROR_SCALE = 0.25  # absolute error, on the [0, 1] scale, at the upper end of the color scale
+COLOR_SCALE = 0.25  # error or spread, on the [0, 1] scale, at the upper end of the color scale
 FAINT = 30  # number of curves from which on they are drawn faint
 LABELLED = 10  # maximum number of curves with a legend
 LONGEST_LABEL = 30  # letters of a name in it
 
 
-def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor) -> Tensor:
-    """Return target, degraded, restored and error map side by side; without a target, degraded and restored only.
+def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor, spread: Tensor | None = None) -> Tensor:
+    """Return target, degraded, restored, error map and spread side by side; the first and fourth only with a target.
 
     Args:
         target: (C,H,W) in [-1, 1], or None.
         degraded: (C',H',W'); enlarged by repeating pixels.
         restored: (C,H,W) in [-1, 1].
+        spread: (1,H,W) of several searches, on the [0, 1] scale, or None.
 
     Returns:
         (3,H + 4,W') uint8.
@@ -38,15 +39,25 @@ def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor) -> Ten
     pictures = [to_uint8(image.cpu()).expand(3, -1, -1) for image in (enlarged, restored)]
     if target is not None:
         pictures = [to_uint8(target.cpu()).expand(3, -1, -1), *pictures, error_map(target, restored)]
+    if spread is not None:
+        pictures.append(color_map(spread[0]))
     return make_grid(torch.stack(pictures), columns=len(pictures))
 
 
 def error_map(target: Tensor, restored: Tensor) -> Tensor:
     """Return the mean absolute error over the channels of two images (C,H,W) in color, (3,H,W) uint8; black is zero."""
+    return color_map(((restored.clamp(-1, 1) - target) / 2).abs().mean(0))
+
+
+def color_map(values: Tensor) -> Tensor:
+    """Return errors or a spread (H,W), on the [0, 1] scale, in color: black is zero, the brightest 0.25 or more.
+
+    Returns:
+        (3,H,W) uint8.
+    """
     from matplotlib import colormaps
 
-    error = ((restored.clamp(-1, 1) - target) / 2).abs().mean(0).cpu() / ERROR_SCALE
-    colors = colormaps["inferno"](error.clamp(max=1).numpy(), bytes=True)[..., :3]
+    colors = colormaps["inferno"]((values.cpu() / COLOR_SCALE).clamp(max=1).numpy(), bytes=True)[..., :3]
     return torch.from_numpy(colors.copy()).permute(2, 0, 1)
 
 

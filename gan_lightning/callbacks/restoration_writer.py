@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.callbacks.restoration_pictures import draw_blur_curves, draw_losses, make_panel
+from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_curves, draw_losses, make_panel
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 from gan_lightning.images import make_grid, write_png
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.modules.restorer import Restored, SearchStep
 
-UPLOADED = (
-    "latents.safetensors",
-    "images.csv",
-    *(f"{kind}/*.png" for kind in ("target", "degraded", "restored", "panel", "intermediate/*")),
-)
+PICTURES = ("target", "degraded", "restored", "spread", "panel", "intermediate/*", "searches/*")
+UPLOADED = ("latents.safetensors", "images.csv", *(f"{kind}/*.png" for kind in PICTURES))
+NAMED = 5  # maximum number of photographs that a warning names
+
+_log = logging.getLogger(__name__)
 
 
 class RestorationWriter(Callback):
     """Writes each batch of a restoration to the run folder when it ends.
 
     target/, degraded/, restored/ and panel/ hold PNGs named like the images, records/ the latent, the losses and the
-    metrics of each image. At the end, even if the run is interrupted, images.csv, latents.safetensors and losses.png
-    are made of all records. `LatentRestoration` adds this callback where the trainer has none.
+    metrics of each image. Of several searches, spread/ shows how far they differ (black: not at all; brightest: a
+    standard deviation of 0.25 or more on the [0, 1] scale), and searches/NAME/ what each of them found, if the module
+    keeps it. At the end, even if the run is interrupted, images.csv, latents.safetensors and losses.png are made of all
+    records. `LatentRestoration` adds this callback where the trainer has none.
     """
 
     def __init__(self, intermediate_every: int = 0, logged_panels: int = 16) -> None:
@@ -76,14 +79,14 @@ class RestorationWriter(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files of all images."""
         trainer.strategy.barrier("restoration records were written")
-        self._collect(trainer)
+        self._collect(trainer, pl_module)
 
     on_predict_batch_end, on_predict_end = on_test_batch_end, on_test_end
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the files of the images that are finished."""
         if self._wrote:
-            self._collect(trainer)
+            self._collect(trainer, pl_module)
 
     def _write(self, restored: Restored | None) -> None:
         """Write the pictures of a batch, then the records, which mark the images as finished."""
@@ -93,10 +96,17 @@ class RestorationWriter(Callback):
         for place, name in enumerate(restored.names):
             target = None if restored.target is None else restored.target[place]
             degraded, image = restored.degraded[place], restored.restored[place]
-            for kind, picture in (("target", target), ("degraded", degraded), ("restored", image)):
+            spread = None if restored.spread is None else restored.spread[place]
+            pictures = {"target": target, "degraded": degraded, "restored": image}
+            pictures |= {
+                "spread": None if spread is None else color_map(spread[0]),
+                "panel": make_panel(target, degraded, image, spread),
+            }
+            for kind, picture in pictures.items():
                 if picture is not None:
                     write_png(folder / kind / f"{name}.png", picture)
-            write_png(folder / "panel" / f"{name}.png", make_panel(target, degraded, image))
+            for number, solution in enumerate([] if restored.solutions is None else restored.solutions[place]):
+                write_png(folder / "searches" / name / f"{number}.png", solution)
             tensors = {"latent": restored.latent[place], "history": until_it_stopped(restored.history[:, place])}
             if restored.blur is not None:
                 tensors |= {"sigmas": restored.blur.sigmas, "residuals": restored.blur.residuals[:, place]}
@@ -105,7 +115,7 @@ class RestorationWriter(Callback):
         self._wrote = True
 
     @rank_zero_only
-    def _collect(self, trainer: Trainer) -> None:
+    def _collect(self, trainer: Trainer, pl_module: Any) -> None:
         """Write the files of all images, and send them to the loggers."""
         records, folder = self.store.read(), self.store.folder
         if not records:
@@ -122,6 +132,8 @@ class RestorationWriter(Callback):
             curves = {r.name: (r.tensors["residuals"], r.metrics["blur_sigma"]) for r in records}
             with atomic_path(folder / "blur.png") as path:
                 draw_blur_curves(records[0].tensors["sigmas"], curves, path)
+        if (message := describe_unexplained(records, pl_module.restorer.leaves_out_generator)) is not None:
+            _log.warning(message)
         for logger in trainer.loggers:
             self._log(logger, table)
 
@@ -149,16 +161,36 @@ def until_it_stopped(history: Tensor) -> Tensor:
     return history[: int(moves[-1]) + 2 if len(moves) else 1]
 
 
+def describe_unexplained(records: Sequence[Record], leaves_out_generator: Callable[[float], bool]) -> str | None:
+    """Return a message that names the photographs that no search explains, or None if there are none.
+
+    Args:
+        records: Records of all photographs.
+        leaves_out_generator: Whether photographs with a noise level are restored without the generator if so.
+    """
+    missed = [record for record in records if not record.metrics["explained"]]
+    if not missed:
+        return None
+    names = ", ".join(printable(record.source or record.name) for record in missed[:NAMED])
+    more = f" and {len(missed) - NAMED} more" if len(missed) > NAMED else ""
+    verb, pronoun = ("is", "it is") if len(missed) == 1 else ("are", "they are")
+    message = f"{len(missed)} of {len(records)} photographs {verb} not explained by this generator: {names}{more}"
+    if all(leaves_out_generator(record.metrics["noise_level"]) for record in missed):
+        return f"{message}; {pronoun} restored without it"
+    return message
+
+
 def make_table(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return one row per image: its name and its metrics as a table shows them.
 
     Where names do not tell of which photograph they are (they were shortened, or it lies in a folder below), a column
     "photograph" holds its path.
     """
-    rows = []
+    kinds = {"converged": bool, "num_steps": int, "explained": bool}
+    rows: list[dict[str, Any]] = []
     for record in records:
-        counts = {"converged": bool(record.metrics["converged"]), "num_steps": int(record.metrics["num_steps"])}
-        rows.append({"name": record.name, **record.metrics, **counts})
+        metrics = {name: kinds.get(name, float)(value) for name, value in record.metrics.items()}
+        rows.append({"name": record.name, **metrics})
     sources = [record.source for record in records]
     stems = [record.name.partition("-")[2] for record in records]
     plain = all(

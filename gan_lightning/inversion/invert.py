@@ -61,6 +61,7 @@ class Inversion:
         spread: (B,1,H,W) standard deviation of the solutions of the searches, on the [0, 1] scale: where it is high,
             the image is a guess.
         solutions: (B,K,C,H,W) images that the K searches found, each consistent with what is known.
+        weights: (B,K) of the solutions in their mean, which add up to one; the likeliest solution has the largest.
     """
 
     image: Tensor
@@ -73,6 +74,7 @@ class Inversion:
     explained: Tensor
     spread: Tensor
     solutions: Tensor
+    weights: Tensor
 
 
 def invert(
@@ -236,7 +238,8 @@ def _combine(
     explained = is_explained(images[best], problem, noise)
     solutions = make_consistent(images, problem.select(rows), noise[rows]) if settings.composite else images
     solutions = solutions.view(batch, count, *images.shape[1:])
-    image, spread = mean_and_spread(solutions, solution_weights(losses))
+    weights = solution_weights(losses)
+    image, spread = mean_and_spread(solutions, weights)
     if settings.composite:
         image = filter_noise(without_generator(image, problem, noise, explained), problem, noise)
     return Inversion(
@@ -250,4 +253,5 @@ def _combine(
         explained=explained,
         spread=spread,
         solutions=solutions,
+        weights=weights,
     )

@@ -39,7 +39,14 @@ class RestorationMetrics:
             self.measures["identity"] = make_identity(identity_network)
 
     @torch.no_grad()
-    def __call__(self, restored: Tensor, degraded: Tensor, target: Tensor, known: Tensor | None) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        restored: Tensor,
+        degraded: Tensor,
+        target: Tensor,
+        known: Tensor | None,
+        spread: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Compute the metrics of a batch.
 
         Args:
@@ -47,10 +54,11 @@ class RestorationMetrics:
             degraded: Degraded images (B,C',H',W') in [-1, 1].
             target: Ground truth (B,C,H,W) in [-1, 1].
             known: Mask (1 or B,1,H',W') that is zero in the holes of the degraded images; None without holes.
+            spread: Spread (B,1,H,W) of the solutions whose mean the restored images are; None for a single search.
 
         Returns:
             Metrics by name, each (B,): those of `image_errors`, "lpips" and "identity" if they were chosen, and the
-            same for the degraded images under names that end in "_degraded".
+            same for the degraded images under names that end in "_degraded"; those of `spread_ranks` with a spread.
         """
         hole = known < 0.5 if known is not None and known.shape[-2:] == target.shape[-2:] else None
         metrics: dict[str, Tensor] = {}
@@ -58,7 +66,7 @@ class RestorationMetrics:
             measured = image_errors(images, target, hole)
             measured |= {name: measure(images, target) for name, measure in self.measures.items()}
             metrics |= {f"{name}{suffix}": value for name, value in measured.items()}
-        return metrics
+        return metrics if spread is None else metrics | spread_ranks(spread, restored, target, hole)
 
 
 def image_errors(images: Tensor, target: Tensor, hole: Tensor | None = None) -> dict[str, Tensor]:
@@ -90,6 +98,43 @@ def image_errors(images: Tensor, target: Tensor, hole: Tensor | None = None) -> 
 
 def _errors(l1: Tensor, mse: Tensor) -> dict[str, Tensor]:
     return {"l1": l1, "mse": mse, "psnr": -10 * torch.log10(mse)}
+
+
+def spread_ranks(spread: Tensor, images: Tensor, target: Tensor, hole: Tensor | None = None) -> dict[str, Tensor]:
+    """Compute how well the spread of the searches predicts where each restored image is wrong.
+
+    Args:
+        spread: Spread of the solutions (B,1,H,W).
+        images: Restored images (B,C,H,W) in [-1, 1]; values outside are clamped, as in a file.
+        target: Ground truth (B,C,H,W) in [-1, 1].
+        hole: Mask (1 or B,1,H,W) that is true where pixels were missing.
+
+    Returns:
+        "spread_rank" (B,), the rank correlation over pixels of the spread and the mean absolute error over the
+        channels; with a hole also "spread_rank_hole", over its pixels only.
+    """
+    errors = (images.clamp(-1, 1) - target).abs().mean(1, keepdim=True)
+    where = {"spread_rank": torch.ones_like(spread, dtype=torch.bool)}
+    if hole is not None:
+        where["spread_rank_hole"] = hole.expand_as(spread)
+    ranks = {}
+    for name, pixels in where.items():
+        each = [rank_correlation(s[p], e[p]) for s, e, p in zip(spread, errors, pixels, strict=True)]
+        ranks[name] = torch.stack(each).float()
+    return ranks
+
+
+def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Compute the rank correlation of two samples (N,) (Spearman 1904); NaN where all values of one are equal."""
+    if len(first) < 2:
+        return first.new_tensor(math.nan).double()
+    return torch.corrcoef(torch.stack([_ranks(first), _ranks(second)]))[0, 1]
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Return the rank of each value (N,), for equal values the mean of theirs: known pixels can be equal in many."""
+    ordered = values.sort().values
+    return (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)).double() / 2
 
 
 def ssim_map(images: Tensor, target: Tensor) -> Tensor:

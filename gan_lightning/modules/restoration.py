@@ -63,6 +63,7 @@ class LatentRestoration(LightningModule):
         identity_network: str | os.PathLike[str] | None = None,
         seed: int = 0,
         masks_white: White = "known",
+        keep_searches: bool = False,
     ) -> None:
         """Load the networks and check the settings.
 
@@ -82,6 +83,8 @@ class LatentRestoration(LightningModule):
             identity_network: TorchScript file of a face recognition network that measures the similarity of faces.
             seed: Seed of the starts.
             masks_white: What white pixels of the files in `masks` are: "known" or "missing".
+            keep_searches: Keep what each of several searches found, not their mean and spread alone: the writer puts
+                them into searches/NAME/, from the most to the least likely.
 
         Raises:
             InputError: If a file is missing or contains something else, settings exclude each other, or the
@@ -110,6 +113,7 @@ class LatentRestoration(LightningModule):
             blind_blur=blind_blur,
             poisson=poisson,
             seed=seed,
+            keep_searches=keep_searches,
         )
 
     def configure_callbacks(self) -> list[Callback]:
@@ -189,7 +193,8 @@ class LatentRestoration(LightningModule):
         rows: dict[str, Mapping[str, float]] = {name: row for part, _, _ in parts for name, row in part.items()}
         ordered = [rows[name] for name in sorted(rows)]  # sums must not depend on the order of the ranks
         summary = summarize([{name: row[name] for name in row if name not in SEARCH_METRICS} for row in ordered])
-        summary |= {"images": float(len(rows)), "converged": sum(row["converged"] for row in ordered) / len(rows)}
+        summary["images"] = float(len(rows))
+        summary |= {name: sum(row[name] for row in ordered) / len(rows) for name in ("converged", "explained")}
         if restored := sum(count for _, _, count in parts):
             summary["seconds_per_image"] = sum(seconds for _, seconds, _ in parts) / restored
         self.log_dict({f"test/{name}": value for name, value in summary.items()}, sync_dist=True)

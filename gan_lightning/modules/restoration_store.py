@@ -17,7 +17,7 @@ from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import MAX_BYTES, writable
 
-FORMAT = 2  # of the records and the settings; 1 had no number
+FORMAT = 3  # of the records and the settings; 1 had no number, 2 a single search
 LONGEST = MAX_BYTES - 25  # bytes of a name: room for a suffix, and all that could be written before this limit stay
 
 

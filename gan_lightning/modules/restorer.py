@@ -11,16 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.data.fingerprint import read_content
-from gan_lightning.degradations import Degradation, GaussianBlur
+from gan_lightning.degradations import Degradation, GaussianBlur, Identity
+from gan_lightning.degradations.base import has_adjoint
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
-from gan_lightning.inversion import BlurEstimate, InversionSettings, blend_poisson, estimate_blur, invert
+from gan_lightning.inversion import BlurEstimate, Inversion, InversionSettings, blend_poisson, estimate_blur, invert
+from gan_lightning.inversion.combination import mean_and_spread
+from gan_lightning.inversion.data_consistency import linear_estimate
 from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration_store import output_names
 from gan_lightning.networks.dcgan import Generator
 
-SEARCH_METRICS = ("loss", "converged", "num_steps", "noise_level", "blur_sigma")  # of the search, not of the image
+INVERSION_METRICS = ("loss", "converged", "num_steps", "noise_level", "explained")
+SEARCH_METRICS = (*INVERSION_METRICS, "spread", "blur_sigma")  # of the search, not of the image
+BLENDING_STEPS = 100  # for each solution: enough for their spread, and to look at them
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,14 @@ class Restored:
         restored: (B,C,H,W) in [-1, 1].
         latent: (B, latent_dim).
         history: (steps + 1, B) objective at each step.
-        metrics: (B,) each: "loss", "converged", "num_steps", "noise_level", and in `test` the errors too.
+        metrics: (B,) each: "loss", "converged", "num_steps", "noise_level", "explained", the mean "spread" of several
+            searches, and in `test` the errors too.
         target: (B,C,H,W) in [-1, 1], the ground truth, or None where it is unknown.
         blur: Estimate of an unknown blur.
         sources: (B) paths of the photographs relative to their folder, or None if they have no files.
+        spread: (B,1,H,W) standard deviation of the solutions of several searches, on the [0, 1] scale, or None for a
+            single search.
+        solutions: (B,K,C,H,W) what each search found, from the most to the least likely, or None if not kept.
     """
 
     names: list[str]
@@ -71,6 +80,8 @@ class Restored:
     target: Tensor | None = None
     blur: BlurEstimate | None = None
     sources: list[str] | None = None
+    spread: Tensor | None = None
+    solutions: Tensor | None = None
 
     def rows(self) -> list[dict[str, float]]:
         """Return the metrics of each image."""
@@ -93,6 +104,7 @@ class Restorer:
     blind_blur: bool
     poisson: bool
     seed: int
+    keep_searches: bool
     observers: list[StepObserver] = field(default_factory=list)
 
     def settings(self) -> dict[str, Any]:
@@ -103,6 +115,7 @@ class Restorer:
             "measures": sorted(self.measure.measures),
             "blind_blur": self.blind_blur,
             "poisson": self.poisson,
+            "keep_searches": self.keep_searches,
             "seed": self.seed,
             "generator": describe(self.generator),
             "degradation": describe(self.degradation),
@@ -138,17 +151,36 @@ class Restorer:
             indices=indices,
             callback=report,
         )
-        restored, known = result.image, degradation.known(observed)
+        known = degradation.known(observed)
         if self.poisson and known is not None:
-            restored = blend_poisson(restored, observed, known)
-        metrics = {name: getattr(result, name) for name in SEARCH_METRICS[:4]}
+            blend_holes(result, degradation, observed, known)
+        metrics = {name: getattr(result, name) for name in INVERSION_METRICS}
+        spread = result.spread if result.solutions.shape[1] > 1 else None
+        if spread is not None:
+            metrics["spread"] = spread.flatten(1).mean(1)
         if blur is not None:
             metrics["blur_sigma"] = blur.sigma
         if clean:
-            metrics |= self.measure(restored, observed, images, known)
-        target = images if clean else None
-        sources = [batch["name"][row] for row in rows] if "name" in batch else None
-        return Restored(names, observed, restored, result.latent, result.history, metrics, target, blur, sources)
+            metrics |= self.measure(result.image, observed, images, known, spread)
+        return Restored(
+            names,
+            observed,
+            result.image,
+            result.latent,
+            result.history,
+            metrics,
+            target=images if clean else None,
+            blur=blur,
+            sources=[batch["name"][row] for row in rows] if "name" in batch else None,
+            spread=spread,
+            solutions=likeliest_first(result) if self.keep_searches else None,
+        )
+
+    def leaves_out_generator(self, noise_level: float) -> bool:
+        """Return whether photographs with this noise level are restored without the generator if none explains them."""
+        plain = isinstance(self.degradation, Identity) and self.masks is None and not self.blind_blur
+        asked_for = (plain and noise_level == 0) or not (self.inversion.composite or self.poisson)
+        return has_adjoint(self.degradation) and not asked_for
 
     @torch.no_grad()
     def _degrade(self, images: Tensor, degradation: Degradation, indices: list[int]) -> Tensor:
@@ -165,6 +197,31 @@ class Restorer:
             known = degradation.known(observed)
             observed = observed if known is None else observed * known
         return observed
+
+
+def blend_holes(result: Inversion, degradation: Degradation, observed: Tensor, known: Tensor) -> None:
+    """Blend the images and the solutions into the known pixels without a seam, and compute their spread again.
+
+    Args:
+        result: Images of the generator, changed in place.
+        degradation: Degradation with holes.
+        observed: Photographs (B,C,H,W), into whose holes images that explain nothing are not blended.
+        known: Mask (1 or B,1,H,W), one where a pixel is known.
+    """
+    image = result.image
+    if not bool(result.explained.all()) and has_adjoint(degradation):
+        estimate = linear_estimate(degradation, observed, result.noise_level)
+        image = torch.where(result.explained[:, None, None, None], image, estimate)
+    result.image = blend_poisson(image, observed, known)
+    blended = [blend_poisson(each, observed, known, BLENDING_STEPS) for each in result.solutions.unbind(1)]
+    result.solutions = torch.stack(blended, 1)
+    _, result.spread = mean_and_spread(result.solutions, result.weights)
+
+
+def likeliest_first(result: Inversion) -> Tensor:
+    """Return the solutions (B,K,C,H,W) of each image, from the most to the least likely."""
+    order = result.weights.argsort(dim=1, descending=True, stable=True)
+    return torch.stack([solutions[row] for solutions, row in zip(result.solutions, order, strict=True)])
 
 
 def image_names(batch: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -18,20 +19,21 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from gan_lightning import ImageFolder
-from gan_lightning.callbacks.restoration_pictures import draw_losses, error_map, make_panel
+from gan_lightning.callbacks.restoration_pictures import color_map, draw_losses, error_map, make_panel
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
-from gan_lightning.callbacks.restoration_writer import RestorationWriter, until_it_stopped
+from gan_lightning.callbacks.restoration_writer import RestorationWriter, describe_unexplained, until_it_stopped
 from gan_lightning.data.photos import photo_loader
 from gan_lightning.degradations import Downsample, GaussianBlur, SquareMask
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_uint8, write_png
 from gan_lightning.inversion import InversionSettings
 from gan_lightning.modules.restoration import LatentRestoration
-from gan_lightning.modules.restoration_store import RestorationStore
+from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.networks.dcgan import Generator
 
 SIZE, LATENT, COUNT = 16, 6, 4
-QUICK = InversionSettings(solver="lbfgs", num_steps=6, start="random", refine_steps=4, noise_level=0.0)
+QUICK = InversionSettings(solver="lbfgs", num_searches=1, num_steps=6, start="random", refine_steps=4, noise_level=0.0)
+TWO = replace(QUICK, num_searches=2)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def checkpoint(tmp_path_factory):
 
 
 def faces():
-    coarse = torch.rand(COUNT, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    coarse = torch.rand(COUNT, 3, 2, 2, generator=torch.Generator().manual_seed(1)) - 0.5  # faint: a search explains it
     images = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
     return [{"image": image, "index": torch.tensor(10 + row)} for row, image in enumerate(images)]
 
@@ -117,6 +119,50 @@ def test_latents_and_losses_are_kept(finished):
         assert float(history.min()) < float(history[0])
 
 
+APART = {"degradation": SquareMask(SIZE, 12), "inversion": replace(TWO, num_steps=2, refine_steps=0)}
+
+
+@pytest.fixture(scope="module")
+def twice(checkpoint, tmp_path_factory):
+    folder, logger = tmp_path_factory.mktemp("twice"), Kept()
+    return folder, restore(checkpoint, folder, logger=logger, keep_searches=True, **APART), logger
+
+
+def test_several_searches_leave_their_spread_and_themselves(twice, finished):
+    folder, metrics, logger = twice
+    assert sorted(path.stem for path in (folder / "spread").iterdir()) == NAMES
+    with (folder / "images.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for name in NAMES:
+        found = [pixels(folder / "searches" / name / f"{number}.png") for number in range(2)]
+        assert len(list((folder / "searches" / name).iterdir())) == 2
+        panel, spread = pixels(folder / "panel" / f"{name}.png"), pixels(folder / "spread" / f"{name}.png")
+        assert panel.shape == (3, SIZE + 4, 5 * (SIZE + 2) + 2)
+        assert torch.equal(panel[:, 2:-2, -SIZE - 2 : -2], spread)
+        differ = (found[0].float() - found[1]).abs().mean(0) > 3
+        assert spread.sum(0)[differ].float().mean() > spread.sum(0)[~differ].float().mean()
+        assert 0 < float(rows[name]["spread"]) < 0.25
+    for metric in ("spread_rank", "spread_rank_hole"):
+        mean = np.mean([float(row[metric]) for row in rows.values()])
+        assert mean == pytest.approx(metrics[f"test/{metric}"], rel=1e-4)
+    explained = [row["explained"] for row in rows.values()]
+    assert metrics["test/explained"] == explained.count("True") / COUNT > 0
+    columns, _ = logger.tables["restoration/images"]
+    assert {"explained", "spread", "spread_rank"} <= set(columns)
+    assert {"spread/*.png", "searches/*/*.png"} <= set(logger.files)
+    alone, _ = finished
+    assert not (alone / "spread").exists()
+    assert not (alone / "searches").exists()
+    assert pixels(alone / "panel" / f"{NAMES[0]}.png").shape[2] == 4 * (SIZE + 2) + 2
+    with (alone / "images.csv").open() as file:
+        assert not [column for column in next(csv.reader(file)) if "spread" in column]
+
+
+def test_a_folder_without_the_searches_is_refused_where_they_are_to_be_kept(twice, checkpoint):
+    with pytest.raises(InputError, match="other settings"):
+        restore(checkpoint, twice[0], **APART)
+
+
 class Interrupt(Callback):
     """Stops the run in its second batch, as Ctrl-C or a walltime would."""
 
@@ -158,12 +204,13 @@ def test_a_folder_of_other_measures_is_refused(checkpoint, tmp_path):
         restore(checkpoint, tmp_path, identity_network=str(tmp_path / "identity.pt"))
 
 
-def test_a_folder_of_an_earlier_version_is_refused_in_one_line(checkpoint, tmp_path):
+@pytest.mark.parametrize("earlier", [None, 2])
+def test_a_folder_of_an_earlier_version_is_refused_in_one_line(earlier, checkpoint, tmp_path):
     restore(checkpoint, tmp_path)
     settings = tmp_path / "records" / "settings.json"
     known = json.loads(settings.read_text())
     del known["format"]
-    settings.write_text(json.dumps(known))
+    settings.write_text(json.dumps(known if earlier is None else {"format": earlier} | known))
     with pytest.raises(InputError, match=r"by an earlier version.*choose another folder \(--name\)") as caught:
         restore(checkpoint, tmp_path)
     assert "\n" not in str(caught.value)
@@ -256,7 +303,7 @@ def test_photographs_get_no_target(checkpoint, tmp_path):
     assert sorted(path.stem for path in (tmp_path / "run" / "restored").iterdir()) == names
     assert not (tmp_path / "run" / "target").exists()
     with (tmp_path / "run" / "images.csv").open() as file:
-        assert {"name", "loss", "converged", "num_steps", "noise_level"} == set(next(csv.DictReader(file)))
+        assert {"name", "loss", "converged", "num_steps", "noise_level", "explained"} == set(next(csv.DictReader(file)))
 
 
 class Kept(Logger):
@@ -297,7 +344,7 @@ def predict(checkpoint, photos, folder, logger=False, **options):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    module = LatentRestoration(checkpoint, inversion=QUICK, **options)
+    module = LatentRestoration(checkpoint, **({"inversion": QUICK} | options))
     trainer.predict(module, photo_loader(photos, module.photo_format, 3))
     with (folder / "images.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
@@ -332,10 +379,11 @@ def test_names_in_any_encoding_reach_every_output(checkpoint, tmp_path):
     logger = Kept()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Glyph")
-        rows = predict(checkpoint, tmp_path / "photos", tmp_path / "run", logger=logger)
+        options = {"inversion": TWO, "keep_searches": True, "logger": logger}
+        rows = predict(checkpoint, tmp_path / "photos", tmp_path / "run", **options)
     assert [row["name"] for row in rows] == [r"000000-a$\frac$_", "000001-caf_", "000002-two_lines", "000003-ഛായ"]
     assert [row["photograph"] for row in rows] == [r"a$\frac$_.png", r"caf\xe9.png", r"two\nlines.png", "ഛായ.png"]
-    for kind in ("degraded", "restored", "panel", "records", "intermediate"):
+    for kind in ("degraded", "restored", "spread", "panel", "records", "intermediate", "searches"):
         stems = {path.stem for path in (tmp_path / "run" / kind).iterdir()} - {"settings"}
         assert stems == {row["name"] for row in rows}
     json.dumps(logger.tables["restoration/images"], ensure_ascii=False).encode()  # as W&B does
@@ -365,6 +413,34 @@ def test_records_of_an_earlier_version_need_no_source(checkpoint, tmp_path):
         "000000-a",
         "000001-b",
     ]
+
+
+def test_photographs_that_nothing_explains_are_named_at_the_end(checkpoint, tmp_path, caplog):
+    (tmp_path / "photos").mkdir()
+    for name in "bcd":
+        Image.new("RGB", (SIZE, SIZE), (128, 128, 128)).save(tmp_path / "photos" / f"{name}.png")
+    for name, seed in ((b"a.png", 0), (b"caf\xe9.png", 1)):
+        rough = np.random.default_rng(seed).choice([0, 255], (SIZE, SIZE, 3)).astype(np.uint8)
+        with open(os.path.join(os.fsencode(tmp_path / "photos"), name), "wb") as file:
+            Image.fromarray(rough).save(file, "PNG")
+    with caplog.at_level(logging.WARNING, "gan_lightning"):
+        rows = predict(checkpoint, tmp_path / "photos", tmp_path / "run", degradation=SquareMask(SIZE, 4))
+    assert [row["explained"] for row in rows] == ["False", "True", "True", "False", "True"]
+    (message,) = [record.getMessage() for record in caplog.records if "explained" in record.getMessage()]
+    assert message == (
+        r"2 of 5 photographs are not explained by this generator: a.png, caf\xe9.png; they are restored without it"
+    )
+
+
+def test_a_warning_names_up_to_five_photographs_and_counts_the_rest():
+    def records(missed):
+        return [Record(f"{n:06d}", {}, {"explained": n >= missed, "noise_level": n / 100}) for n in range(20)]
+
+    assert describe_unexplained(records(0), lambda noise_level: True) is None
+    message = describe_unexplained(records(1), lambda noise_level: True)
+    assert message == "1 of 20 photographs is not explained by this generator: 000000; it is restored without it"
+    message = describe_unexplained(records(9), lambda noise_level: noise_level > 0)
+    assert message.endswith("by this generator: 000000, 000001, 000002, 000003, 000004 and 4 more")
 
 
 def test_loggers_get_all_that_they_can_take(checkpoint, tmp_path):
@@ -409,9 +485,15 @@ def test_the_error_map_is_black_where_nothing_differs():
     colors = error_map(target, restored).sum(0)
     assert colors[2, 2] < colors[5, 5]
     assert colors[0, 0] == colors.min() < 10
+    assert torch.equal(color_map(torch.full((2, 2), 0.25)), color_map(torch.ones(2, 2)))  # the end of the scale
+    assert color_map(torch.full((2, 2), 0.2)).sum() < color_map(torch.ones(2, 2)).sum()
     panel = make_panel(target, torch.ones(1, 4, 4), restored)
     assert panel.shape == (3, 8 + 4, 4 * (8 + 2) + 2)
     assert panel[:, 2:10, 12:20].eq(255).all()
+    for given, columns in ((target, 5), (None, 3)):
+        panel = make_panel(given, torch.ones(1, 4, 4), restored, torch.eye(8)[None])
+        assert panel.shape == (3, 8 + 4, columns * (8 + 2) + 2)
+        assert torch.equal(panel[:, 2:10, -10:-2], color_map(torch.eye(8)))
 
 
 def test_losses_bear_zeros(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.image.lpip
+from scipy.stats import spearmanr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from gan_lightning.errors import InputError
@@ -16,6 +17,8 @@ from gan_lightning.metrics.restoration import (
     enlarge,
     image_errors,
     make_identity,
+    rank_correlation,
+    spread_ranks,
     summarize,
 )
 
@@ -92,6 +95,49 @@ def test_summary_has_mean_median_and_worst_by_the_direction_of_each_metric():
     assert summary["psnr"] == pytest.approx((10 + 20 + 100) / 3)
     assert "psnr_hole" not in summary
     assert "psnr_degraded_worst" not in summary
+
+
+@pytest.mark.parametrize("digits", [8, 1], ids=["distinct", "ties"])
+def test_rank_correlation_agrees_with_scipy(digits):
+    rng = torch.Generator().manual_seed(0)
+    first = torch.rand(500, generator=rng)
+    second = (first + torch.rand(500, generator=rng)).round(decimals=digits)
+    first = first.round(decimals=digits)
+    expected = spearmanr(first.numpy(), second.numpy()).statistic
+    assert float(rank_correlation(first, second)) == pytest.approx(expected, abs=1e-9)
+    assert float(rank_correlation(first, -first.exp())) == pytest.approx(-1)
+
+
+def test_equal_values_have_no_order():
+    """Ranks in the order of the pixels would correlate where both, say known pixels, are all equal."""
+    first, second = torch.zeros(100), torch.zeros(100)
+    assert rank_correlation(first, second).isnan()
+    first[-1], second[0] = 1, 1
+    assert abs(float(rank_correlation(first, second))) < 0.02
+    assert rank_correlation(first[:1], second[:1]).isnan()
+
+
+def test_spread_is_compared_with_the_error_of_each_image_over_all_pixels_and_over_the_hole(pair):
+    images, target = pair
+    images = images * 1.1  # clamped, as in a file
+    noise = torch.rand(3, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    spread = noise + (images - target).abs().mean(1, keepdim=True)
+    hole = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
+    hole[..., 10:20, 12:18] = True
+    ranks = RestorationMetrics()(images, images, target, (~hole).float(), spread)
+    assert ranks.keys() - RestorationMetrics()(images, images, target, (~hole).float()).keys() == {
+        "spread_rank",
+        "spread_rank_hole",
+    }
+    for row in range(3):
+        error = np.abs(unit(images[row].clamp(-1, 1)) - unit(target[row])).mean(0)
+        of_image = spread[row, 0].numpy()
+        expected = spearmanr(of_image.ravel(), error.ravel()).statistic
+        assert float(ranks["spread_rank"][row]) == pytest.approx(expected, abs=1e-4)
+        cut = (slice(10, 20), slice(12, 18))
+        expected = spearmanr(of_image[cut].ravel(), error[cut].ravel()).statistic
+        assert float(ranks["spread_rank_hole"][row]) == pytest.approx(expected, abs=1e-4)
+    assert spread_ranks(spread, target, target)["spread_rank"].isnan().all()
 
 
 def test_identity_is_the_cosine_of_embeddings(tmp_path):

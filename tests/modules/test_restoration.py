@@ -10,20 +10,23 @@ import torch
 from lightning import Callback, LightningDataModule, Trainer
 from PIL import Image
 from torch.utils.data import DataLoader
+from yaml import safe_load
 
 from gan_lightning import SyntheticFaces
 from gan_lightning.data.photos import photo_loader
 from gan_lightning.degradations import Downsample, GaussianBlur, GaussianNoise, Grayscale, Identity, Mask, SquareMask
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_uint8
-from gan_lightning.inversion import InversionSettings, invert
+from gan_lightning.inversion import InversionSettings, blend_poisson, invert
+from gan_lightning.inversion.data_consistency import linear_estimate
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.dcgan import Generator
 from tests.conftest import FACES
 
+CONFIGS = Path(__file__).parent.parent.parent / "configs"
 SIZE, LATENT, COUNT = 16, 6, 5
-QUICK = InversionSettings(solver="adam", num_steps=8, start="random", refine_steps=4, noise_level=0.0)
+QUICK = InversionSettings(solver="adam", num_searches=2, num_steps=8, start="random", refine_steps=4, noise_level=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +169,8 @@ def test_settings_tell_runs_apart(checkpoint):
         for top in (0, 1)
     ]
     assert masks[0] != masks[1]
+    keeping = LatentRestoration(checkpoint, GaussianBlur(1.0), inversion=QUICK, keep_searches=True)
+    assert settings != keeping.restorer.settings()
 
 
 def save_photos(folder, images, holes=()):
@@ -278,6 +283,93 @@ def test_poisson_blending_leaves_known_pixels_as_they_are(checkpoint, images, tm
     _, (output,) = run_test(module, images, tmp_path)
     known = SquareMask(SIZE, 4).mask.bool()[0, 0]
     assert torch.equal(output.restored[..., known], images[..., known])
+
+
+@pytest.fixture
+def unexplained(images):
+    """The same images, of which two are too rough for any search."""
+    rough = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)).round() * 2 - 1
+    return torch.cat([rough[:1], images[1:4], rough[1:]])
+
+
+def test_several_searches_pass_on_their_spread_and_solutions_from_the_likeliest_on(
+    generator, checkpoint, images, tmp_path
+):
+    settings = replace(QUICK, num_searches=3)
+    module = LatentRestoration(checkpoint, Downsample(4), inversion=settings, keep_searches=True)
+    metrics, (output,) = run_test(module, images, tmp_path)
+    expected = invert(generator, Downsample(4), Downsample(4)(images), settings)
+    assert torch.allclose(output.spread, expected.spread, atol=1e-5)
+    assert torch.allclose(output.metrics["spread"], expected.spread.mean((1, 2, 3)), atol=1e-5)
+    weights, order = expected.weights.sort(1, descending=True)
+    assert not torch.equal(order, torch.arange(3).expand(COUNT, 3))
+    for row in range(COUNT):
+        assert torch.allclose(output.solutions[row], expected.solutions[row][order[row]], atol=1e-4)
+    mean = (weights[..., None, None, None] * output.solutions).sum(1)
+    assert torch.allclose(mean, output.restored, atol=1e-4)
+    deviation = weights[..., None, None, None] * (output.solutions - mean[:, None]).square()
+    assert torch.allclose(deviation.sum(1).mean(1, keepdim=True).sqrt() / 2, output.spread, atol=1e-4)
+    assert metrics["test/spread_rank"] == pytest.approx(float(output.metrics["spread_rank"].mean()), abs=1e-5)
+    assert metrics["test/explained"] == 1
+
+
+def test_solutions_are_not_kept_unless_they_are_asked_for(checkpoint, images, tmp_path):
+    _, (output,) = run_test(LatentRestoration(checkpoint, Downsample(4), inversion=QUICK), images, tmp_path)
+    assert output.solutions is None
+    assert output.spread is not None
+
+
+def test_a_single_search_has_no_spread(checkpoint, images, tmp_path):
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=replace(QUICK, num_searches=1))
+    metrics, (output,) = run_test(module, images, tmp_path)
+    assert output.spread is None
+    assert not [name for name in {**metrics, **output.metrics} if "spread" in name]
+
+
+def test_the_fraction_of_explained_images_is_logged(checkpoint, unexplained, tmp_path):
+    module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK)
+    metrics, (output,) = run_test(module, unexplained, tmp_path)
+    assert output.metrics["explained"].tolist() == [False, True, True, True, False]
+    assert metrics["test/explained"] == pytest.approx(3 / 5)
+
+
+def test_poisson_blending_shows_no_face_that_explains_nothing(checkpoint, unexplained, tmp_path):
+    degradation = SquareMask(SIZE, 6)
+    module = LatentRestoration(checkpoint, degradation, poisson=True, inversion=QUICK, keep_searches=True)
+    _, (output,) = run_test(module, unexplained, tmp_path)
+    observed = degradation(unexplained)
+    estimate = blend_poisson(linear_estimate(degradation, observed, torch.zeros(COUNT)), observed, degradation.mask)
+    assert torch.allclose(output.restored[[0, 4]], estimate[[0, 4]], atol=1e-4)
+    hole = degradation.mask[0, 0] == 0
+    assert not torch.allclose(output.restored[1:4][..., hole], estimate[1:4][..., hole], atol=1e-2)
+    assert torch.equal(output.solutions[..., ~hole], unexplained[:, None].expand_as(output.solutions)[..., ~hole])
+    assert output.spread[..., ~hole].max() < 1e-6 < output.spread[..., hole].mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "noise_level", "expected"),
+    [
+        ({"degradation": SquareMask(SIZE, 4)}, 0.0, True),
+        ({"degradation": SquareMask(SIZE, 4), "inversion": replace(QUICK, composite=False)}, 0.0, False),
+        ({"degradation": SquareMask(SIZE, 4), "poisson": True}, 0.0, True),
+        ({"masks": "alpha"}, 0.0, True),
+        ({"blind_blur": True}, 0.0, True),
+        ({}, 0.0, False),  # the generator's image of the photograph is what was asked for
+        ({}, 0.1, True),
+    ],
+)
+def test_it_is_known_what_becomes_of_an_unexplained_photograph(options, noise_level, expected, checkpoint):
+    module = LatentRestoration(checkpoint, **({"inversion": QUICK} | options))
+    assert module.restorer.leaves_out_generator(noise_level) == expected
+
+
+def test_configurations_have_the_defaults_of_a_bare_call():
+    changed = {}
+    for path in sorted((CONFIGS / "restore").glob("*.yaml")):
+        changed[path.stem] = safe_load(path.read_text())["model"]["init_args"].get("inversion")
+    assert changed.pop("invert") == {"noise_level": 0.0}
+    assert set(changed.values()) == {None}
+    assert len(changed) == 5
 
 
 @pytest.mark.parametrize(
