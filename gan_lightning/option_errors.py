@@ -17,6 +17,7 @@ from gan_lightning.modules.safe_loading import constructor_options
 MOVED_OPTIONS = {  # former options of LatentRestoration -> where they are set now
     **{field.name: f"model.inversion.{field.name}" for field in fields(InversionSettings)},
     "resize": "data.resize of --data Photos",
+    "poisson": "model.inversion.composite, which fills holes without a seam, as by default",
 }
 SYNONYMS = {  # names that other programs have for our options
     "learning_rate": "lr_g",

@@ -41,9 +41,9 @@ def data_consistency(
         Restored images (B,C,H,W) in [-1, 1] that agree with the observed ones.
     """
     noise = 2 * noise_level.clamp(min=EIGHT_BITS)[:, None, None, None]
-    return posterior_mean(image, degradation, observed, noise, 2 * MODEL_ERROR[0], MODEL_ERROR[1], iterations).clamp(
-        -1, 1
-    )
+    std, flat_below = MODEL_ERROR
+    result = posterior_mean(image, degradation, observed, noise, 2 * std, flat_below, iterations).clamp(-1, 1)
+    return _keep_known_pixels(result, degradation, observed, noise_level)
 
 
 @torch.no_grad()
@@ -69,7 +69,17 @@ def linear_estimate(
     if isinstance(degradation, Mask):  # where conjugate gradients alone would take thousands of iterations
         mean = blend_poisson(mean, observed, degradation.mask)
     noise = 2 * noise_level.clamp(min=LINEAR_NOISE)[:, None, None, None]
-    return posterior_mean(mean, degradation, observed, noise, 2 * PHOTOGRAPH[0], PHOTOGRAPH[1], iterations).clamp(-1, 1)
+    std, flat_below = PHOTOGRAPH
+    result = posterior_mean(mean, degradation, observed, noise, 2 * std, flat_below, iterations).clamp(-1, 1)
+    return _keep_known_pixels(result, degradation, observed, noise_level)
+
+
+def _keep_known_pixels(images: Tensor, degradation: Degradation, observed: Tensor, noise_level: Tensor) -> Tensor:
+    """Return images with the known pixels of noise-free photographs, of which the iterations leave a little undone."""
+    if not isinstance(degradation, Mask):
+        return images
+    exact = (degradation.mask > 0) & (noise_level <= EIGHT_BITS)[:, None, None, None]
+    return torch.where(exact, observed, images)
 
 
 @torch.no_grad()

@@ -33,12 +33,9 @@ from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.whitening import Solver
 
-SOLVERS: dict[str, tuple[Solver, int]] = {  # each with its default number of steps
-    "levenberg_marquardt": (levenberg_marquardt, 12),
-    "adam": (adam, 300),
-    "lbfgs": (lbfgs, 100),
-}
+SOLVERS: dict[str, Solver] = {"levenberg_marquardt": levenberg_marquardt, "adam": adam, "lbfgs": lbfgs}
 LATENT_WEIGHT = 3e-3  # where every value is observed; chosen on photographs and on faces of the generator's domain
+COUNTS = ("num_searches", "num_steps", "refine_steps")
 EXACT = 1e-8  # mean squared error, 80 dB: far below what 8 bits can represent
 
 
@@ -118,8 +115,8 @@ def invert(
     if unknown := changes.keys() - {field.name for field in fields(InversionSettings)}:
         raise TypeError(f"invert() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     settings = replace(settings or InversionSettings(), **changes)
-    # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     check_pixels(observed)
+    # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         frozen = freeze_generator(generator)
@@ -130,28 +127,21 @@ def invert(
             raise InputError(NO_FIRST_BLOCK)
         if isinstance(start, Tensor):
             check_start(start, len(observed), frozen.latent_dim)
+        settings = settings.for_every_pixel_observed(isinstance(degradation, Identity))
+        count, num_steps, refine_steps = (int(getattr(settings, name) or 0) for name in COUNTS)
         problem, noise = _build_problem(frozen, degradation, observed, settings, discriminator)
-        count = settings.searches(isinstance(degradation, Identity))
         rows = torch.arange(len(observed), device=device).repeat_interleave(count)
         problems, noises = problem.select(rows), noise[rows]
         # Only a squared error is comparable to the variance of the noise.
         floor = noises.square().clamp(min=EXACT) if settings.loss == "mse" else torch.zeros_like(noises)
-        solver, default_steps = SOLVERS[settings.chosen_solver]
-        num_steps = default_steps if count == 1 else default_steps // 4
-        stopping = Stopping(
-            num_steps if settings.num_steps is None else settings.num_steps,
-            settings.tolerance,
-            floor,
-            callback=callback and _of_the_best(callback, count, len(rows)),
-        )
+        tell = callback and _of_the_best(callback, count, len(rows))
+        stopping = Stopping(num_steps, settings.tolerance, floor, callback=tell)
         sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale)
         initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.start
         searches = [(name, number) for name in names for number in range(count)]
-        search = RestartedSearch(solver, initial, sampler, searches, frozen)
+        search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen)
         found = search.run(problems, stopping, settings.restarts)
-        latents = found.variables
-        refine_steps = (200 if count == 1 else 25) if settings.refine_steps is None else settings.refine_steps
-        stopping = replace(stopping, num_steps=refine_steps)
+        latents, stopping = found.variables, replace(stopping, num_steps=refine_steps)
         images, found = _refine(found, problems, noises, frozen, settings, stopping)
         return _combine(images, found, latents, problem, noise, settings)
 
@@ -160,8 +150,10 @@ def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
     """Return a callback that is told of the best of `count` searches for each image."""
 
     def tell(stage: str, step: int, losses: Tensor, render: Callable[[], Tensor]) -> None:
-        if count == 1 or len(losses) != total:  # a restart, or the weights of one image
+        if count == 1:
             return callback(stage, step, losses, render)
+        if len(losses) != total:  # a restart of some searches, or the weights of one of them
+            return None
         best = losses.view(-1, count).argmin(1) + count * torch.arange(total // count, device=losses.device)
         callback(stage, step, losses[best], lambda: render()[best])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from gan_lightning.errors import InputError
@@ -14,6 +14,8 @@ SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
 RefineName = Literal["features", "weights", "none"]
 
 SEVERAL = 8  # searches; more hardly improve the mean
+DEFAULT_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100}
+REFINE_STEPS = 200
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,19 @@ class InversionSettings:
             return "adam" if self.loss == "l1" else "lbfgs"
         return self.solver
 
-    def searches(self, every_pixel_observed: bool) -> int:
-        """Return the number of searches for each image."""
-        if self.num_searches is None:
-            return 1 if every_pixel_observed or self.refine == "weights" else SEVERAL
-        return self.num_searches
+    def for_every_pixel_observed(self, observed: bool) -> InversionSettings:
+        """Return settings whose `num_searches`, `num_steps` and `refine_steps` are numbers.
+
+        Args:
+            observed: Whether every pixel is observed, so that one search is nearly as good as several.
+        """
+        searches = self.num_searches or (1 if observed or self.refine == "weights" else SEVERAL)
+        steps, refine_steps = DEFAULT_STEPS[self.chosen_solver], REFINE_STEPS
+        if searches > 1:
+            steps, refine_steps = steps // 4, refine_steps // 8
+        return replace(
+            self,
+            num_searches=searches,
+            num_steps=steps if self.num_steps is None else self.num_steps,
+            refine_steps=refine_steps if self.refine_steps is None else self.refine_steps,
+        )

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gan_lightning.degradations import Degradation, GaussianBlur, Mask
+from gan_lightning.degradations import Degradation, GaussianBlur
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings
 from gan_lightning.inversion.losses import make_loss
@@ -68,11 +68,8 @@ def check_restoration_options(
     encoder_ckpt: object,
     *,
     blind_blur: bool,
-    poisson: bool,
 ) -> None:
     """Raise if options of `LatentRestoration` exclude each other, or the weights of LPIPS are not available."""
-    if poisson and masks is None and not isinstance(degradation, Mask):
-        raise InputError("poisson blends holes: give masks, or a degradation that is a mask")
     if blind_blur and (masks is not None or not isinstance(degradation, GaussianBlur | None)):
         raise InputError("blind_blur estimates a Gaussian blur alone: leave masks and other degradations out")
     if blind_blur and encoder_ckpt is not None:

@@ -6,7 +6,6 @@ import os
 import time
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,7 +57,6 @@ class LatentRestoration(LightningModule):
         masks: str | None = None,
         blind_blur: bool = False,
         encoder_ckpt: str | os.PathLike[str] | None = None,
-        poisson: bool = False,
         lpips: bool = False,
         identity_network: str | os.PathLike[str] | None = None,
         seed: int = 0,
@@ -77,8 +75,6 @@ class LatentRestoration(LightningModule):
             blind_blur: Estimate the Gaussian blur of each image. `degradation` is then the blur that `test` applies,
                 and the search does not know it.
             encoder_ckpt: Checkpoint of a `LatentEncoder`, whose guess replaces `inversion.start`.
-            poisson: Blend the content of holes into the known pixels without a seam (Perez et al. 2003), instead of
-                `inversion.composite`.
             lpips: Measure LPIPS too (downloads weights).
             identity_network: TorchScript file of a face recognition network that measures the similarity of faces.
             seed: Seed of the starts.
@@ -91,7 +87,7 @@ class LatentRestoration(LightningModule):
                 degradation does not fit the images of the generator.
         """
         super().__init__()
-        check_restoration_options(degradation, inversion, masks, encoder_ckpt, blind_blur=blind_blur, poisson=poisson)
+        check_restoration_options(degradation, inversion, masks, encoder_ckpt, blind_blur=blind_blur)
         self.generator = load_generator(generator_ckpt).requires_grad_(False)
         self.discriminator = load_discriminator(generator_ckpt) if inversion.loss == "perceptual" else None
         self.degradation = Identity() if degradation is None else degradation
@@ -108,10 +104,9 @@ class LatentRestoration(LightningModule):
             self.degradation,
             noise,
             image_masks,
-            replace(inversion, composite=inversion.composite and not poisson),
+            inversion,
             RestorationMetrics(lpips, identity_network),
             blind_blur=blind_blur,
-            poisson=poisson,
             seed=seed,
             keep_searches=keep_searches,
         )

@@ -15,9 +15,7 @@ from gan_lightning.degradations import Degradation, GaussianBlur, Identity
 from gan_lightning.degradations.base import has_adjoint
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
-from gan_lightning.inversion import BlurEstimate, Inversion, InversionSettings, blend_poisson, estimate_blur, invert
-from gan_lightning.inversion.combination import mean_and_spread
-from gan_lightning.inversion.data_consistency import linear_estimate
+from gan_lightning.inversion import BlurEstimate, Inversion, InversionSettings, estimate_blur, invert
 from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration_store import output_names
@@ -25,7 +23,6 @@ from gan_lightning.networks.dcgan import Generator
 
 INVERSION_METRICS = ("loss", "converged", "num_steps", "noise_level", "explained")
 SEARCH_METRICS = (*INVERSION_METRICS, "spread", "blur_sigma")  # of the search, not of the image
-BLENDING_STEPS = 100  # for each solution: enough for their spread, and to look at them
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,6 @@ class Restorer:
     inversion: InversionSettings
     measure: RestorationMetrics
     blind_blur: bool
-    poisson: bool
     seed: int
     keep_searches: bool
     observers: list[StepObserver] = field(default_factory=list)
@@ -114,7 +110,6 @@ class Restorer:
             "masks": self.masks and self.masks.describe(),
             "measures": sorted(self.measure.measures),
             "blind_blur": self.blind_blur,
-            "poisson": self.poisson,
             "keep_searches": self.keep_searches,
             "seed": self.seed,
             "generator": describe(self.generator),
@@ -152,8 +147,6 @@ class Restorer:
             callback=report,
         )
         known = degradation.known(observed)
-        if self.poisson and known is not None:
-            blend_holes(result, degradation, observed, known)
         metrics = {name: getattr(result, name) for name in INVERSION_METRICS}
         spread = result.spread if result.solutions.shape[1] > 1 else None
         if spread is not None:
@@ -179,7 +172,7 @@ class Restorer:
     def leaves_out_generator(self, noise_level: float) -> bool:
         """Return whether photographs with this noise level are restored without the generator if none explains them."""
         plain = isinstance(self.degradation, Identity) and self.masks is None and not self.blind_blur
-        asked_for = (plain and noise_level == 0) or not (self.inversion.composite or self.poisson)
+        asked_for = (plain and noise_level == 0) or not self.inversion.composite
         return has_adjoint(self.degradation) and not asked_for
 
     @torch.no_grad()
@@ -197,25 +190,6 @@ class Restorer:
             known = degradation.known(observed)
             observed = observed if known is None else observed * known
         return observed
-
-
-def blend_holes(result: Inversion, degradation: Degradation, observed: Tensor, known: Tensor) -> None:
-    """Blend the images and the solutions into the known pixels without a seam, and compute their spread again.
-
-    Args:
-        result: Images of the generator, changed in place.
-        degradation: Degradation with holes.
-        observed: Photographs (B,C,H,W), into whose holes images that explain nothing are not blended.
-        known: Mask (1 or B,1,H,W), one where a pixel is known.
-    """
-    image = result.image
-    if not bool(result.explained.all()) and has_adjoint(degradation):
-        estimate = linear_estimate(degradation, observed, result.noise_level)
-        image = torch.where(result.explained[:, None, None, None], image, estimate)
-    result.image = blend_poisson(image, observed, known)
-    blended = [blend_poisson(each, observed, known, BLENDING_STEPS) for each in result.solutions.unbind(1)]
-    result.solutions = torch.stack(blended, 1)
-    _, result.spread = mean_and_spread(result.solutions, result.weights)
 
 
 def likeliest_first(result: Inversion) -> Tensor:

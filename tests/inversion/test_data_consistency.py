@@ -78,7 +78,7 @@ def test_a_smooth_error_is_continued_into_a_hole() -> None:
     better = data_consistency(photograph + error, hole, hole(photograph), torch.zeros(2), iterations=200)
     inside = (slice(None), slice(None), slice(9, 15), slice(9, 15))
     assert ((better - photograph)[inside].abs().amax((1, 2, 3)) < 0.06).all()
-    assert (better - photograph).mul(hole.mask).abs().max() < 0.01
+    assert torch.equal(better * hole.mask, hole(photograph))
 
 
 @pytest.mark.parametrize("operator", [GaussianBlur(1.5), Downsample(4), SquareMask(32, 8)], ids=["blur", "4x", "hole"])
