@@ -41,6 +41,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "cli_internals": 3,
     "commands": 3,
     "options": 3,
+    "restore_command": 3,
     "__main__": 3,
     "__init__": 3,
 }
