@@ -15,136 +15,17 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError, mistake_behind
 from gan_lightning.file_names import printable, writable
+from gan_lightning.restore_options import HELP, parse
 
-HELP = """\
-usage: gan-lightning restore PHOTO [PHOTO ...] --generator FILE --task TASK [options]
-
-Restore photographs with the generator of a GAN. PHOTO is an image, or a folder of images.
-
-    gan-lightning restore face.jpg --generator G.ckpt --task inpaint --mask mask.png
-    gan-lightning restore old/*.jpg --generator G.ckpt --task denoise --output restored/
-
-  --generator FILE    checkpoint of a DCGAN, or generator of the PyTorch DCGAN tutorial; it sets the size of the results
-  --output FOLDER     where the restored photographs are written, as PNG (default: restored)
-
-tasks and their options:
-  denoise             remove noise
-    --noise SIGMA       its standard deviation on the [0, 1] scale (default: estimated)
-  inpaint             fill in what is missing
-    --mask PATH         image that is black where pixels are missing, or a folder of such masks, named like the
-                        photographs (default: their transparent pixels are missing)
-    --mask_white WHAT   what is white in masks: known (default) or missing
-  deblur              remove a blur
-    --blur SIGMA        that of a Gaussian blur, in pixels of the result (default: estimated)
-  super_resolve       enlarge
-    --factor N          by how much (default: 4)
-  colorize            add color
-  invert              find the most similar image that the generator can make, or nearly make
-
-  --searches K        searches for each photograph, of which the mean is taken (default: chosen by the task)
-  --keep_searches     keep the result of each search: several ways to fill a hole
-  --config FILE       options of `gan-lightning predict` in YAML; on the command line, --model.inversion.num_steps 50
-  --print_config      print all options in YAML, and do nothing
-  -h, --help          this help
-
-Photographs are cropped to the center and resized to what the generator makes. The same command resumes what it has
-left, and never overwrites other files.
-"""
-TASKS = {"denoise": ("noise",), "inpaint": ("mask", "mask_white"), "deblur": ("blur",), "super_resolve": ("factor",)} | {
-    "colorize": (),
-    "invert": (),
-}
 COLORS = {1: "gray", 3: "color"}
 FACTOR = 4  # of super_resolve, by default
-INSTEAD = {  # options of predict that this command sets itself -> how
-    "--model.generator_ckpt": "--generator",
-    "--data.root": "the photographs, without an option",
-    "--trainer.default_root_dir": "--output",
-}
-
-
-class Arguments(argparse.ArgumentParser):
-    """argparse's parser, with our help and with errors of one line."""
-
-    def format_help(self) -> str:
-        """Return the help, which fits a screen."""
-        return HELP
-
-    def error(self, message: str) -> NoReturn:
-        """Raise an error for the user.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(f"{message}; see gan-lightning restore --help")
-
-
-def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of the command, and those that are for `predict`, such as --model.inversion.num_steps 50.
-
-    Args:
-        words: Words of the command line after the command.
-
-    Raises:
-        InputError: If an option is unknown, missing, or of another task, or a number is out of range.
-    """
-    parser = Arguments(prog="gan-lightning restore", allow_abbrev=False)
-    parser.add_argument("photos", nargs="+", metavar="PHOTO")
-    parser.add_argument("--generator", required=True)
-    parser.add_argument("--task", required=True, choices=TASKS)
-    parser.add_argument("--output", default="restored")
-    parser.add_argument("--noise", type=float)
-    parser.add_argument("--mask")
-    parser.add_argument("--mask_white", choices=("known", "missing"))
-    parser.add_argument("--blur", type=float)
-    parser.add_argument("--factor", type=int)
-    parser.add_argument("--searches", type=int)
-    parser.add_argument("--keep_searches", action="store_true")
-    parser.add_argument("-c", "--config", action="append", default=[])
-    parser.add_argument("--print_config", action="store_true")
-    own, others = split_words(words)
-    options = parser.parse_intermixed_args(own)
-    for task, names in TASKS.items():
-        for name in names:
-            if task != options.task and getattr(options, name) is not None:
-                raise InputError(f"--{name} is an option of --task {task}, not of {options.task}: leave it out")
-    if options.mask_white is not None and options.mask is None:
-        raise InputError("--mask_white is about the file of --mask: add it, or leave both out")
-    for name, least in (("searches", 1), ("noise", 0), ("factor", 2)):
-        given = getattr(options, name)
-        if given is not None and not given >= least:
-            raise InputError(f"--{name} is {given}: give {least} or more")
-    if options.blur is not None and not options.blur > 0:
-        raise InputError(f"--blur is {options.blur}: give more than 0, or leave it out if you do not know it")
-    return options, others
-
-
-def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate options of `predict`, which have a dot in their name, and their values from all other words.
-
-    Raises:
-        InputError: If one is set by an option of this command.
-    """
-    own, others, rest = [], [], list(words)
-    while rest:
-        word = rest.pop(0)
-        name, equals, _ = word.partition("=")
-        if name.startswith("--") and "." in name:
-            if name in INSTEAD:
-                raise InputError(f"{name} is set by this command: give {INSTEAD[name]}")
-            others.append(word)
-            if not equals and rest and not rest[0].startswith("--"):
-                others.append(rest.pop(0))
-        else:
-            own.append(word)
-    return own, others
 
 
 def main(words: Sequence[str]) -> int:
@@ -168,10 +49,11 @@ def main(words: Sequence[str]) -> int:
         predict([*job.command(others), "--print_config"])
         return 0
     job.check()
-    for line in job.plan():
-        print(line, flush=True)
-    import gan_lightning.cli  # noqa: F401  slow: before the time is taken
+    from gan_lightning.resume.launcher import is_first_process  # slow to import, like all that runs `predict`
 
+    is_first = is_first_process()  # on several GPUs, each process runs this command
+    if is_first:
+        print("\n".join(job.plan()), flush=True)
     earlier, made, started = job.finished(), job.missing_folders(), time.perf_counter()
     try:
         with contextlib.redirect_stdout(sys.stderr):  # the progress bar, and the report of `predict`
@@ -185,8 +67,8 @@ def main(words: Sequence[str]) -> int:
     except BaseException:
         job.deliver()
         raise
-    for line in job.report(earlier, time.perf_counter() - started):
-        print(line)
+    if is_first:
+        print("\n".join(job.report(earlier, time.perf_counter() - started)))
     return 0
 
 
@@ -232,14 +114,13 @@ class Job:
         from gan_lightning.networks.checkpoints import load_generator
 
         self.options = options
-        self.generator = load_generator(options.generator)
         self.output = Path(options.output).expanduser()
         given = [Path(os.path.abspath(Path(photo).expanduser())) for photo in options.photos]
         self.photos = [str(path) for path in given]
-        for path in self.photos:
+        for path in (*self.photos, options.generator, options.mask or "", options.output):
             if any("\ud800" <= letter <= "\udfff" for letter in path):
                 raise InputError(f"{printable(path)} is not UTF-8, as arguments must be: give the folder that holds it")
-        self.listing = read_paths(self.photos)
+        self.generator, self.listing = load_generator(options.generator), read_paths(self.photos)
         folders = [Path(os.path.realpath(path)) for path in given if path.is_dir()]
         if inside := [folder for folder in folders if Path(os.path.realpath(self.output)).is_relative_to(folder)]:
             raise InputError(
@@ -254,9 +135,9 @@ class Job:
 
     def command(self, others: Sequence[str]) -> list[str]:
         """Return the command line of `predict`: what the task implies, the user's files, and what was asked for."""
-        from gan_lightning.options import find_config  # slow to import
+        from gan_lightning.options import shipped_configs  # slow to import
 
-        shipped = yaml.safe_load(Path(find_config(f"restore/{self.options.task}")).read_text(encoding="utf-8"))
+        shipped = yaml.safe_load(shipped_configs()[f"restore/{self.options.task}"].read_text(encoding="utf-8"))
         implied, chosen = map(as_json, self.settings())
         configs = [as_json({"model": shipped["model"]}), implied, *self.options.config, chosen]
         return ["predict", *(f"--config={config}" for config in configs), *others]
@@ -306,20 +187,22 @@ class Job:
         """Check what `predict` would find out late, or not at all.
 
         Raises:
-            InputError: If a photograph is too small, or too large to be enlarged; if nothing says what is missing; if
-                a file in the output folder is not a result of the same command.
+            InputError: If the generator knows no color; if a photograph is too small, or too large to be enlarged; if
+                nothing says what is missing; if a file in the output folder is not a result of the same command.
         """
         size, taken = self.generator.image_size, self.size_taken
+        if self.options.task == "colorize" and self.generator.channels == 1:
+            raise InputError(f"{self.options.generator} makes gray images: colorize needs a generator of color images")
         for name, (width, height) in self.sizes().items():
             is_now = f"{printable(name)} is {width}x{height} pixels"
             if self.options.task == "super_resolve" and min(width, height) >= size:
                 raise InputError(f"{is_now}, and the generator makes {size}x{size}: there is nothing to enlarge")
             if min(width, height) < taken:
-                factor = -(-size // min(width, height))
+                factor = next(n for n in range(2, size + 1) if size % n == 0 and size // n <= min(width, height))
                 raise InputError(f"{is_now}, too small for {taken}x{taken}: try --task super_resolve --factor {factor}")
-        if self.options.task == "inpaint" and self.options.mask is None and not self.options.config:
-            if not any(is_transparent(self.listing.root / name) for name in self.listing.names):
-                raise InputError("nothing says which pixels are missing: add --mask FILE, or make them transparent")
+        by_alpha = self.options.task == "inpaint" and self.options.mask is None and not self.options.config
+        if by_alpha and not any(is_transparent(self.listing.root / name) for name in self.listing.names):
+            raise InputError("nothing says which pixels are missing: add --mask FILE, or make them transparent")
         finished = self.finished()
         for name, target in self.targets.items():
             if target.exists() and not (name in finished and filecmp.cmp(finished[name], target, shallow=False)):
@@ -354,8 +237,8 @@ class Job:
         ]
         others = {name: shape for name, shape in self.sizes().items() if shape != (taken, taken)}
         if others:
-            listed = some([f"{name}: {width}x{height}" for name, (width, height) in others.items()])
-            lines.append(f"cropped to the center and resized to {taken}x{taken}: {len(others)} of them ({listed})")
+            listed = some([f"{name} ({width}x{height})" for name, (width, height) in others.items()])
+            lines.append(f"cropped to the square in the center and resized to {taken}x{taken}: {listed}")
             if (name := "noise" if self.options.noise else "blur" if self.options.blur else None) is not None:
                 lines.append(f"--{name} {getattr(self.options, name)} is taken as that of the resized photographs")
         return lines

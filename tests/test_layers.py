@@ -42,6 +42,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "commands": 3,
     "options": 3,
     "restore_command": 3,
+    "restore_options": 3,
     "__main__": 3,
     "__init__": 3,
 }

@@ -12,11 +12,14 @@ import yaml
 from PIL import Image
 
 from gan_lightning.__main__ import main
+from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.data.listing import read_paths
 from gan_lightning.errors import InputError
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.networks.dcgan import Generator
-from gan_lightning.restore_command import TASKS, as_json, parse, target_names
+from gan_lightning.options import shipped_configs
+from gan_lightning.restore_command import Job, as_json, target_names
+from gan_lightning.restore_options import TASKS, parse
 
 SIZE = 16
 QUICK = ["--searches", "1", "--model.inversion.num_steps", "2", "--model.inversion.refine_steps=2"]
@@ -62,7 +65,7 @@ def restore(generator, task, *words):
 def refused(capsys, words):
     """Return the one line by which a command is refused."""
     assert main(["restore", *words]) == 2
-    output, errors = capsys.readouterr()
+    errors = capsys.readouterr().err
     lines = errors.strip().splitlines()
     assert len(lines) == 1, errors
     return lines[0]
@@ -121,7 +124,7 @@ def test_photographs_of_other_sizes_are_cropped_and_resized_with_their_masks(gen
     assert restore(generator, "inpaint", "in", "--mask", "masks", "--output", "out") == 0
     output = capsys.readouterr().out
     assert "inpaint: 2 photographs (deeper/fits.png, wide.jpg)" in output
-    assert "cropped to the center and resized to 16x16: 1 of them (wide.jpg: 40x24)" in output
+    assert "cropped to the square in the center and resized to 16x16: wide.jpg (40x24)\n" in output
     assert "left out 1 other file (.mp4: 1)" in caplog.text
     assert {path.name for path in Path("out").glob("*.png")} == {"wide.png", "fits.png"}
     assert pixels("out/wide.png").shape == (SIZE, SIZE, 3)
@@ -236,6 +239,9 @@ def test_checkpoints_of_this_package_are_generators_too(capsys):
     assert restore("gray.ckpt", "denoise", draw("photo.png", mode="L"), "--noise", "0.1", "--output", "out") == 0
     assert "which makes 16x16 pixels in gray" in capsys.readouterr().out
     assert pixels("out/photo.png").shape == (SIZE, SIZE)
+    capsys.readouterr()
+    words = ["photo.png", "--generator", "gray.ckpt", "--task", "colorize"]
+    assert "gray.ckpt makes gray images" in refused(capsys, words)
 
 
 def test_names_of_any_script(generator):
@@ -255,8 +261,48 @@ def test_names_of_any_encoding_are_found_in_their_folder(generator, capsys):
 
 
 def test_configurations_hold_any_name():
-    name = "\U0001f600 \x7f\x85\ufeff\u2028\"\\\n"
+    name = '\U0001f600 \x7f\x85\ufeff\u2028"\\\n'
     assert yaml.safe_load(as_json({"root": [name]})) == {"root": [name]}
+
+
+def test_hundreds_of_files_may_be_given(generator, capsys):
+    photos = [draw("face.png"), *(f"a/folder/with/a/name/{number:0100}.png" for number in range(300))]
+    for photo in photos[1:]:
+        Path(photo).parent.mkdir(parents=True, exist_ok=True)
+        os.link(photos[0], photo)
+    with pytest.raises(SystemExit) as ended:
+        main(["restore", *photos, "--generator", generator, "--task", "invert", "--print_config"])
+    assert ended.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["data"]["init_args"]["root"] == [os.path.abspath(photo) for photo in photos]
+
+
+def test_every_task_of_the_configurations_is_one_of_the_command():
+    assert {f"restore/{task}" for task in TASKS} == {name for name in shipped_configs() if name.startswith("restore/")}
+
+
+def test_the_result_of_each_search_is_asked_for(generator):
+    options, _ = parse([draw("face.png"), "--generator", generator, "--task", "inpaint", "--keep_searches"])
+    _, asked = Job(options).settings()
+    assert asked["model"]["init_args"]["keep_searches"] is True
+
+
+def test_an_interrupted_run_hands_over_what_it_has_finished(generator, monkeypatch):
+    def stop(callback, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        if batch_idx == 1:
+            raise RuntimeError("walltime")
+
+    folder = os.getcwd()
+    monkeypatch.setattr(RestorationProgress, "on_predict_batch_start", stop)
+    photos = [draw("a.png"), draw("b.png")]
+    words = ["denoise", *photos, "--output", "out", "--data.batch_size", "1"]
+    with pytest.raises(RuntimeError, match="walltime"):
+        restore(generator, *words)
+    assert [path.name for path in Path("out").glob("*.png")] == ["a.png"]
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert restore(generator, *words) == 0
+    assert {path.name for path in Path("out").glob("*.png")} == {"a.png", "b.png"}
 
 
 def test_results_have_names_that_tell_them_apart():
@@ -282,9 +328,7 @@ def test_options_of_predict_take_their_values_along():
 
 
 def test_the_help_fits_a_screen_and_needs_no_torch():
-    program = (
-        "import sys; from gan_lightning.__main__ import main; main(['restore', '--help']); assert 'torch' not in sys.modules"
-    )
+    program = "import sys, gan_lightning.__main__ as m; m.main(['restore', '-h']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert len(lines) <= 48

@@ -193,12 +193,12 @@ def read_paths(paths: Sequence[str | os.PathLike[str]]) -> ImageListing:
         else:
             left_out[printable(path.suffix.lower()) or "without a suffix"] += 1
     if not found:
-        given = printable(", ".join(map(os.fspath, paths[:3])) + ", ..." * (len(paths) > 3))
+        some = printable(", ".join(str(path) for path in paths[:3]) + ", ..." * (len(paths) > 3))
         holds = f", only {describe_left_out(left_out)}" if left_out else ""
-        raise InputError(f"there is no image in {given}{holds}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+        raise InputError(f"there is no image in {some}{holds}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     root = Path(os.path.commonpath(folders))
     names = sorted(path.relative_to(root).as_posix() for path in found)
-    return ImageListing(printable(root.name), root, names, _split(names, (1, 0, 0), 0), left_out=dict(left_out))
+    return ImageListing(printable(root.name), root, names, _split(names, [1, 0, 0], 0), left_out=dict(left_out))
 
 
 def describe_left_out(left_out: Mapping[str, int]) -> str:

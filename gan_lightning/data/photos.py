@@ -104,7 +104,9 @@ class Photos(L.LightningDataModule):
         """
         photo_format = photo_format_of(self)
         known = getattr(self.trainer.lightning_module, "known_pixels", None)  # type: ignore[union-attr]
-        return photo_loader(self.root, photo_format, self.batch_size, self.num_workers, self.resize, known, self.to_gray)
+        return photo_loader(
+            self.root, photo_format, self.batch_size, self.num_workers, self.resize, known, self.to_gray
+        )
 
 
 class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
