@@ -49,7 +49,8 @@ def main(words: Sequence[str]) -> int:
         predict([*job.command(others), "--print_config"])
         return 0
     job.check()
-    from gan_lightning.resume.launcher import is_first_process  # slow to import, like all that runs `predict`
+    import gan_lightning.cli  # noqa: F401  slow: before the time is taken
+    from gan_lightning.resume.launcher import is_first_process
 
     is_first = is_first_process()  # on several GPUs, each process runs this command
     if is_first:
