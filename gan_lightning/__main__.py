@@ -23,6 +23,7 @@ commands:
   validate     measure a checkpoint on the validation split: --config C --ckpt_path runs/NAME/checkpoints/best.ckpt
   test         measure a checkpoint on the test split
   predict      draw images from a checkpoint: --num_samples 64
+  restore      restore photographs: photo.jpg --generator G.ckpt --task inpaint --mask mask.png
   pack         decode, crop and resize a data set ahead of a job: --data CelebA --data.root /data/celeba
   synthesize   render a folder of synthetic faces in CelebA's layout: --root data/synthetic --count 20000
 
@@ -60,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gan_lightning.commands import main as run_command
 
             return run_command(given)
+        if given[0] == "restore":
+            from gan_lightning.restore_command import main as restore
+
+            return restore(given[1:])
         from gan_lightning.cli import run  # slow to import
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv

@@ -45,6 +45,8 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "option_errors": 3,
     "option_help": 3,
     "options": 3,
+    "restore_command": 3,
+    "restore_options": 3,
     "__main__": 3,
     "__init__": 3,
 }

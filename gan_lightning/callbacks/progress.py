@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -53,6 +54,12 @@ class ProgressBar(TQDMProgressBar):
         """Update the bar if it is due."""
         if self._is_due(args[2], self.predict_progress_bar.total):
             super().on_predict_batch_end(trainer, pl_module, *args)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bars: the message of the error gets a line of its own."""
+        for loop in ("train", "val", "test", "predict"):
+            with contextlib.suppress(TypeError):  # there is no bar
+                getattr(self, f"{loop}_progress_bar").close()
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule

@@ -168,6 +168,39 @@ def read_folder(
     return ImageListing(printable(folder.name), folder, names, splits, left_out=dict(left_out))
 
 
+def read_paths(paths: Sequence[str | os.PathLike[str]]) -> ImageListing:
+    """List image files, and those below folders, by their names relative to the innermost folder that holds all.
+
+    Args:
+        paths: Files and folders. Of files, those of other kinds are counted in `left_out`, as below folders.
+
+    Raises:
+        InputError: If a path does not exist, or there is no image.
+    """
+    left_out: Counter[str] = Counter()
+    found: set[Path] = set()
+    folders = []
+    for given in paths:
+        path = Path(os.path.abspath(Path(given).expanduser()))
+        if path.is_dir():
+            folders.append(Path(os.path.realpath(path)))
+            found.update(folders[-1] / name for name in _walk(folders[-1], left_out))
+        elif not path.exists():
+            raise InputError(f"{printable(given)} does not exist: give a photograph, or a folder of photographs")
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            folders.append(path.parent)
+            found.add(path)
+        else:
+            left_out[printable(path.suffix.lower()) or "without a suffix"] += 1
+    if not found:
+        some = printable(", ".join(str(path) for path in paths[:3]) + ", ..." * (len(paths) > 3))
+        holds = f", only {describe_left_out(left_out)}" if left_out else ""
+        raise InputError(f"there is no image in {some}{holds}: looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    root = Path(os.path.commonpath(folders))
+    names = sorted(path.relative_to(root).as_posix() for path in found)
+    return ImageListing(printable(root.name), root, names, _split(names, [1, 0, 0], 0), left_out=dict(left_out))
+
+
 def describe_left_out(left_out: Mapping[str, int]) -> str:
     """Return a phrase such as "3 other files (.heic: 2, without a suffix: 1)"."""
     kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))

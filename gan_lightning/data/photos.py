@@ -19,12 +19,13 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from gan_lightning import distributed
 from gan_lightning.data.decode import describe_failure, resize_center, to_channels, to_eight_bits, turn_upright
-from gan_lightning.data.listing import ImageListing, read_folder
+from gan_lightning.data.listing import ImageListing, read_folder, read_paths
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 from gan_lightning.images import to_float
 
 Resize = Literal["refuse", "center_crop", "centre_crop"]
+Root = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 KnownPixels = Callable[[str, Sequence[str]], NDArray[np.bool_] | None]
 GRAY_TOLERANCE = 2  # maximum difference between the channels of a gray photograph, after JPEG
 
@@ -47,12 +48,13 @@ class PhotoFormat:
 
 
 class Photos(L.LightningDataModule):
-    """A folder of photographs that are degraded already, in the format that the model takes; for `predict`.
+    """Photographs that are degraded already, in the format that the model takes; for `predict`.
 
     Args:
-        root: Folder of the photographs; folders below it are searched, too.
+        root: Folder of the photographs, or a list of files and folders; folders below are searched, too.
         resize: What happens to photographs that are larger than the model takes. "refuse" stops before any work;
             "center_crop" cuts out the largest part of the right aspect, and resizes it (bicubic, antialiased).
+        to_gray: Convert photographs in color where the model takes gray, as for colorization, instead of refusing them.
         batch_size: Number of photographs in a batch, per device.
         num_workers: Number of worker processes that read batches.
 
@@ -60,15 +62,24 @@ class Photos(L.LightningDataModule):
         InputError: If an option is unsupported.
     """
 
-    def __init__(self, root: str, *, resize: Resize = "refuse", batch_size: int = 16, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        root: str | list[str],
+        *,
+        resize: Resize = "refuse",
+        to_gray: bool = False,
+        batch_size: int = 16,
+        num_workers: int = 0,
+    ) -> None:
         super().__init__()
         check_resize(resize)
         if batch_size < 1 or num_workers < 0:
             raise InputError(
                 f"batch_size is {batch_size} and num_workers {num_workers}: set them to at least 1 and at least 0."
             )
-        self.root = Path(root).expanduser()
+        self.root: Root = Path(root).expanduser() if isinstance(root, str) else root
         self.resize: Resize = "center_crop" if resize == "centre_crop" else resize  # one name for one result
+        self.to_gray = to_gray
         self.batch_size = batch_size
         self.num_workers = num_workers
 
@@ -83,7 +94,7 @@ class Photos(L.LightningDataModule):
 
     def read_files(self) -> ImageListing:
         """List the photographs."""
-        return read_folder(self.root)
+        return list_photos(self.root)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor | list[str]]]:
         """Return all photographs, in the format that the model takes.
@@ -93,21 +104,24 @@ class Photos(L.LightningDataModule):
         """
         photo_format = photo_format_of(self)
         known = getattr(self.trainer.lightning_module, "known_pixels", None)  # type: ignore[union-attr]
-        return photo_loader(self.root, photo_format, self.batch_size, self.num_workers, self.resize, known)
+        return photo_loader(
+            self.root, photo_format, self.batch_size, self.num_workers, self.resize, known, self.to_gray
+        )
 
 
 class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
-    """The photographs below a folder, sorted by name, read in whole batches.
+    """Photographs sorted by name, read in whole batches.
 
     All files are decoded once when it is made, so that every photograph that cannot be used is known before any work.
     Those that cannot be read are named in a warning and skipped.
 
     Args:
-        root: The folder.
+        root: Folder, or files and folders, as for `Photos`.
         photo_format: Format that the model takes.
         resize: As for `Photos`.
         known: Function that returns the known pixels (H,W) of a photograph as it is before resizing, by its name
             and the names of all, or None for all pixels; what the others hold is not mixed into those beside them.
+        to_gray: As for `Photos`.
 
     Attributes:
         names: Names of the readable photographs, relative to the root.
@@ -122,14 +136,15 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
 
     def __init__(
         self,
-        root: str | os.PathLike[str],
+        root: Root,
         photo_format: PhotoFormat,
         resize: Resize = "refuse",
         known: KnownPixels | None = None,
+        to_gray: bool = False,
     ) -> None:
         check_resize(resize)
-        self.known = known
-        listing = read_folder(root)
+        self.known, self.to_gray = known, to_gray
+        listing = list_photos(root)
         if distributed.rank() == 0:
             listing.report_left_out()
         self.root, self.photo_format, self.resize = listing.root, photo_format, resize
@@ -137,7 +152,7 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
         unreadable = []
         for name in listing.names:
             try:
-                _, alpha = read_photo(self.root / name, photo_format, resize)
+                _, alpha = read_photo(self.root / name, photo_format, resize, to_gray=to_gray)
             except InputError:
                 raise
             except Exception as error:  # Pillow's plugins raise nearly any class on a broken file
@@ -152,7 +167,7 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
         if not self.names:
             example = printable(unreadable[0])
             raise InputError(
-                f"none of the {self.skipped} photographs below {printable(root)} can be read: {example}, ..."
+                f"none of the {self.skipped} photographs below {printable(self.root)} can be read: {example}, ..."
             )
         if unreadable:
             logger.warning("skipped %d of %d photographs", self.skipped, len(listing.names))
@@ -179,7 +194,7 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
             path = self.root / self.names[row]
             known = self.known(self.names[row], self.listed) if self.known else None
             try:
-                images[place], alphas[place] = read_photo(path, self.photo_format, self.resize, known)
+                images[place], alphas[place] = read_photo(path, self.photo_format, self.resize, known, self.to_gray)
             except Exception as error:  # it could be read when the run began
                 raise InputError(
                     f"{printable(path)} cannot be read any more ({describe_failure(error, path)}): restore it, and run "
@@ -223,6 +238,11 @@ class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
             yield own[first : first + self.batch_size]
 
 
+def list_photos(root: Root) -> ImageListing:
+    """List the photographs below a folder, or files and those below folders."""
+    return read_folder(root) if isinstance(root, str | os.PathLike) else read_paths(root)
+
+
 def photo_format_of(data: L.LightningDataModule) -> PhotoFormat:
     """Return the format of the photographs that the model beside a data module takes.
 
@@ -237,20 +257,25 @@ def photo_format_of(data: L.LightningDataModule) -> PhotoFormat:
 
 
 def photo_loader(
-    root: str | os.PathLike[str],
+    root: Root,
     photo_format: PhotoFormat,
     batch_size: int,
     num_workers: int = 0,
     resize: Resize = "refuse",
     known: KnownPixels | None = None,
+    to_gray: bool = False,
 ) -> DataLoader[dict[str, Tensor | list[str]]]:
-    """Return the photographs below a folder in batches, for `predict`; its options are those of `PhotoDataset`."""
-    photos = PhotoDataset(root, photo_format, resize, known)
+    """Return photographs in batches, for `predict`; its options are those of `PhotoDataset`."""
+    photos = PhotoDataset(root, photo_format, resize, known, to_gray)
     return DataLoader(photos, batch_size=None, sampler=PhotoBatches(len(photos), batch_size), num_workers=num_workers)
 
 
 def read_photo(
-    path: Path, photo_format: PhotoFormat, resize: Resize = "refuse", known: NDArray[np.bool_] | None = None
+    path: Path,
+    photo_format: PhotoFormat,
+    resize: Resize = "refuse",
+    known: NDArray[np.bool_] | None = None,
+    to_gray: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Decode one photograph and turn it upright.
 
@@ -259,6 +284,7 @@ def read_photo(
         photo_format: Format of the result.
         resize: As for `Photos`.
         known: (H,W) known pixels of the upright photograph; ignored if it has another size.
+        to_gray: As for `Photos`.
 
     Returns:
         (C,H,W) float32 in [-1, 1], and its alpha channel (1,H,W) in [0, 1].
@@ -270,7 +296,7 @@ def read_photo(
     with Image.open(path) as opened:
         upright = turn_upright(opened)
         transparent = "A" in upright.getbands() or "transparency" in upright.info
-        color = _to_gray_or_rgb(upright, path, photo_format)
+        color = _to_gray_or_rgb(upright, path, photo_format, to_gray)
         alpha = upright.convert("RGBA").getchannel("A") if transparent else Image.new("L", upright.size, 255)
     color.info.pop("transparency", None)
     visible = np.asarray(alpha)
@@ -292,13 +318,14 @@ def check_resize(resize: str) -> None:
         raise InputError(f"resize {resize!r} is unsupported: choose refuse or center_crop")
 
 
-def _to_gray_or_rgb(image: Image.Image, path: Path, photo_format: PhotoFormat) -> Image.Image:
+def _to_gray_or_rgb(image: Image.Image, path: Path, photo_format: PhotoFormat, to_gray: bool) -> Image.Image:
     image = to_eight_bits(image)
-    if photo_format.channels == 1 and image.mode not in ("1", "L", "LA"):
+    if photo_format.channels == 1 and not to_gray and image.mode not in ("1", "L", "LA"):
         channels = np.asarray(to_channels(image, 3)).astype(np.int16)
         if int(np.ptp(channels, axis=2).max()) > GRAY_TOLERANCE:
             raise InputError(
-                f"{printable(path)} is in color, but the model takes gray: convert it, or choose another degradation"
+                f"{printable(path)} is in color, but the model takes gray: convert it (--data.to_gray true), or "
+                "choose another degradation"
             )
     return to_channels(image, photo_format.channels)
 

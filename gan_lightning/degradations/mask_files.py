@@ -104,6 +104,30 @@ class MaskFolder:
         )
 
 
+class SharedMask:
+    """One mask file for all images, in place of a `MaskFolder`.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.folder, self.files = Path(path).parent, [Path(path).name]
+
+    def find(self, name: str, names: Iterable[str] = ()) -> str | None:
+        """Return the file, relative to its folder."""
+        return self.files[0]
+
+    def assign(self, names: Sequence[str], every: Iterable[str] = ()) -> dict[str, str]:
+        """Return the file for each image."""
+        return dict.fromkeys(names, self.files[0])
+
+
+def open_masks(source: str | os.PathLike[str]) -> MaskFolder | SharedMask:
+    """Return the masks of a folder, or the one in a file."""
+    return MaskFolder(source) if Path(source).is_dir() else SharedMask(source)
+
+
 def read_mask(path: str | os.PathLike[str], white: White = "known") -> NDArray[np.bool_]:
     """Read a mask: an image of any mode, or an array (H,W) of booleans or numbers in a .npy file.
 

@@ -17,7 +17,7 @@ from gan_lightning.data.decode import upright_size
 from gan_lightning.data.listing import ImageArrays
 from gan_lightning.data.photos import largest_crop
 from gan_lightning.degradations import Compose, Degradation, Identity, Mask
-from gan_lightning.degradations.mask_files import MaskFolder, White, fit_mask, read_mask
+from gan_lightning.degradations.mask_files import MaskFolder, SharedMask, White, fit_mask, open_masks, read_mask
 from gan_lightning.degradations.masks import check_mask
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
@@ -33,25 +33,27 @@ class ImageMasks:
     A mask file has the size of the restored image, or that of the photograph, and is then cropped and resized with it.
 
     Args:
-        source: "alpha", or a folder of masks named like the images, white where pixels are known.
+        source: "alpha", a folder of masks named like the images, or one mask file for all of them, white where pixels
+            are known.
         image_size: Height and width of the masks.
         white: What white (or opaque) pixels of the files are.
 
     Raises:
-        InputError: If the folder does not exist, or `white` has no meaning.
+        InputError: If the source does not exist, or `white` has no meaning.
     """
 
     def __init__(self, source: str, image_size: int, white: White = "known") -> None:
         if source == "alpha" and white == "missing":
             raise InputError("masks_white is for mask files: with masks: alpha, transparent pixels are missing")
-        if source != "alpha" and not Path(source).is_dir():
+        if source != "alpha" and not Path(source).exists():
             raise InputError(
-                f"masks {printable(source)} is no folder: give alpha, or a folder of masks named like the images"
+                f"masks {printable(source)} is no folder and no file: give alpha, a mask file, or a folder of masks "
+                "named like the images"
             )
         self.source, self.image_size, self.white = source, image_size, white
         self._names: Sequence[str] = []  # by index, for batches without names
         self._files: dict[str, str] = {}
-        self._folder: MaskFolder | None = None
+        self._folder: MaskFolder | SharedMask | None = None
         self._photo: Callable[[str], tuple[Size, Size]] | None = None  # size of a photograph, and of what is used of it
 
     def describe(self) -> str:
@@ -59,8 +61,9 @@ class ImageMasks:
         if self.source == "alpha":
             return self.source
         digest = hashlib.sha256()
-        for name in MaskFolder(self.source).files:
-            digest.update(name.encode(errors="surrogateescape") + b"\0" + Path(self.source, name).read_bytes())
+        masks = open_masks(self.source)
+        for name in masks.files:
+            digest.update(name.encode(errors="surrogateescape") + b"\0" + Path(masks.folder, name).read_bytes())
         return f"{self.source} {digest.hexdigest()[:16]}" + (", white: missing" if self.white == "missing" else "")
 
     def prepare_test(self, data: Any) -> None:
@@ -108,7 +111,7 @@ class ImageMasks:
         self._photo = photo if getattr(photos, "resize", "refuse") != "refuse" else None
         listed = getattr(photos, "listed", names)  # unreadable photographs may have masks, too
         self._check(names, listed)
-        folder = MaskFolder(self.source)
+        folder = open_masks(self.source)
         unused = sorted({*folder.files} - {folder.find(name, listed) for name in listed}) if listed else []
         self._report_empty(unused, len(folder.files), f"masks in {printable(self.source)} belong to no photograph")
 
@@ -131,7 +134,7 @@ class ImageMasks:
 
     def _check(self, names: Sequence[str], every: Sequence[str]) -> None:
         """Find and read all masks once."""
-        self._folder = MaskFolder(self.source)
+        self._folder = open_masks(self.source)
         self._files = self._folder.assign(names, every)
         empty = [self._files[name] for name in names if self._read(name).all()]
         self._report_empty(empty, len(names), f"masks in {printable(self.source)} mark no pixel as missing")
@@ -152,11 +155,11 @@ class ImageMasks:
         return check_mask(path, known, self.image_size)
 
     def _path(self, name: str, every: Sequence[str] = ()) -> Path:
-        if name not in self._files:
+        if self._folder is None or name not in self._files:
             if self._folder is None or self._folder.find(name, every) is None:
-                self._folder = MaskFolder(self.source)
+                self._folder = open_masks(self.source)
             self._files |= self._folder.assign([name], every)
-        return Path(self.source, self._files[name])
+        return Path(self._folder.folder, self._files[name])
 
     @staticmethod
     def _report_empty(names: Sequence[str], count: int, what: str) -> None:

@@ -44,3 +44,10 @@ def test_the_bar_is_drawn_by_the_clock_and_at_the_end(
 
 def test_a_slower_rate_of_the_users_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert updates(ProgressBar(refresh_rate=7), "train", 20, 60, monkeypatch) == [7, 14, 20]
+
+
+def test_an_error_begins_on_a_line_of_its_own() -> None:
+    bar, file = ProgressBar(), io.StringIO()
+    bar.predict_progress_bar = Tqdm(total=3, file=file)
+    bar.on_exception(SimpleNamespace(), SimpleNamespace(), RuntimeError())  # type: ignore[arg-type]
+    assert file.getvalue().endswith("\n")

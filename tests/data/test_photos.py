@@ -57,6 +57,20 @@ def test_color_is_never_dropped_silently(tmp_path):
     picture().save(tmp_path / "a.png")
     with pytest.raises(InputError, match="is in color"):
         PhotoDataset(tmp_path, GRAY)
+    picture().convert("L").save(tmp_path / "b.png")
+    color, gray = read_one(tmp_path, GRAY, to_gray=True)["image"]
+    assert torch.equal(color, gray)
+
+
+def test_files_and_folders_can_be_listed(folder, tmp_path):
+    other = tmp_path / "other.png"
+    picture(seed=8).save(other)
+    batches = predict(Collector(COLOR), Photos([str(folder / "1.png"), str(folder / "below"), str(other)]), tmp_path)
+    assert [name for batch in batches for name in batch["name"]] == [
+        "other.png",
+        "photos/1.png",
+        "photos/below/4.png",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,24 @@ def test_a_mirrored_tree_and_a_shared_mask(tmp_path):
         ImageMasks(str(tmp_path / "flat"), SIDE).prepare_predict(photos(tmp_path / "photos"))
 
 
+def test_one_file_is_the_mask_of_all(tmp_path, caplog):
+    for name in ("a.jpg", "below/b.jpg"):
+        save(tmp_path / "photos" / name, 64, 32, photo=True)
+    save(tmp_path / "mask.png", 64, 32, (24, 8, 40, 20))
+    masks = ImageMasks(str(tmp_path / "mask.png"), SIDE)
+    before = masks.describe()
+    masks.prepare_predict(photos(tmp_path / "photos"))
+    assert caplog.text == ""
+    for found in known(masks, ["a.jpg", "below/b.jpg"]):
+        assert torch.equal(found, hole(4, 4, 12, 10))
+    assert masks.known_pixels("a.jpg").shape == (32, 64)
+    save(tmp_path / "mask.png", 64, 32, (24, 8, 40, 24))
+    assert masks.describe() != before
+    save(tmp_path / "mask.png", 20, 20, (1, 1, 3, 3))
+    with pytest.raises(InputError, match=r"mask\.png is 20x20 pixels: it must have the size of its photograph, 64x32"):
+        ImageMasks(str(tmp_path / "mask.png"), SIDE).prepare_predict(photos(tmp_path / "photos"))
+
+
 def test_what_does_nothing_is_told_by_name(tmp_path, caplog):
     for name in ("a", "b", "c"):
         save(tmp_path / "photos" / f"{name}.jpg", SIDE, SIDE, photo=True)

@@ -1,0 +1,135 @@
+"""Options of the command `restore`, and its help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from gan_lightning.errors import InputError
+
+HELP = """\
+usage: gan-lightning restore PHOTO [PHOTO ...] --generator FILE --task TASK [options]
+
+Restore photographs with the generator of a GAN. PHOTO is an image, or a folder of images.
+
+    gan-lightning restore face.jpg --generator G.ckpt --task inpaint --mask mask.png
+    gan-lightning restore old/*.jpg --generator G.ckpt --task denoise --output restored/
+
+  --generator FILE    checkpoint of a DCGAN, or generator of the PyTorch DCGAN tutorial; it sets the size of the results
+  --output FOLDER     where the restored photographs are written, as PNG (default: restored)
+
+tasks and their options:
+  denoise             remove noise
+    --noise SIGMA       its standard deviation on the [0, 1] scale (default: estimated)
+  inpaint             fill in what is missing
+    --mask PATH         image that is black where pixels are missing, or a folder of such masks, named like the
+                        photographs (default: their transparent pixels are missing)
+    --mask_white WHAT   what is white in masks: known (default) or missing
+  deblur              remove a blur
+    --blur SIGMA        that of a Gaussian blur, in pixels of the result (default: estimated)
+  super_resolve       enlarge
+    --factor N          by how much (default: 4)
+  colorize            add color
+  invert              find the most similar image that the generator can make, or nearly make
+
+  --searches K        searches for each photograph, of which the mean is taken (default: chosen by the task)
+  --keep_searches     keep the result of each search: several ways to fill a hole
+  --config FILE       options of `gan-lightning predict` in YAML; on the command line, --model.inversion.num_steps 50
+  --print_config      print all options in YAML, and do nothing
+  -h, --help          this help
+
+Photographs of another size or shape are cropped to the center and resized to the size of the results. All else that
+is written (panels, measures) lies in FOLDER/details. Other files are never overwritten; the same command, given again
+after an interruption, resumes.
+"""
+TASKS: dict[str, tuple[str, ...]] = {  # and their options
+    "denoise": ("noise",),
+    "inpaint": ("mask", "mask_white"),
+    "deblur": ("blur",),
+    "super_resolve": ("factor",),
+    "colorize": (),
+    "invert": (),
+}
+INSTEAD = {  # options of predict that this command sets itself -> how
+    "--model.generator_ckpt": "--generator",
+    "--data.root": "the photographs, without an option",
+    "--trainer.default_root_dir": "--output",
+}
+
+
+class Arguments(argparse.ArgumentParser):
+    """argparse's parser, with our help and with errors of one line."""
+
+    def format_help(self) -> str:
+        """Return the help, which fits a screen."""
+        return HELP
+
+    def error(self, message: str) -> NoReturn:
+        """Raise an error for the user.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"{message}; see gan-lightning restore --help")
+
+
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of the command, and those that are for `predict`, such as --model.inversion.num_steps 50.
+
+    Args:
+        words: Words of the command line after the command.
+
+    Raises:
+        InputError: If an option is unknown, missing, or of another task, or a number is out of range.
+    """
+    parser = Arguments(prog="gan-lightning restore", allow_abbrev=False)
+    parser.add_argument("photos", nargs="+", metavar="PHOTO")
+    parser.add_argument("--generator", required=True)
+    parser.add_argument("--task", required=True, choices=TASKS)
+    parser.add_argument("--output", default="restored")
+    parser.add_argument("--noise", type=float)
+    parser.add_argument("--mask")
+    parser.add_argument("--mask_white", choices=("known", "missing"))
+    parser.add_argument("--blur", type=float)
+    parser.add_argument("--factor", type=int)
+    parser.add_argument("--searches", type=int)
+    parser.add_argument("--keep_searches", action="store_true")
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--print_config", action="store_true")
+    own, others = split_words(words)
+    options = parser.parse_intermixed_args(own)
+    for task, names in TASKS.items():
+        for name in names:
+            if task != options.task and getattr(options, name) is not None:
+                raise InputError(f"--{name} is an option of --task {task}, not of {options.task}: leave it out")
+    if options.mask_white is not None and options.mask is None:
+        raise InputError("--mask_white is about the file of --mask: add it, or leave both out")
+    for name, least in (("searches", 1), ("noise", 0), ("factor", 2)):
+        given = getattr(options, name)
+        if given is not None and not given >= least:
+            raise InputError(f"--{name} is {given}: give {least} or more")
+    if options.blur is not None and not options.blur > 0:
+        raise InputError(f"--blur is {options.blur}: give more than 0, or leave it out if you do not know it")
+    return options, others
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate options of `predict`, which have a dot in their name, and their values from all other words.
+
+    Raises:
+        InputError: If one is set by an option of this command.
+    """
+    own, others, rest = [], [], list(words)
+    while rest:
+        word = rest.pop(0)
+        name, equals, _ = word.partition("=")
+        if name.startswith("--") and "." in name:
+            if name in INSTEAD:
+                raise InputError(f"{name} is set by this command: give {INSTEAD[name]}")
+            others.append(word)
+            if not equals and rest and not rest[0].startswith("--"):
+                others.append(rest.pop(0))
+        else:
+            own.append(word)
+    return own, others
