@@ -6,7 +6,8 @@ The baseline is the common recipe: one random latent, Adam with a learning rate 
 image at a time. Since Adam updates each element separately, its errors are measured on one batch. Its time is the mean
 over single images (`--baseline-images`).
 
-`--parts settings` prints separate tables of the effect of `latent_weight` and `num_steps` on the validation split.
+`--parts settings` prints separate tables of the effect of `num_searches`, `latent_weight` and `num_steps` on the
+validation split.
 """
 
 from __future__ import annotations
@@ -42,8 +43,7 @@ from gan_lightning.seeding import image_rng
 
 BATCH = 16
 BASELINE_STEPS = 1000
-LATENT_WEIGHT = 1e-4  # as in configs/restore
-REFINE_STEPS = 100  # as in the published tables; the default of InversionSettings is 200
+REFINE_STEPS = 100  # of the comparison of batches with single images
 PARTS = ["recovery", "inversion", "restorations", "blind", "batching", "encoder", "settings"]
 
 
@@ -131,8 +131,7 @@ def restore(
     start, results = time.perf_counter(), []
     for rows in torch.split(torch.arange(len(observed)), BATCH):
         part = degradation.select(rows)
-        options = {"refine_steps": REFINE_STEPS, **settings}
-        results.append(invert(generator, part, observed[rows], indices=rows.tolist(), **options))
+        results.append(invert(generator, part, observed[rows], indices=rows.tolist(), **settings))
     return results, (time.perf_counter() - start) / len(observed)
 
 
@@ -185,7 +184,7 @@ def plain_inversion(generator: Generator, faces: Tensor, baseline_time: float) -
 def degrade(faces: Tensor, name: str) -> tuple[Degradation, Tensor, slice]:
     """Return A, the degraded faces, and the rows and columns in which errors are measured."""
     size = faces.shape[-1]
-    hole = {"inpainting": 8, "large hole": 32}.get(name)
+    hole = {"inpainting": 8, "24x24 hole": 24, "large hole": 32}.get(name)
     degradation: Degradation = {
         "denoising": Identity(),
         "deblurring": GaussianBlur(2.0),
@@ -203,7 +202,7 @@ def restoration(generator: Generator, faces: Tensor, name: str) -> None:
     shown = observed.expand(-1, 3, -1, -1)
     if observed.shape[-1] != size:
         shown = F.interpolate(shown, (size, size), mode="bicubic")
-    results, seconds = restore(generator, degradation, observed, latent_weight=LATENT_WEIGHT)
+    results, seconds = restore(generator, degradation, observed)
     restored, base = images_of(results), baseline(generator, degradation, observed)
     triple = [image[..., hole, hole] for image in (restored, base, shown)]
     errors = [mse(image, faces[..., hole, hole]).mean().item() for image in triple]
@@ -224,7 +223,7 @@ def blind(generator: Generator, faces: Tensor) -> None:
         for composite in (False, True):
             known, guessed = (
                 mse(images_of(restore(generator, GaussianBlur(blur), observed, **settings)[0]), faces).mean()
-                for settings in [{"composite": composite, "latent_weight": LATENT_WEIGHT}]
+                for settings in [{"composite": composite}]
                 for blur in (sigma, found.tolist())
             )
             ratio = (guessed / known).item()
@@ -295,21 +294,22 @@ def encoder_start(generator: Generator, encoder: nn.Module, faces: Tensor) -> No
 
 
 def settings_tables(generator: Generator, faces: Tensor) -> None:
-    """Measure the effect of the two most important settings on error, latents and time.
+    """Measure the effect of the most important settings on error, latents and time.
 
     Under the prior, the mean square of a latent is one.
     """
     names = ("denoising", "inpainting", "large hole", "deblurring", "color", "super-resolution")
-    for setting, values, extra in (
-        ("latent_weight", (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1), {}),
-        ("num_steps", (5, 10, 25, 50, 100, 200), {"latent_weight": LATENT_WEIGHT}),
+    for setting, values in (
+        ("num_searches", (1, 2, 4, 8, 16)),
+        ("latent_weight", (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 1e-1)),
+        ("num_steps", (5, 10, 25, 50, 100)),
     ):
         rows = []
         for value in values:
             cells, squares, times = [], [], []
             for name in names:
                 degradation, observed, hole = degrade(faces, name)
-                results, seconds = restore(generator, degradation, observed, **{setting: value}, **extra)
+                results, seconds = restore(generator, degradation, observed, **{setting: value})
                 cells.append(f"{mse(images_of(results)[..., hole, hole], faces[..., hole, hole]).mean():.5f}")
                 squares.append(torch.cat([result.latent for result in results]).square().mean().item())
                 times.append(seconds)
