@@ -192,8 +192,34 @@ BUGS = [
     *bugs_of(
         "inversion/data_consistency.py",
         CONSISTENCY,
-        ("a noise ratio not squared", "/ MODEL_ERROR).square()", "/ MODEL_ERROR)"),
+        ("an error of the images half as large", "posterior_mean(image, degradation, observed, noise, 2 * std", "posterior_mean(image, degradation, observed, noise, std"),
+        ("known pixels only nearly kept", "torch.where(exact, observed, images)", "images"),
         ("blending towards the wrong side", "-hole * _laplacian(offset)", "hole * _laplacian(offset)"),
+    ),
+    *bugs_of(
+        "inversion/smoothness.py",
+        CONSISTENCY,
+        ("a noise weight not squared", "weight = noise**-2", "weight = noise**-1"),
+        ("colors as free as the brightness", "/ CHROMA**2", "/ 1.0"),
+        ("a flat spectrum", "shape = squared**-EXPONENT", "shape = squared**-0.0"),
+    ),
+    *bugs_of(
+        "inversion/empirical_wiener.py",
+        "tests/inversion/test_empirical_wiener.py",
+        ("a gain without the power", "gain = power / (power + variance)", "gain = 1 / (power + variance)"),
+        ("a standard deviation for a variance", "(2 * noise_level).square()", "(2 * noise_level)"),
+    ),
+    *bugs_of(
+        "inversion/combination.py",
+        "tests/inversion/test_combination.py",
+        ("solutions weighted alike", "clamp(min=1e-12)).square()", "clamp(min=1e-12)).square() * 0 + 1"),
+        ("a spread of the sum of channels", ".sum(1).mean(1, keepdim=True)", ".sum(1).sum(1, keepdim=True)"),
+        ("a guess shown as a restoration", "keep = explained[:, None, None, None] | ", "keep = True | "),
+    ),
+    *bugs_of(
+        "inversion/search.py",
+        INVERT,
+        ("restarts keep the last of each image", "better = again.loss < solution.loss[rows]", "better = again.loss < torch.inf", f"{INVERT}::test_restarts_keep_the_best_of_each_image"),
     ),
     *bugs_of(
         "inversion/whitening.py",
@@ -327,10 +353,9 @@ BUGS = [
     *bugs_of(
         "inversion/invert.py",
         INVERT,
-        ("restarts keep the last of each image", "better = again.loss < solution.loss[rows]", "better = again.loss < torch.inf", f"{INVERT}::test_restarts_keep_the_best_of_each_image"),
-        ("fitted beyond the noise", "floor = noise.square().clamp(min=EXACT)", "floor = torch.zeros_like(noise).clamp(min=EXACT)", "tests/inversion/test_stopping.py"),
+        ("fitted beyond the noise", "floor = noises.square().clamp(min=EXACT)", "floor = torch.zeros_like(noises).clamp(min=EXACT)", "tests/inversion/test_stopping.py"),
         ("what lies in a hole is observed", "observed = observed * known", "observed = observed * 1", f"{INVERT}::test_what_lies_in_a_hole_does_not_matter"),
-        ("the penalty of the latents dropped", "torch.full_like(center[:, :1], settings.latent_weight)", "torch.zeros_like(center[:, :1])", f"{INVERT}::test_latent_weight_draws_latents_to_the_mean"),
+        ("the penalty of the latents dropped", "torch.full_like(noise, settings.latent_weight)", "torch.zeros_like(noise)", f"{INVERT}::test_latent_weight_draws_latents_to_the_mean"),
     ),
 ]
 # fmt: on
