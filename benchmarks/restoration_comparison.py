@@ -4,7 +4,7 @@
     python benchmarks/restoration_comparison.py --faces data/synthetic --generator runs/demo/checkpoints/best.ckpt
 
 One row for each task: mean PSNR in dB, SSIM and seconds an image. "classical" is the best of the methods of
-classical.py, "linear" the linear estimate without a generator, "recipe" the common one (one random latent, Adam with a
+reference_methods.py, "linear" the linear estimate without a generator, "recipe" the common one (one random latent, Adam with a
 learning rate of 0.01, 1,000 steps). Errors of holes are measured in the hole. `--panels DIR` writes
 pictures to look at.
 """
@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import classical
-import environment  # noqa: F401  sets how threads wait, before torch is imported
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import numpy as np
+import reference_methods
 import torch
 from PIL import Image
 from report import print_header, print_table
@@ -35,12 +35,12 @@ from gan_lightning.networks.checkpoints import load_generator
 
 TASKS = ["denoising", "inpainting", "24x24 hole", "deblurring", "color", "super-resolution"]
 CLASSICAL: dict[str, Callable[[Tensor, Degradation], dict[str, Tensor]]] = {
-    "denoising": lambda y, a: classical.denoised(y, 0.1),
-    "inpainting": lambda y, a: classical.inpainted(y, a.known(y)),  # type: ignore[arg-type]
-    "24x24 hole": lambda y, a: classical.inpainted(y, a.known(y)),  # type: ignore[arg-type]
-    "deblurring": lambda y, a: classical.deblurred(y, 2.0),
-    "color": lambda y, a: classical.colored(y),
-    "super-resolution": lambda y, a: classical.enlarged(y, 4),
+    "denoising": lambda y, a: reference_methods.denoised(y, 0.1),
+    "inpainting": lambda y, a: reference_methods.inpainted(y, a.known(y)),  # type: ignore[arg-type]
+    "24x24 hole": lambda y, a: reference_methods.inpainted(y, a.known(y)),  # type: ignore[arg-type]
+    "deblurring": lambda y, a: reference_methods.deblurred(y, 2.0),
+    "color": lambda y, a: reference_methods.colored(y),
+    "super-resolution": lambda y, a: reference_methods.enlarged(y, 4),
 }
 
 

@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 # What the scripts import.
 SHARED = (
     "environment",
+    "reference_methods",
     "report",
     "tutorial",
     "cuda_trace",

@@ -11,6 +11,7 @@ import gan_lightning
 from gan_lightning import DCGAN, GenerationMetrics, InputError, MetricsFile, SampleGrid, SyntheticFaces, callbacks
 from gan_lightning.__main__ import main
 from gan_lightning.callbacks import default_callbacks
+from gan_lightning.callbacks.network_table import NetworkTable
 from gan_lightning.cli import GanCLI, RunConfig
 from tests.conftest import FACES
 from tests.modules.test_dcgan import BATCH, TINY, Noise
@@ -61,7 +62,11 @@ def test_the_command_line_has_the_same_callbacks(tmp_path, faces_root, monkeypat
     assert main(["fit", *options, "--evaluation.extractor", "random", "--trainer.accelerator", "cpu"]) == 2
     ours = {type(callback) for callback in default_callbacks(GenerationMetrics(extractor="random"))}
     assert ours <= set(seen)
-    assert {kind for kind in seen if kind.__module__.startswith("gan_lightning")} <= {*ours, RunConfig}
+    assert {kind for kind in seen if kind.__module__.startswith("gan_lightning")} <= {
+        *ours,
+        RunConfig,
+        NetworkTable,
+    }  # which replaces Lightning's own
 
 
 def test_without_metrics_any_data_will_do(tmp_path):
