@@ -4,9 +4,9 @@
     python benchmarks/restoration_comparison.py --faces data/synthetic --generator runs/demo/checkpoints/best.ckpt
 
 One row for each task: mean PSNR in dB, SSIM and seconds an image. "classical" is the best of the methods of
-reference_methods.py, "linear" the linear estimate without a generator, "recipe" the common one (one random latent, Adam with a
-learning rate of 0.01, 1,000 steps). Errors of holes are measured in the hole. `--panels DIR` writes
-pictures to look at.
+reference_methods.py, "linear" the linear estimate without a generator, "recipe" the common one (one random latent, Adam
+with a learning rate of 0.01, 1,000 steps). Errors of holes are measured in the hole. `--panels DIR` writes pictures to
+look at.
 """
 
 from __future__ import annotations
