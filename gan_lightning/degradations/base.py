@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import TypeGuard, TypeVar
 
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
+
+T = TypeVar("T")
 
 
 class Degradation(nn.Module):
@@ -105,3 +107,11 @@ class Compose(Degradation):
     def parts(self) -> list[Degradation]:
         """Degradations in the order in which they are applied."""
         return [part for part in self.degradations if isinstance(part, Degradation)]
+
+
+def unwrap(degradation: T) -> T | Degradation:
+    """Return the only part of a composition that does something, and any other degradation itself."""
+    if not isinstance(degradation, Compose):
+        return degradation
+    parts = [part for part in map(unwrap, degradation.parts) if not isinstance(part, Identity)]
+    return degradation if len(parts) > 1 else (parts[0] if parts else Identity())

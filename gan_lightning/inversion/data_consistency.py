@@ -52,6 +52,8 @@ def linear_estimate(
 ) -> Tensor:
     """Return the linear estimate of smooth images, which needs no generator: a Wiener filter for any degradation.
 
+    Holes are filled by a membrane, the solution of Laplace's equation.
+
     Args:
         degradation: Linear forward operator A with an adjoint.
         observed: Observed images y (B,...).
@@ -67,7 +69,7 @@ def linear_estimate(
     level = (gray * observed).sum(axes, keepdim=True) / gray.square().sum(axes, keepdim=True).clamp(min=1e-12)
     mean = level * ones
     if isinstance(degradation, Mask):  # where conjugate gradients alone would take thousands of iterations
-        mean = blend_poisson(mean, observed, degradation.mask)
+        mean = blend_poisson(mean, observed, degradation.mask.to(observed))
     noise = 2 * noise_level.clamp(min=LINEAR_NOISE)[:, None, None, None]
     std, flat_below = PHOTOGRAPH
     result = posterior_mean(mean, degradation, observed, noise, 2 * std, flat_below, iterations).clamp(-1, 1)
@@ -78,7 +80,7 @@ def _keep_known_pixels(images: Tensor, degradation: Degradation, observed: Tenso
     """Return images with the known pixels of noise-free photographs, of which the iterations leave a little undone."""
     if not isinstance(degradation, Mask):
         return images
-    exact = (degradation.mask > 0) & (noise_level <= EIGHT_BITS)[:, None, None, None]
+    exact = (degradation.mask.to(observed) > 0) & (noise_level <= EIGHT_BITS)[:, None, None, None]
     return torch.where(exact, observed, images)
 
 

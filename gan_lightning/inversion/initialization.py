@@ -83,15 +83,18 @@ def best_of_k_latents(
     candidates = sampler.sample(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
     rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, CHUNK)])
     ranked: dict[int, Tensor] = {}
-    for row, (index, _) in enumerate(searches):
-        if index not in ranked:
+    images = [row if attempt else row - number for row, (_, number) in enumerate(searches)]  # restarts are of any rows
+    for row, image in enumerate(images):
+        if image not in ranked:
             one = problem.select(torch.tensor([row], device=candidates.device))
             losses = [
                 one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
                 for chunk in torch.split(rendered, CHUNK)
             ]
-            ranked[index] = torch.cat(losses).argsort(stable=True)
-    return candidates[torch.stack([ranked[index][number % CANDIDATES] for index, number in searches])]
+            ranked[image] = torch.cat(losses).argsort(stable=True)
+    return candidates[
+        torch.stack([ranked[image][n % CANDIDATES] for image, (_, n) in zip(images, searches, strict=True)])
+    ]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.degradations.base import Degradation, Identity
+from gan_lightning.degradations.base import Degradation, Identity, unwrap
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_observed, check_pixels, check_start
 from gan_lightning.inversion.combination import (
@@ -53,8 +53,8 @@ class Inversion:
             refinement. Images that are done stay at their best.
         converged: (B,) false where the last stage of the best search ran out of steps.
         num_steps: (B,) number of steps over all searches, starts and stages.
-        explained: (B,) false where no search explains the photograph, so that the image is restored without the
-            generator, see `linear_estimate`.
+        explained: (B,) false where no search explains the photograph. Unless the output of the generator was asked
+            for, the image is then the `linear_estimate`, while spread and solutions are those of the searches.
         spread: (B,1,H,W) standard deviation of the solutions of the searches, on the [0, 1] scale: where it is high,
             the image is a guess.
         solutions: (B,K,C,H,W) images that the K searches found, each consistent with what is known.
@@ -116,6 +116,7 @@ def invert(
         raise TypeError(f"invert() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     settings = replace(settings or InversionSettings(), **changes)
     check_pixels(observed)
+    degradation = unwrap(degradation)
     # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     device = next(generator.parameters()).device
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
@@ -227,13 +228,16 @@ def _combine(
     first = torch.arange(batch, device=losses.device) * count
     best = losses.argmin(1) + first
     rows = first.repeat_interleave(count) // count
-    explained = is_explained(images[best], problem, noise)
-    solutions = make_consistent(images, problem.select(rows), noise[rows]) if settings.composite else images
-    solutions = solutions.view(batch, count, *images.shape[1:])
-    weights = solution_weights(losses)
-    image, spread = mean_and_spread(solutions, weights)
-    if settings.composite:
-        image = filter_noise(without_generator(image, problem, noise, explained), problem, noise)
+    gaussian = settings.loss == "mse"  # other losses are for noise that a squared error says nothing about
+    explained = is_explained(images[best], problem, noise) if gaussian else torch.ones_like(noise, dtype=torch.bool)
+    composite = settings.composite and (gaussian or not isinstance(problem.degradation, Identity))
+    shape, weights = (batch, count, *images.shape[1:]), solution_weights(losses)
+    solutions = make_consistent(images, problem.select(rows), noise[rows]) if composite else images
+    image, spread = mean_and_spread(solutions.view(shape), weights)
+    if composite and gaussian:
+        rendered, _ = mean_and_spread(images.view(shape), weights)
+        image = without_generator(image, problem, noise, explained)
+        image = filter_noise(image, rendered, problem, noise)
     return Inversion(
         image=image,
         latent=latents[best],
@@ -244,6 +248,6 @@ def _combine(
         num_steps=found.num_steps.view(batch, count).sum(1),
         explained=explained,
         spread=spread,
-        solutions=solutions,
+        solutions=solutions.view(shape),
         weights=weights,
     )

@@ -40,7 +40,7 @@ class Problem:
     weight: Tensor
 
     def select(self, rows: Tensor) -> Problem:
-        """Return the problem of some images of the batch, in this order; all of them, or some more than once."""
+        """Return the problem of some images of the batch, sorted, or of all of them several times each."""
         if len(rows) == len(self.observed):
             return self
         degradation = self.degradation

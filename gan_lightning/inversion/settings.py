@@ -26,7 +26,7 @@ class InversionSettings:
         solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for the l1 loss, which has
             kinks, and L-BFGS otherwise, the fastest of the three on a CPU.
         num_searches: Number of searches from different starts. The restored image is the mean of what they find, and
-            their spread shows where it is a guess. Default: 1 where every pixel is observed, 8 otherwise.
+            their spread shows where it is a guess. Default: 1 for denoising and plain inversion, 8 otherwise.
         num_steps: Maximum number of solver steps of a search. Default: 12 for levenberg_marquardt, 300 for adam, 100
             for lbfgs, and a quarter of it for each of several searches, whose mean needs less.
         loss: "mse", "l1", "huber", "perceptual" (distance between features of the discriminator) or "lpips" (downloads
@@ -86,7 +86,7 @@ class InversionSettings:
             refine_steps=self.refine_steps,
             refine_weight=self.refine_weight,
         )
-        if self.num_searches is not None and self.num_searches < 1:
+        if self.num_searches is not None and not (isinstance(self.num_searches, int) and self.num_searches >= 1):
             raise InputError(f"num_searches is {self.num_searches}: give 1 or more")
         if self.solver == "levenberg_marquardt" and self.loss != "mse":
             raise InputError(

@@ -111,7 +111,8 @@ def operator_gain(prior: SmoothnessPrior, degradation: Degradation, like: Tensor
 
     vertical = torch.stack([gain(torch.outer(row, columns[0])) for row in rows], 1)
     horizontal = torch.stack([gain(torch.outer(rows[0], column)) for column in columns], 1)
-    lowest = vertical[:, :1, None].clamp(min=torch.finfo(like.dtype).tiny)
+    # An operator may remove constants: then nothing can be told from them.
+    lowest = vertical[:, :1, None].maximum(1e-3 * vertical.amax(1)[:, None, None]).clamp(min=1e-12)
     return (vertical[:, :, None] * horizontal[:, None] / lowest)[:, None]
 
 

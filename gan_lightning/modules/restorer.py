@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_lightning.data.fingerprint import read_content
 from gan_lightning.degradations import Degradation, GaussianBlur, Identity
-from gan_lightning.degradations.base import has_adjoint
+from gan_lightning.degradations.base import has_adjoint, unwrap
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import BlurEstimate, Inversion, InversionSettings, estimate_blur, invert
@@ -146,6 +146,10 @@ class Restorer:
             indices=indices,
             callback=report,
         )
+        settings = self.inversion
+        if isinstance(unwrap(degradation), Identity) and settings.composite and settings.noise_level is None:
+            clean_already = (result.noise_level == 0)[:, None, None, None]  # nothing to remove, and much to lose
+            result.image = torch.where(clean_already, observed, result.image)
         known = degradation.known(observed)
         metrics = {name: getattr(result, name) for name in INVERSION_METRICS}
         spread = result.spread if result.solutions.shape[1] > 1 else None

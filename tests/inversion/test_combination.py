@@ -6,7 +6,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_lightning.degradations import Degradation, Downsample, GaussianNoise, Grayscale, Identity, SquareMask
+from gan_lightning.degradations import (
+    Compose,
+    Degradation,
+    Downsample,
+    GaussianNoise,
+    Grayscale,
+    Identity,
+    SaltAndPepperNoise,
+    SquareMask,
+)
+from gan_lightning.degradations.base import unwrap
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings, invert
 from gan_lightning.inversion.combination import mean_and_spread, solution_weights
@@ -96,6 +106,59 @@ def test_details_of_a_noisy_photograph_that_the_generator_lacks_are_kept(
     assert errors[0] < (noisy - photograph).square().mean()
 
 
+def test_where_the_generator_explains_all_but_the_noise_its_image_is_kept(
+    generator: Generator, own_images: Tensor
+) -> None:
+    noisy = GaussianNoise(0.1)(own_images)
+    found, rendered = (
+        invert(generator, Identity(), noisy, noise_level=0.1, composite=c, refine="none") for c in (True, False)
+    )
+    errors = [(image - own_images).square().mean() for image in (found.image, rendered.image)]
+    assert errors[0] < 1.2 * errors[1]
+
+
+def test_a_robust_loss_is_not_judged_by_squares(generator: Generator, own_images: Tensor) -> None:
+    """Salt and pepper is far from the generator's image in the mean square, and nothing that a filter should keep."""
+    observed = SaltAndPepperNoise(0.2)(own_images)
+    settings: dict[str, Any] = {"loss": "l1", "refine": "none", "num_steps": 100}
+    found, rendered = (invert(generator, Identity(), observed, composite=c, **settings) for c in (True, False))
+    assert found.explained.all()
+    assert torch.equal(found.image, rendered.image)
+
+
+@pytest.mark.parametrize("wrapped", [Compose([SquareMask(16, 6)]), Compose([Identity(), Compose([SquareMask(16, 6)])])])
+def test_a_composition_of_one_is_that_one(generator: Generator, own_images: Tensor, wrapped: Degradation) -> None:
+    hole = SquareMask(16, 6)
+    plain, composed = (invert(generator, each, hole(own_images), **FEW).image for each in (hole, wrapped))
+    assert torch.equal(plain, composed)
+    assert isinstance(unwrap(Compose([])), Identity)
+
+
+def test_images_with_one_index_start_each_for_itself(generator: Generator, own_images: Tensor) -> None:
+    settings: dict[str, Any] = {"num_steps": 0, "refine": "none"}
+    small = Downsample(4)
+    alike = invert(generator, small, small(own_images), indices=[0] * 6, **settings)
+    apart = invert(generator, small, small(own_images), **settings)
+    assert torch.equal(alike.latent, apart.latent)
+
+
+def test_the_callback_is_told_of_the_best_search(generator: Generator, own_images: Tensor) -> None:
+    hole, told = SquareMask(16, 6), []
+    found = invert(
+        generator,
+        hole,
+        hole(own_images),
+        num_searches=3,
+        noise_level=0.0,
+        callback=lambda stage, step, losses, render: told.append((losses, render().shape)),
+        **FEW,
+    )
+    losses, shape = told[-1]
+    assert shape == own_images.shape
+    torch.testing.assert_close(losses, found.loss)
+    torch.testing.assert_close(found.history.amin(0), found.loss)
+
+
 def test_the_default_number_of_searches_follows_from_what_is_observed() -> None:
     settings = InversionSettings()
     assert settings.for_every_pixel_observed(True).num_searches == 1
@@ -105,7 +168,7 @@ def test_the_default_number_of_searches_follows_from_what_is_observed() -> None:
     assert (several.num_searches, several.num_steps, several.refine_steps) == (2, 25, 7)
 
 
-@pytest.mark.parametrize("count", [0, -1])
-def test_no_search_is_refused(count: int) -> None:
+@pytest.mark.parametrize("count", [0, -1, 2.5, float("nan")])
+def test_no_whole_search_is_refused(count: Any) -> None:
     with pytest.raises(InputError, match=f"num_searches is {count}: give 1 or more"):
         InversionSettings(num_searches=count)

@@ -8,18 +8,35 @@ import torch
 from gan_lightning.inversion.empirical_wiener import empirical_wiener
 
 
-def test_one_patch_is_the_textbook_filter() -> None:
-    """Each coefficient of the cosine transform is multiplied by p / (p + variance), with the pilot's power p."""
+def test_it_is_the_filter_written_out_patch_by_patch() -> None:
+    """Each coefficient of a patch is multiplied by p / (p + variance), with the pilot's power p."""
     rng = np.random.default_rng(0)
-    pilot, noisy = rng.normal(size=(2, 6, 6))
-    power = scipy.fft.dctn(pilot, norm="ortho") ** 2
-    expected = scipy.fft.idctn(power / (power + 0.2**2) * scipy.fft.dctn(noisy, norm="ortho"), norm="ortho")
-    # One patch alone covers the image's center, however the others are weighted, if all of them are alike.
+    pilot, noisy = rng.normal(size=(2, 7, 9))
+    size, margin = 4, 3
+    padded = [np.pad(image, margin, mode="reflect") for image in (pilot, noisy)]
+    total, weights = np.zeros_like(padded[0]), np.zeros_like(padded[0])
+    for top in range(padded[0].shape[0] - size + 1):
+        for left in range(padded[0].shape[1] - size + 1):
+            window = slice(top, top + size), slice(left, left + size)
+            power, coefficients = (scipy.fft.dctn(image[window], norm="ortho") for image in padded)
+            gain = power**2 / (power**2 + 0.2**2)
+            confidence = 1 / (gain**2).sum()
+            total[window] += confidence * scipy.fft.idctn(gain * coefficients, norm="ortho")
+            weights[window] += confidence
+    expected = (total / weights)[margin:-margin, margin:-margin]
     images = [torch.from_numpy(image)[None, None] for image in (pilot, noisy)]
-    filtered = empirical_wiener(*images, torch.tensor([0.1]).double(), patch=1)
-    pointwise = pilot**2 / (pilot**2 + 0.2**2) * noisy
-    np.testing.assert_allclose(filtered[0, 0], pointwise, rtol=1e-6)
-    assert np.square(expected - pilot).mean() < np.square(noisy - pilot).mean()
+    filtered = empirical_wiener(*images, torch.tensor([0.1]).double(), patch=size)
+    np.testing.assert_allclose(filtered[0, 0], expected, atol=1e-5)
+
+
+def test_brightness_and_colors_are_filtered_apart() -> None:
+    """Where the pilot is gray, no color of the noisy image is kept."""
+    rng = torch.Generator().manual_seed(0)
+    gray = torch.randn(1, 1, 12, 12, generator=rng).expand(1, 3, 12, 12)
+    noisy = gray + torch.randn(1, 3, 12, 12, generator=rng)
+    filtered = empirical_wiener(gray, noisy, torch.tensor([0.1]))
+    assert (filtered - filtered.mean(1, keepdim=True)).abs().max() < 1e-3
+    assert filtered.std() > 0.5
 
 
 def test_a_perfect_pilot_removes_most_of_the_noise() -> None:
