@@ -14,9 +14,6 @@ from gan_lightning.inversion.problem import Problem
 UNEXPLAINED = 0.15  # residual in excess of the noise, on the [0, 1] scale; for faces of another domain it is 0.05
 
 
-LACKING = 0.05  # excess of the residual over the variance of the noise, relative to it: the generator lacks details
-
-
 @torch.no_grad()
 def solution_weights(losses: Tensor) -> Tensor:
     """Return the weights (B,K) of K solutions, which add up to one: inversely proportional to their squared losses."""
@@ -67,32 +64,26 @@ def without_generator(images: Tensor, problem: Problem, noise: Tensor, explained
 
 
 @torch.no_grad()
-def filter_noise(images: Tensor, rendered: Tensor, problem: Problem, noise: Tensor) -> Tensor:
+def filter_noise(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
     """Return the images, with details of the noisy photographs where pixels were observed, see `empirical_wiener`.
 
-    Where a photograph differs from the generator's image by its noise alone, there are no such details, and the
-    generator's image is the better one.
+    The filter is applied twice: the result of the first time is a better guide than the image of the generator.
 
     Args:
         images: Restored images (B,C,H,W).
-        rendered: Mean of the images of the generator that they were made of.
         problem: Problem that they solve.
         noise: (B,) standard deviation of the noise on the [0, 1] scale.
     """
     degradation, observed = problem.degradation, problem.observed
     if isinstance(degradation, Identity):
-        known = torch.ones_like(observed[:1, :1])
+        noisy = observed
     elif isinstance(degradation, Mask):
         known = degradation.mask.to(observed)
+        noisy = observed * known + images * (1 - known)
     else:
         return images
-    filtered = empirical_wiener(images, observed * known + images * (1 - known), noise)
-    residual = ((rendered - observed) * known / 2).square().flatten(1).mean(1) / problem.known_fraction
-    excess = residual / noise.square().clamp(min=1e-12) - 1
-    chance = 2 * (2 / (problem.known_fraction * observed[0].numel())).sqrt()  # two deviations of it, of noise alone
-    lacking = ((excess - chance) / LACKING).clamp(0, 1)[:, None, None, None]
-    result = (lacking * filtered + (1 - lacking) * rendered.lerp(images, 1 - known)).clamp(-1, 1)
-    return torch.where(noise[:, None, None, None] > 0, result, images)
+    filtered = empirical_wiener(empirical_wiener(images, noisy, noise), noisy, noise)
+    return torch.where(noise[:, None, None, None] > 0, filtered.clamp(-1, 1), images)
 
 
 def _is_plain(degradation: Degradation, noise: Tensor) -> Tensor:

@@ -235,9 +235,8 @@ def _combine(
     solutions = make_consistent(images, problem.select(rows), noise[rows]) if composite else images
     image, spread = mean_and_spread(solutions.view(shape), weights)
     if composite and gaussian:
-        rendered, _ = mean_and_spread(images.view(shape), weights)
         image = without_generator(image, problem, noise, explained)
-        image = filter_noise(image, rendered, problem, noise)
+        image = filter_noise(image, problem, noise)
     return Inversion(
         image=image,
         latent=latents[best],
