@@ -105,7 +105,7 @@ def test_validation_is_on_the_same_images_every_time(checkpoint, tmp_path):
 
 
 def test_degradations_are_of_all_kinds_and_leave_the_shape():
-    images = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.rand(96, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     degraded = degrade_at_random(images, torch.Generator().manual_seed(1))
     assert degraded.shape == images.shape
     assert degraded.isfinite().all()
