@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gan_lightning.degradations.base import Degradation, Identity, has_adjoint
+from gan_lightning.degradations.base import Identity, has_adjoint
 from gan_lightning.degradations.masks import Mask
 from gan_lightning.inversion.data_consistency import data_consistency, linear_estimate
 from gan_lightning.inversion.empirical_wiener import empirical_wiener
@@ -47,10 +47,10 @@ def make_consistent(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
         noise: (B,) standard deviation of the noise on the [0, 1] scale.
     """
     degradation = problem.degradation
-    if not has_adjoint(degradation):
+    plain = _is_plain(degradation, noise)
+    if not has_adjoint(degradation) or bool(plain.all()):
         return images
-    consistent = data_consistency(images, degradation, problem.observed, noise)
-    return torch.where(_is_plain(degradation, noise), images, consistent)
+    return torch.where(plain, images, data_consistency(images, degradation, problem.observed, noise))
 
 
 @torch.no_grad()
@@ -86,6 +86,6 @@ def filter_noise(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
     return torch.where(noise[:, None, None, None] > 0, filtered.clamp(-1, 1), images)
 
 
-def _is_plain(degradation: Degradation, noise: Tensor) -> Tensor:
+def _is_plain(degradation: object, noise: Tensor) -> Tensor:
     """Return (B,1,1,1), true where the image itself was observed: the generator's image of it is asked for."""
     return (noise[:, None, None, None] == 0) & isinstance(degradation, Identity)

@@ -35,7 +35,6 @@ from gan_lightning.inversion.whitening import Solver
 
 SOLVERS: dict[str, Solver] = {"levenberg_marquardt": levenberg_marquardt, "adam": adam, "lbfgs": lbfgs}
 LATENT_WEIGHT = 3e-3  # where every value is observed; chosen on photographs and on faces of the generator's domain
-COUNTS = ("num_searches", "num_steps", "refine_steps")
 EXACT = 1e-8  # mean squared error, 80 dB: far below what 8 bits can represent
 
 
@@ -128,8 +127,7 @@ def invert(
             raise InputError(NO_FIRST_BLOCK)
         if isinstance(start, Tensor):
             check_start(start, len(observed), frozen.latent_dim)
-        settings = settings.for_every_pixel_observed(isinstance(degradation, Identity))
-        count, num_steps, refine_steps = (int(getattr(settings, name) or 0) for name in COUNTS)
+        count, num_steps, refine_steps = settings.counts(every_pixel_observed=isinstance(degradation, Identity))
         problem, noise = _build_problem(frozen, degradation, observed, settings, discriminator)
         rows = torch.arange(len(observed), device=device).repeat_interleave(count)
         problems, noises = problem.select(rows), noise[rows]

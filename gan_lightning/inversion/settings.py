@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_choice, check_numbers
@@ -16,6 +16,14 @@ RefineName = Literal["features", "weights", "none"]
 SEVERAL = 8  # searches; more hardly improve the mean
 DEFAULT_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100}
 REFINE_STEPS = 200
+
+
+class Counts(NamedTuple):
+    """Numbers of searches for each image, and of the steps of each search and of its refinement."""
+
+    num_searches: int
+    num_steps: int
+    refine_steps: int
 
 
 @dataclass(frozen=True)
@@ -100,19 +108,18 @@ class InversionSettings:
             return "adam" if self.loss == "l1" else "lbfgs"
         return self.solver
 
-    def for_every_pixel_observed(self, observed: bool) -> InversionSettings:
-        """Return settings whose `num_searches`, `num_steps` and `refine_steps` are numbers.
+    def counts(self, every_pixel_observed: bool) -> Counts:
+        """Return the numbers of searches and of their steps, with the defaults that follow from what is observed.
 
         Args:
-            observed: Whether every pixel is observed, so that one search is nearly as good as several.
+            every_pixel_observed: Whether every pixel is observed, so that one search is nearly as good as several.
         """
-        searches = self.num_searches or (1 if observed or self.refine == "weights" else SEVERAL)
+        searches = self.num_searches or (1 if every_pixel_observed or self.refine == "weights" else SEVERAL)
         steps, refine_steps = DEFAULT_STEPS[self.chosen_solver], REFINE_STEPS
         if searches > 1:
             steps, refine_steps = steps // 4, refine_steps // 8
-        return replace(
-            self,
-            num_searches=searches,
-            num_steps=steps if self.num_steps is None else self.num_steps,
-            refine_steps=refine_steps if self.refine_steps is None else self.refine_steps,
+        return Counts(
+            searches,
+            steps if self.num_steps is None else self.num_steps,
+            refine_steps if self.refine_steps is None else self.refine_steps,
         )

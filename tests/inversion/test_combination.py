@@ -150,10 +150,10 @@ def test_the_callback_is_told_of_the_best_search(generator: Generator, own_image
 
 def test_the_default_number_of_searches_follows_from_what_is_observed() -> None:
     settings = InversionSettings()
-    assert settings.for_every_pixel_observed(True).num_searches == 1
-    assert settings.for_every_pixel_observed(False).num_searches == 8
-    assert InversionSettings(refine="weights").for_every_pixel_observed(False).num_searches == 1
-    several = InversionSettings(num_searches=2, refine_steps=7).for_every_pixel_observed(True)
+    assert settings.counts(True).num_searches == 1
+    assert settings.counts(False).num_searches == 8
+    assert InversionSettings(refine="weights").counts(False).num_searches == 1
+    several = InversionSettings(num_searches=2, refine_steps=7).counts(True)
     assert (several.num_searches, several.num_steps, several.refine_steps) == (2, 25, 7)
 
 
