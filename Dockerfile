@@ -22,9 +22,9 @@ RUN python -m uv pip install --python "$(command -v python)" --resolution lowest
 RUN gan-lightning --version
 
 # Any user may write here, so that `--user` can be that of the host. Threads that wait leave their cores to others.
-RUN useradd --create-home gan && install -d -m 1777 /work /work/runs /cache
+RUN useradd --create-home gan && install -d -m 1777 /workspace /workspace/runs /cache
 ENV GAN_LIGHTNING_CACHE=/cache TORCH_HOME=/cache/torch MPLCONFIGDIR=/tmp/matplotlib USER=gan OMP_WAIT_POLICY=PASSIVE
 USER gan
-WORKDIR /work
-VOLUME ["/work/runs", "/cache"]
+WORKDIR /workspace
+VOLUME ["/workspace/runs", "/cache"]
 ENTRYPOINT ["gan-lightning"]
