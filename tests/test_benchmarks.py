@@ -21,6 +21,7 @@ SHARED = (
     "tutorial",
     "cuda_trace",
     "gpu_environment",
+    "gpu_graphs",
     "gpu_setup",
     "gpu_training",
     "gpu_runs",

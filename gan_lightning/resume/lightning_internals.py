@@ -52,6 +52,17 @@ def count_steps_for_loggers(trainer: Trainer, steps: int) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = steps - 1
 
 
+def count_optimizer_step(trainer: Trainer) -> None:
+    """Count a step of an optimizer that was taken without Lightning, as by a CUDA graph.
+
+    `Trainer.global_step` is the number of these steps. Under manual optimization only `LightningOptimizer.step` adds to
+    it, which would take another step.
+    """
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress.increment_ready()
+    progress.increment_completed()
+
+
 def skip_sigterm_broadcast(trainer: Trainer) -> None:
     """Stop Lightning from sending rank 0's SIGTERM to the other ranks before every batch.
 
