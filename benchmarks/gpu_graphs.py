@@ -53,7 +53,9 @@ class Look(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the input."""
-        return inputs if inputs.sum().item() < torch.inf else inputs
+        if inputs.sum().item() == torch.inf:
+            raise ValueError("the input is not finite")
+        return inputs
 
 
 class OneSmaller(SameBatch):
@@ -94,7 +96,7 @@ def graphs(setup: Setup) -> None:
     table = Table(
         "The step as a CUDA graph",
         "training", "apart from the step without a graph", "apart when repeated without", "replayed",
-        notes=f"Distance of G's weights after {STEPS} steps, as a fraction of how far they have moved from their start.",
+        notes=f"Distance of G's weights after {STEPS} steps, as a fraction of how far they have moved.",
     )  # fmt: skip
     if not setup.cuda:
         table.row("all", "needs CUDA")
