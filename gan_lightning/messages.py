@@ -45,6 +45,7 @@ def hide_needless_warnings() -> None:
     for message in (
         ".*LeafSpec.*",  # Lightning's use of a torch function
         ".*module\\(s\\) in eval mode.*",  # the averaged generator, on purpose
+        ".*AccumulateGrad node's stream.*",  # DDP looks at the networks on a stream of its own
         ".*does not have many workers.*",  # packed images need none
         ".*pre-optimization state.*",  # a checkpoint after the step is what we want
         ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -17,8 +15,8 @@ from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
 from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.learning_rates import LearningRates
-from gan_lightning.modules.network_gradients import average_gradients, without_reducer
-from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, prepare_precision, weights_cast_once
+from gan_lightning.modules.network_gradients import NetworkGradients
+from gan_lightning.modules.precision import ScalerPerNetwork, prepare_precision, weights_cast_once
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.modules.sampling import SamplingModule
@@ -34,7 +32,7 @@ from gan_lightning.seeding import batch_seed
 Network = Callable[[Tensor], Tensor]
 
 
-class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
+class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.
@@ -114,7 +112,6 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         self.generator_ema = frozen_copy(self.generator)
         self._watch, self._clock = FiniteWatch(), StepClock()
         self.expect_images(channels, image_size)
-        self._gradient_norms: dict[str, Tensor] = {}
 
     def build_generator(self) -> nn.Module:
         """Return G: latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]. A subclass may return its own."""
@@ -147,6 +144,9 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         check_sizes(self, getattr(self.trainer, "datamodule", None))
         prepare_precision(self.trainer)
         prepare_ddp(self, second_derivative=bool(self.penalties))
+        if self.compiled and self.trainer.strategy.root_device.type == "cuda":
+            # The compiler chooses layouts itself, and torch 2.11's fails on weights of one in channels_last.
+            self.to(memory_format=torch.contiguous_format)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return one Adam for each network: generator, discriminator."""
@@ -205,7 +205,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
 
     def _update_networks(self, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
         """Update D, and G if it is its turn: what is captured as a CUDA graph, and so reads nothing back."""
-        self._gradient_norms, self._measure_gradients = {}, kind.logged
+        self.measure_gradients(kind.logged)
         reuse = kind.of_generator and not self.fresh_latents and self.accumulate == 1
         latents = self._draw_latents(len(real))
         with torch.set_grad_enabled(reuse):
@@ -215,14 +215,14 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
             if not reuse:
                 latents = self._draw_latents(len(real))
             outputs |= {"latents": latents, **self._generator_step(real, latents, fake if reuse else None)}
-        return outputs | self._gradient_norms
+        return outputs | self.gradient_norms
 
     def _draw_latents(self, count: int) -> Tensor:
         return torch.randn(count, self.latent_dim, generator=self._graphs.rng, device=self.device)
 
     def _discriminator_step(self, real: Tensor, fake: Tensor, kind: StepKind) -> dict[str, Tensor]:
         """Update D on reals and fakes, which carry no graph; return its loss and the logits of reals."""
-        (_, discriminator), (_, optimizer) = self._networks, self._optimizers()
+        (_, discriminator), (_, optimizer) = self._networks, self.optimizer_pair()
         optimizer.zero_grad()
         losses: list[Tensor] = []
         for real_part, fake_part in zip(self._parts(real), self._parts(fake), strict=True):
@@ -232,9 +232,9 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
             if kind.penalized:
                 penalty = self.penalties(self.discriminator, real_part, fake_part, self._graphs.rng)
                 loss = loss + self.penalty_interval * penalty
-            losses.append(self._backward("discriminator", loss, len(real_part) / len(real)))
+            losses.append(self.add_gradients("discriminator", loss, len(real_part) / len(real)))
         changed = () if kind.of_generator else (self.generator, self.discriminator)  # else they go with G's gradients
-        average_gradients(optimizer.optimizer, *changed)
+        self.average_gradients(optimizer, *changed)
         # `optimizer.step()` would count as a step of the trainer.
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         return {"loss_d": sum(losses[1:], losses[0]), "logits_real": logits_real.detach()}
@@ -244,7 +244,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
 
         `fake` is G(latents) with its graph, if it has been computed already.
         """
-        (generator, discriminator), (optimizer, _) = self._networks, self._optimizers()
+        (generator, discriminator), (optimizer, _) = self._networks, self.optimizer_pair()
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
         losses: list[Tensor] = []
@@ -252,41 +252,14 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
             logits_fake = discriminator(generator(latents_part) if fake is None else fake)
             logits_real = discriminator(real_part) if self.objective.needs_real else None
             loss = self.objective.generator(logits_fake, logits_real)
-            losses.append(self._backward("generator", loss, len(real_part) / len(real)))
-        average_gradients(optimizer.optimizer, self.generator, self.discriminator)
+            losses.append(self.add_gradients("generator", loss, len(real_part) / len(real)))
+        self.average_gradients(optimizer, self.generator, self.discriminator)
         optimizer.step()
         self.untoggle_optimizer(optimizer)
         return {"loss_g": sum(losses[1:], losses[0]), "logits_fake": logits_fake.detach()}
 
-    def _backward(self, network: NetworkName, loss: Tensor, share: float) -> Tensor:
-        """Add the gradients of a network's loss on a share of the batch, and return that part of the loss.
-
-        The gradients are scaled by the network's own scale if the precision has one.
-        """
-        if share != 1:
-            loss = loss * share
-        plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
-        if isinstance(plugin, ScalerPerNetwork):
-            plugin.choose(network)
-        # Without autocast, or a penalty's second derivative would not be float32.
-        with torch.autocast(self.device.type, enabled=False), without_reducer(strategy):
-            self.manual_backward(loss)
-        return loss.detach()
-
     def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
         return batch.chunk(self.accumulate) if self.accumulate > 1 else (batch,)
-
-    def _optimizers(self) -> list[LightningOptimizer]:
-        return cast(list[LightningOptimizer], self.optimizers())
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Measure and clip a network's gradient, which is unscaled here whatever the precision."""
-        clip = self.gradient_clip
-        if self._measure_gradients or clip is not None:
-            name = "g" if optimizer is self._optimizers()[0].optimizer else "d"
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
-            self._gradient_norms[f"grad_norm_{name}"] = norm
 
     def _log_step(self, outputs: dict[str, Tensor]) -> None:
         """Log the metrics of one step, and D on the same latents now that G has been updated."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +23,8 @@ from gan_lightning.resume.lightning_internals import count_optimizer_step
 
 WARM_UP = 3  # steps of each kind before its capture, in which libraries set themselves up
 HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")  # called within a step
+
+TORCH = Path(torch.__file__).parent
 
 _log = logging.getLogger(__name__)
 
@@ -112,7 +116,7 @@ class StepGraphs:
 
     def _give_up(self, error: Exception, step: Step, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
         """Run a step that could not be captured, and all others, without graphs."""
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = origin_of(error)
         if self._asked:
             raise InputError(f"the training step cannot be captured as a CUDA graph: {reason}; set cuda_graph: false")
         _log.warning("The training step cannot be captured as a CUDA graph, and runs without one: %s", reason)
@@ -194,6 +198,15 @@ def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
     """Return the settings of an optimizer that a graph cannot change: all but the learning rates."""
     outside = ("params", "lr", "initial_lr")
     return [{name: value for name, value in group.items() if name not in outside} for group in optimizer.param_groups]
+
+
+def origin_of(error: BaseException) -> str:
+    """Return what went wrong first, and where: the end of a failed capture raises another error."""
+    while error.__context__ is not None:
+        error = error.__context__
+    message = (str(error).strip() or repr(error)).splitlines()[0]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if TORCH not in Path(frame.filename).parents]
+    return f"{message} ({frames[-1].filename}:{frames[-1].lineno})" if frames else message
 
 
 def why_impossible(module: LightningModule) -> str | None:
