@@ -287,8 +287,8 @@ BUGS = [
         "modules/network_gradients.py",
         STEP,
         ("D's gradient is not clipped", "if self._norms_are_due or clip is not None:\n", "if (self._norms_are_due or clip is not None) and optimizer is self.optimizer_pair()[0].optimizer:\n", f"{STEP} -k gradient_clip"),
-        ("ranks that do not average gradients", "            parameter.grad = average\n", "            pass\n", "tests/modules/test_distributed.py::test_two_ranks_take_the_step_of_one"),
-        ("ranks that do not average buffers", "            buffer.copy_(average)\n", "            pass\n", "tests/modules/test_distributed.py::test_two_ranks_take_the_step_of_one"),
+        ("ranks that do not average gradients", "            parameter.grad = average\n", "            pass\n", "tests/modules/test_distributed.py::test_a_step_sends_each_gradient_once"),
+        ("ranks that do not average buffers", "            buffer.copy_(average)\n", "            pass\n", "tests/modules/test_distributed.py::test_a_step_sends_each_gradient_once"),
         ("DDP's reducer takes part", "strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()", "nullcontext()", "tests/modules/test_distributed.py::test_a_step_sends_each_gradient_once"),
     ),
     *bugs_of(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning import Callback
-from torch.optim import Adam
+from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 
 from gan_lightning import DCGAN, InputError
