@@ -11,8 +11,8 @@ from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
 
-# How long a rank waits for another. Evaluating 50,000 images by Inception on CPUs takes hours, and ranks that restore
-# photographs end far apart, while torch's default is 30 minutes. Failures are noticed at once: see resume/rank_watch.py.
+# How long a rank waits for another, by default of torch half an hour. An evaluation by Inception on CPUs takes hours,
+# and ranks that restore photographs end far apart. A failed rank is noticed long before: see resume/rank_watch.py.
 WAIT = timedelta(hours=6)
 
 

@@ -103,8 +103,8 @@ def dead_rank(error: BaseException) -> str | None:
     if not isinstance(error, RuntimeError) or _DEAD_RANK.search(str(error)) is None:
         return None
     return (
-        "another process of this job has ended without a message, perhaps killed for lack of memory: see the log of its "
-        "node, and resume the run with --ckpt_path last"
+        "another process of this job has ended without a message, perhaps killed for lack of memory: see its log, and "
+        "resume the run with --ckpt_path last"
     )
 
 

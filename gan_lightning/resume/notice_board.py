@@ -1,10 +1,9 @@
-"""What the ranks of a job tell each other outside of collectives, in the store through which they have found each other."""
+"""What the ranks of a job tell each other outside of collectives, in the store through which they have met."""
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
@@ -64,7 +63,6 @@ class NoticeBoard:
         self._store = PrefixStore(f"gan_lightning/ranks/{attempt}/{run}", client)
         self._rank, self._world_size = rank, world_size
         self._neighbor, self._beat, self._silent = (rank + 1) % world_size, 0, 0
-        self.first_has_left = False  # rank 0, in good order
 
     def tell(self, failure: Failure) -> Failure:
         """Write why the run of this rank has ended, and return what the first rank wrote that did so."""
@@ -73,6 +71,14 @@ class NoticeBoard:
         except RuntimeError:
             return failure if self._rank == 0 else LOST
         return Failure(**json.loads(first))
+
+    def failure(self) -> Failure | None:
+        """Return what has been told, if anything.
+
+        Raises:
+            RuntimeError: Nobody serves the store any more.
+        """
+        return Failure(**json.loads(self._store.get("failed"))) if self._store.check(["failed"]) else None
 
     def look(self, silent: int) -> Failure | None:
         """Give a sign of life, and return the failure of a rank, or None.
@@ -83,9 +89,8 @@ class NoticeBoard:
         """
         try:
             self._store.add(f"beat/{self._rank}", 1)
-            if self._store.check(["failed"]):
-                return Failure(**json.loads(self._store.get("failed")))
-            self.first_has_left = self._store.check(["left/0"])
+            if (failure := self.failure()) is not None:
+                return failure
             beat = self._store.add(f"beat/{self._neighbor}", 0)
             self._silent = self._silent + 1 if beat == self._beat else 0
             self._beat = beat
@@ -95,23 +100,21 @@ class NoticeBoard:
             return LOST
         return self.tell(Failure(self._neighbor, self._rank, 1, f"rank {self._neighbor} shows no sign of life"))
 
-    def leave(self, seconds: float = 0.0) -> None:
-        """Tell that this rank ends, and wait for those that have to see it, or that are to end before.
-
-        Args:
-            seconds: Limit of the wait: of rank 0 for all others, of others for rank 0.
-        """
-        limit = time.monotonic() + seconds
+    def leave(self) -> None:
+        """Tell that this rank ends."""
         try:
             if not self._store.check([f"left/{self._rank}"]):
                 self._store.set(f"left/{self._rank}", "")
                 self._store.add("left", 1)
-            while time.monotonic() < limit and not self._done():
-                time.sleep(0.05)
         except RuntimeError:  # rank 0 has ended
             pass
 
-    def _done(self) -> bool:
-        if self._rank == 0:
-            return self._store.add("left", 0) >= self._world_size
-        return bool(self._store.check(["left/0"]))
+    def others_left(self) -> bool:
+        """Return, on rank 0, whether all other ranks have left, and on another rank whether rank 0 has."""
+        try:
+            if self._rank != 0:
+                return bool(self._store.check(["left/0"]))
+            own = int(self._store.check(["left/0"]))
+            return bool(self._store.add("left", 0) - own == self._world_size - 1)
+        except RuntimeError:
+            return True

@@ -24,7 +24,7 @@ from gan_lightning import distributed
 from gan_lightning.errors import InputError, RankError, mistake_behind
 from gan_lightning.messages import one_line
 from gan_lightning.resume.lightning_internals import default_store, set_default_timeout
-from gan_lightning.resume.notice_board import LOST, Failure, NoticeBoard
+from gan_lightning.resume.notice_board import Failure, NoticeBoard
 
 _log = logging.getLogger(__name__)
 
@@ -83,13 +83,22 @@ class RankWatch(Callback):
         self.start(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End the watch of a run that has ended well."""
-        if self._over is not None:
-            board = self._connect()
-            if board is not None:
-                board.leave(seconds=0 if trainer.global_rank else 4 * POLL)  # all others see that rank 0 leaves
-            self._over.set()
-            self._over = None
+        """End the watch of a run that has ended well; on rank 0 when it has on all others.
+
+        Raises:
+            RankError: Another rank has failed after this one had nothing left to do.
+        """
+        if self._over is None:
+            return
+        if (board := self._connect()) is not None:
+            while trainer.global_rank == 0 and self.failure is None and not board.others_left():
+                time.sleep(0.05)
+            if trainer.global_rank == 0 and (failure := board.failure()) is not None:
+                self.failure = failure
+                raise failure.error()
+            board.leave()
+        self._over.set()
+        self._over = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell the other ranks what has ended the run of this one."""
@@ -161,8 +170,6 @@ class RankWatch(Callback):
             if over.wait(POLL):
                 return
             failure = board.look(SILENT)
-            if failure is LOST and board.first_has_left:
-                return
         if board is None or failure is None or over.wait(0):
             return
         self.failure = failure
@@ -202,11 +209,14 @@ class RankWatch(Callback):
 
     def _leave(self, board: NoticeBoard) -> None:
         """Leave the other ranks at the exit of this process, last if they can be awaited."""
-        left = max(0.0, self._told + LAST - time.monotonic())
-        self._limit(left + EXIT)
-        store = default_store()  # noqa: F841  rank 0 serves it: the others may still have to read the reason
+        self._limit(max(0.0, self._told + LAST - time.monotonic()) + EXIT)
+        store = default_store()  # rank 0 serves it: the others may still have to read the reason
         distributed.leave_group()  # wakes ranks that wait for this one in a collective of gloo
-        board.leave(seconds=left)
+        board.leave()
+        while time.monotonic() < self._told + LAST and not board.others_left():
+            time.sleep(0.05)
+        if store is not None:
+            time.sleep(0.2)  # the others have to see that all have left
 
 
 def _reason(error: BaseException) -> str:

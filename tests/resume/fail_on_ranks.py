@@ -1,7 +1,7 @@
 """Run the command line on a rank that fails at a chosen place: run by test_rank_watch.py.
 
-Usage: fail_on_ranks.py PLACE RANK DEAF WORDS..., where DEAF is 1 if the other ranks wait as in a collective of nccl, which
-nothing interrupts. The failing rank prints the time of its failure.
+Usage: fail_on_ranks.py PLACE RANK DEAF WORDS..., where DEAF is 1 if the other ranks wait as in a collective of nccl,
+which nothing interrupts. PLACE may be followed by -refuse or -kill. The failing rank prints the time of its failure.
 """
 
 import os
@@ -9,14 +9,12 @@ import signal
 import sys
 import time
 
-from lightning import Callback, LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 
 from gan_lightning import DCGAN, InputError, SyntheticFaces
 from gan_lightning.__main__ import main
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
-from gan_lightning.resume import rank_watch
 from gan_lightning.resume.checkpoint_io import WholeCheckpoints
 
 PLACES = {  # name -> class and method that fails, or is never left by deaf ranks, and at which call
@@ -24,7 +22,7 @@ PLACES = {  # name -> class and method that fails, or is never left by deaf rank
     "setup": (DCGAN, "setup", 1),
     "data": (SyntheticFaces, "on_after_batch_transfer", 2),
     "step": (DCGAN, "on_before_optimizer_step", 4),
-    "evaluation": (GenerationMetrics, "_measure", 2),
+    "evaluation": (GenerationMetrics, "_measure", 1),
     "grid": (SampleGrid, "_draw", 2),
     "saving": (WholeCheckpoints, "save_checkpoint", 1),
     "predict": (DCGAN, "predict_step", 1),
@@ -59,5 +57,4 @@ def spoil(place, rank, deaf):
 if __name__ == "__main__":
     spoil(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1")
     sys.argv[1:] = sys.argv[4:]
-    status = main()
-    sys.exit(status)
+    sys.exit(main())

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.conftest import FACES
 from tests.processes import run_ranks
@@ -47,7 +46,7 @@ def run(faces_root, place, rank, *more, deaf=False, command="fit"):
         ("grid", 0, "fit"),
         ("saving", 0, "fit"),
         ("predict", 1, "predict"),
-        ("writing", 0, "predict"),
+        ("writing", 1, "predict"),
     ],
 )
 def test_an_error_of_one_rank_ends_all(faces_root, place, rank, command, deaf):
