@@ -1,7 +1,7 @@
 """Run the command line on a rank that fails at a chosen place: run by test_rank_watch.py.
 
-Usage: fail_on_ranks.py PLACE RANK DEAF WORDS..., where DEAF is 1 if the other ranks wait as in a collective of nccl,
-which nothing interrupts. PLACE may be followed by -refuse or -kill. The failing rank prints the time of its failure.
+Usage: PLACE=... RANKS=... DEAF=... fail_on_ranks.py WORDS..., where DEAF is 1 if the other ranks wait as in a
+collective of nccl, which nothing interrupts. PLACE may be followed by -refuse or -kill. Failing ranks print the time.
 """
 
 import os
@@ -37,7 +37,7 @@ def fail(how):
     raise InputError("one rank is refused") if how == "refuse" else RuntimeError("one rank is broken")
 
 
-def spoil(place, rank, deaf):
+def spoil(place, ranks, deaf):
     place, _, how = place.partition("-")
     owner, name, number = PLACES[place]
     method, calls = getattr(owner, name), 0
@@ -45,7 +45,7 @@ def spoil(place, rank, deaf):
     def spoiled(*args, **kwargs):
         nonlocal calls
         calls += 1
-        if calls == number and rank_zero_only.rank == rank:
+        if calls == number and str(rank_zero_only.rank) in ranks:
             fail(how)
         if calls == number and deaf:
             time.sleep(3600)
@@ -55,6 +55,5 @@ def spoil(place, rank, deaf):
 
 
 if __name__ == "__main__":
-    spoil(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1")
-    sys.argv[1:] = sys.argv[4:]
+    spoil(os.environ["PLACE"], os.environ["RANKS"].split(","), os.environ["DEAF"] == "1")
     sys.exit(main())
