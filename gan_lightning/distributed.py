@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
+
+# How long a rank waits for another, by default of torch half an hour. An evaluation by Inception on CPUs takes hours,
+# and ranks that restore photographs end far apart. A failed rank is noticed long before: see resume/rank_watch.py.
+WAIT = timedelta(hours=6)
 
 
 def is_distributed() -> bool:
@@ -24,6 +29,15 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes in the group; 1 outside of one."""
     return distributed.get_world_size() if is_distributed() else 1
+
+
+def leave_group() -> None:
+    """Leave the process group of gloo, which ends the wait of other ranks for this one by an error.
+
+    That of nccl is left alone: leaving it may wait for the other ranks.
+    """
+    if is_distributed() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def broadcast(value: Any) -> Any:

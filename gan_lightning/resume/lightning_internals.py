@@ -7,10 +7,13 @@ underscore included. tests/resume/test_lightning_internals.py names what breaks 
 from __future__ import annotations
 
 import signal
+from datetime import timedelta
 from typing import Any
 
 from lightning import Trainer
+from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch.distributed import distributed_c10d
 from torch.utils.data._utils import signal_handling
 
 
@@ -103,3 +106,24 @@ def uses_sync_batchnorm(strategy: Strategy) -> bool:
     DistributedDataParallel refuses them on CPUs, with no hook in between.
     """
     return getattr(strategy, "_layer_sync", None) is not None
+
+
+def set_default_timeout(strategy: Strategy, timeout: timedelta) -> None:
+    """Set how long a rank waits for the others in a collective, unless the user has.
+
+    DDPStrategy takes the timeout in its constructor alone, and `--trainer.strategy ddp` has to work as it is.
+
+    Args:
+        strategy: The trainer's strategy, before the ranks have met.
+        timeout: Limit of every wait.
+    """
+    if getattr(strategy, "_timeout", None) == default_pg_timeout:
+        strategy._timeout = timeout  # type: ignore[attr-defined]
+
+
+def default_store() -> Any:
+    """Return the store through which the ranks have met; None if they have not.
+
+    Rank 0 serves it until the process group is destroyed and nobody holds it any more.
+    """
+    return distributed_c10d._get_default_store() if distributed_c10d.is_initialized() else None
