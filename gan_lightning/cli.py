@@ -32,7 +32,7 @@ from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.checks import check_sizes
 from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
-from gan_lightning.option_checks import check_nulls, choose_no_best_checkpoint, take_wandb_variables
+from gan_lightning.option_checks import check_intervals, check_nulls, choose_no_best_checkpoint, take_wandb_variables
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.launcher import check_launch, is_first_process
@@ -53,7 +53,16 @@ class RunConfig(SaveConfigCallback):
         super().__init__(parser, given, **kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the configuration before anything else."""
+        """Write the configuration, unless a checkpoint may still refuse to be resumed with it."""
+        if stage != "fit":
+            self.write(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the configuration of a training, whose checkpoint was loaded."""
+        self.write(trainer, pl_module, "fit")
+
+    def write(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the configuration once, on the first rank."""
         if trainer.is_global_zero and not self.already_saved:
             path = Path(trainer.default_root_dir) / self.config_filename  # whichever logger comes first
             self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
@@ -138,6 +147,7 @@ class GanCLI(LightningCLI):
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
         choose_no_best_checkpoint(options)
         check_nulls(options)
+        check_intervals(options.trainer)
         take_wandb_variables(options)
         check_sizes(options.model.init_args, options.get("data.init_args"))
         weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download

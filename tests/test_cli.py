@@ -653,6 +653,14 @@ def refusal(capsys, status):
         (["--ckpt_path", "last", "--name", "never"], "runs/never/checkpoints/last.ckpt does not exist"),
         (["--trainer.precision", "bf16-true"], "precision bf16-true is not supported"),
         (["--trainer.gradient_clip_val", "1"], "gradient"),
+        (["--trainer.gradient_clip_val", "-1"], "gradient_clip_val is -1: give 0 or more; of a DCGAN, set model.gra"),
+        (["--trainer.val_check_interval", "0"], "val_check_interval is 0: give a number above 0; --trainer.limit_val_"),
+        (["--trainer.val_check_interval", "-0.5"], "val_check_interval is -0.5: give a number above 0"),
+        (["--trainer.check_val_every_n_epoch", "0"], "check_val_every_n_epoch is 0: give a number above 0"),
+        (["--trainer.check_val_every_n_epoch", "-1"], "check_val_every_n_epoch is -1: give a number above 0"),
+        (["--trainer.log_every_n_steps", "-1"], "log_every_n_steps is -1: give 0 or more; 0 logs no training metrics"),
+        (["--trainer.max_steps", "-2"], "`max_steps` must be a non-negative integer or -1"),
+        (["--trainer.devices", "0"], "value is not a valid input using cpu accelerator"),
     ],
 )
 def test_settings_are_refused_before_the_first_step(faces_root, capsys, options, message):

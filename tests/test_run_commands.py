@@ -105,13 +105,12 @@ def test_the_end_of_a_run_without_validation_is_its_best(faces_root, recwarn):
 
 
 def test_a_run_is_not_resumed_on_other_images(run, faces_root, capsys, caplog):
-    before, summary = contents(run / "checkpoints"), (run / "summary.json").read_bytes()
+    before = contents(run)
     more = ["--ckpt_path", "last", "--trainer.max_steps", "5", "--data.crop", "150"]
     line = refusal(capsys, train(faces_root, *more))
     assert "runs/run was trained on other images (crop: 178 -> 150): resume it with the same data, or" in line
     assert "--name NEW --ckpt_path runs/run/checkpoints/last.ckpt" in line
-    assert contents(run / "checkpoints") == before
-    assert (run / "summary.json").read_bytes() == summary
+    assert contents(run) == before
     more[1] = "runs/run/checkpoints/last.ckpt"
     assert train(faces_root, *more, name="new") == 0
     assert "last.ckpt was trained on other images than this run (crop: 178 -> 150)" in caplog.text
