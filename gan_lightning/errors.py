@@ -47,3 +47,8 @@ def missing_package(error: BaseException | None) -> InputError | None:
         if package in str(error):
             return InputError(f"{package} is not installed: pip install 'gan-lightning[{extra}]'")
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, which says what is wrong; its class if it has none."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
