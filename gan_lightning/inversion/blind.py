@@ -143,11 +143,13 @@ def _joint_problem(
     Features rather than latents, whose larger residual on photographs would bias the blur upward.
     """
     features = FeatureSpace(frozen, latent)
+    taps = torch.eye(2 * radius + 1, device=observed.device, dtype=observed.dtype)
+    of_each_tap = [mirrored_matrix(taps, size) for size in observed.shape[-2:]]
 
     def render(variables: Tensor) -> Tensor:
         images = features.render(variables[:, :-1])
         taps = gaussian_taps(variables[:, -1].exp(), radius)
-        rows, columns = (mirrored_matrix(taps, size)[:, None] for size in images.shape[-2:])
+        rows, columns = (torch.einsum("bt,tij->bij", taps, matrices)[:, None] for matrices in of_each_tap)
         blurred: Tensor = rows @ images @ columns.mT
         return blurred
 

@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.whitening import Whitening, estimate_gauss_newton_matrix, multiply_rows, pad_batch
+from gan_lightning.inversion.whitening import (
+    Whitening,
+    estimate_gauss_newton_matrix,
+    multiply_rows,
+    pad_batch,
+    trim_batch,
+)
 
 NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator: set refine to none"
 LAYERS_PER_BLOCK = 3  # of `main`: convolution, normalization, activation
@@ -54,8 +60,8 @@ class FrozenGenerator(nn.Module):
     def render(self, features: Tensor) -> Tensor:
         """Map features (B,C,4,4), the output of the first block, to images (B,C,H,W) in [-1, 1]."""
         threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
-        images: Tensor = self.rest(pad_batch(features, threads))[: len(features)]
-        return images
+        images: Tensor = self.rest(pad_batch(features, threads))
+        return trim_batch(images, len(features))
 
     def features(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim) to features (B,C,4,4), the output of the first block.
