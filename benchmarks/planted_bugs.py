@@ -160,7 +160,7 @@ BUGS = [
         "inversion/solvers/inverse_hessian.py",
         SOLVERS,
         ("pairs of other images", "getattr(self, name)[rows])", "getattr(self, name)[: len(rows)])", f"{SOLVERS}::test_lbfgs_on_a_quadratic_bowl"),
-        ("a direction without the changes of the gradient", "first * self._scale[:, :, None]], 1)", "first * 0], 1)", f"{SOLVERS}::test_the_second_step_of_lbfgs_is_that_of_bfgs"),
+        ("a direction without the changes of the gradient", "first * self.scale[:, :, None]], 1)", "first * 0], 1)", f"{SOLVERS}::test_the_second_step_of_lbfgs_is_that_of_bfgs"),
         ("an inverse that keeps the row of the oldest pair", "without = self._inverse.masked_fill(here[:, :, None], 0.0)", "without = self._inverse", f"{SOLVERS}::test_the_inverse_hessian_is_that_of_the_two_loop_recursion"),
     ),
     *bugs_of(

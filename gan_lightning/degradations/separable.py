@@ -6,9 +6,8 @@ transposed matrices.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -53,11 +52,6 @@ class Separable(Degradation):
                 self._matrices[key] = self.matrix(size, like)
         return self._matrices[key]
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Separable:
-        self._matrices.clear()  # of buffers in another precision
-        result: Separable = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        return result
-
 
 class GaussianBlur(Separable):
     """Gaussian blur, truncated at four standard deviations, with borders mirrored about the outermost pixel.
@@ -86,8 +80,8 @@ class GaussianBlur(Separable):
         """Return the blur of some images of the batch."""
         if len(self.taps) == 1:
             return self
-        selected = copy.copy(self)
-        selected._matrices, selected._buffers = {}, {"taps": self.taps[rows.to(self.taps.device)]}
+        selected = GaussianBlur(1.0)
+        selected.sigma, selected.taps = self.sigma, self.taps[rows.to(self.taps.device)]
         return selected
 
     def forward(self, images: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ class InverseHessian:
     Args:
         gradient: (B,D) gradient at the initial variables, which sets the length of the first step to one.
         memory: Number M of pairs.
+
+    Attributes:
+        scale: (B,1) scale of the last pair of each image.
     """
 
     def __init__(self, gradient: Tensor, memory: int) -> None:
@@ -37,8 +40,8 @@ class InverseHessian:
         self._inverse = gradient.new_zeros(batch, memory, memory)  # of R
         self._products = torch.zeros_like(self._inverse)  # Y'Y
         self._curvatures = torch.zeros_like(self._inverse[:, 0])  # D
-        self._scale = 1 / gradient.norm(dim=1, keepdim=True).clamp(min=1e-30)
-        self._next = torch.zeros_like(self._scale, dtype=torch.int64)
+        self.scale = 1 / gradient.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        self._next = torch.zeros_like(self.scale, dtype=torch.int64)
         self._rows = torch.arange(batch, device=gradient.device)[:, None]
         self._places = torch.arange(memory, device=gradient.device)
         self._starts = torch.tensor([0, memory], device=gradient.device)  # of the places of S and of Y
@@ -46,7 +49,7 @@ class InverseHessian:
 
     def select(self, rows: Tensor) -> None:
         """Keep some images of the batch only."""
-        for name in ("_pairs", "_inverse", "_products", "_curvatures", "_scale", "_next"):
+        for name in ("_pairs", "_inverse", "_products", "_curvatures", "scale", "_next"):
             setattr(self, name, getattr(self, name)[rows])
         self._rows = self._rows[: len(rows)]
 
@@ -71,14 +74,14 @@ class InverseHessian:
         self._replace(here, taken[:, None], steps[0], changes[0])
         self._next = (self._next + taken[:, None]) % self.memory
         weights = self._weights(steps[1], changes[1])
-        return torch.addcmul(self._combine(weights), gradient, self._scale, value=-1)
+        return torch.addcmul(self._combine(weights), gradient, self.scale, value=-1)
 
     def _replace(self, here: Tensor, taken: Tensor, products: Tensor, squares: Tensor) -> None:
         """Put a pair in its place, given its products (B,M) y's of all steps, and y'y of all changes."""
         curvature, square = products.gather(1, self._next), squares.gather(1, self._next)
         unusable = curvature <= LEAST_CURVATURE
         scale = (curvature / square.clamp(min=1e-30)).masked_fill(unusable, 1.0)
-        self._scale = torch.where(taken, scale, self._scale)
+        self.scale = torch.where(taken, scale, self.scale)
         reciprocal = curvature.reciprocal().masked_fill(unusable, 0.0)
         without = self._inverse.masked_fill(here[:, :, None], 0.0)
         column = _minus(without, products.masked_fill(here, 0.0)[:, :, None])[:, :, 0] * reciprocal
@@ -92,8 +95,8 @@ class InverseHessian:
         """Return the weights (B,2M) of all pairs in the direction, given S'g and Y'g (B,M)."""
         first = self._inverse @ steps[:, :, None]
         second = torch.baddbmm(changes[:, :, None], self._products, first, beta=-1)
-        second = torch.addcmul(self._curvatures[:, :, None] * first, second, self._scale[:, :, None])
-        return torch.cat([_minus(self._inverse.mT, second), first * self._scale[:, :, None]], 1)[:, :, 0]
+        second = torch.addcmul(self._curvatures[:, :, None] * first, second, self.scale[:, :, None])
+        return torch.cat([_minus(self._inverse.mT, second), first * self.scale[:, :, None]], 1)[:, :, 0]
 
     def _split(self, vectors: Tensor) -> Tensor:
         """Split vectors (B,V,D) into chunks (B,C,V,W)."""

@@ -45,7 +45,7 @@ class _Search:
     def __init__(self, variables: Tensor, losses: Tensor, gradient: Tensor, memory: int) -> None:
         self.variables, self.losses, self.gradient = variables, losses, gradient
         self.inverse_hessian = InverseHessian(gradient, memory)
-        self.direction = gradient * -self.inverse_hessian._scale
+        self.direction = -self.inverse_hessian.scale * gradient
         self.length = torch.ones_like(losses)
 
     def select(self, rows: Tensor) -> None:
