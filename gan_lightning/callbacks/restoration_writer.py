@@ -20,6 +20,7 @@ from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_cu
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 from gan_lightning.images import make_grid, write_png
+from gan_lightning.loggers import SteadyWandbLogger
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.modules.restorer import Restored, SearchStep
 
@@ -147,7 +148,10 @@ class RestorationWriter(Callback):
             for name in ("losses", "blur"):
                 if (picture := folder / f"{name}.png").is_file():
                     logger.log_image(f"restoration/{name}", [str(picture)])
-        if hasattr(logger, "log_table"):
+        if isinstance(logger, SteadyWandbLogger):
+            panels = [folder / "panel" / f"{row['name']}.png" for row in table]
+            logger.log_pictures("restoration/images", table, {"panel": panels})
+        elif hasattr(logger, "log_table"):
             logger.log_table("restoration/images", columns=list(table[0]), data=[list(row.values()) for row in table])
         if save := getattr(getattr(logger, "experiment", None), "save", None):
             for pattern in UPLOADED:
