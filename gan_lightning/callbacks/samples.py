@@ -70,9 +70,9 @@ class SampleGrid(Callback):
         if self._real is None:
             self._real = read_real(trainer, self.num_images)
         images: dict[str, Tensor | None] = {
-            "averaged generator": pl_module.sample(self.num_images, self._rng()),  # type: ignore[operator]
+            "averaged": pl_module.sample(self.num_images, self._rng()),  # type: ignore[operator]
             "generator": sample_unaveraged(pl_module, self.num_images, self._rng()),
-            "real images": self._real if len(self._real) else None,
+            "real": self._real if len(self._real) else None,
         }
         grids = {title: make_grid(batch) for title, batch in images.items() if batch is not None}
         picture = side_by_side(grids)

@@ -73,6 +73,8 @@ class SteadyWandbLogger(WandbLogger):
         """
         given = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes}
         kwargs |= {key: value for key, value in given.items() if value is not None}
+        if kwargs.get("resume") is None:  # the command line gives all arguments of `wandb.init`, and would replace
+            kwargs.pop("resume", None)  # Lightning's "allow": W&B would then overwrite the run that is resumed
         super().__init__(name, offline=offline, **kwargs)
         self._online = not offline
         self._arguments = {"name": name, **kwargs}
