@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_curves, draw_losses, make_panel
+from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_curves, draw_losses, draw_panel
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 from gan_lightning.images import make_grid, write_png
@@ -101,7 +101,7 @@ class RestorationWriter(Callback):
             pictures = {"target": target, "degraded": degraded, "restored": image}
             pictures |= {
                 "spread": None if spread is None else color_map(spread[0]),
-                "panel": make_panel(target, degraded, image, spread),
+                "panel": draw_panel(target, degraded, image, spread),
             }
             for kind, picture in pictures.items():
                 if picture is not None:
