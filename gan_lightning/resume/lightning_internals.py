@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 from lightning import Trainer
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch.distributed import distributed_c10d
+from torch.distributed.constants import default_pg_timeout
 from torch.utils.data._utils import signal_handling
 
 

@@ -98,6 +98,15 @@ def test_a_rank_that_is_killed_ends_all_others(faces_root, rank, deaf):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_sigterm_to_one_rank_ends_all_after_the_batch(faces_root, rank):
+    """Lightning's own handler would wait until the signal has come to rank 0, and its predict loop goes on."""
+    statuses, errors = run(faces_root, "predict-stop", rank, command="predict")
+    assert statuses == [0, 0], errors
+    assert "Traceback" not in "".join(errors)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "deaf"), [(0, False), (1, False), (1, True)])
 def test_ranks_that_lightning_launches_end_in_good_order(faces_root, rank, deaf):
     """Lightning kills the first process as soon as another has ended, which must not come before its own end."""
