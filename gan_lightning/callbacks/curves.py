@@ -48,6 +48,7 @@ def draw_curves(history: Series, path: Path) -> None:
         path: PNG file to write; not written if there is nothing to plot.
     """
     from matplotlib.figure import Figure  # slow to import, and needed once per run
+    from matplotlib.ticker import LogFormatter
 
     rows = {
         title: {name: points for name, points in history.items() if name.startswith(starts)}
@@ -56,8 +57,11 @@ def draw_curves(history: Series, path: Path) -> None:
     rows = {title: series for title, series in rows.items() if series}
     if not rows:
         return
-    figure = Figure(figsize=(11, 3.2 * len(rows)), layout="constrained")
+    height = 3.2 * len(rows)
+    figure = Figure(figsize=(11, height))
     axes = figure.subplots(len(rows), 2, squeeze=False)
+    # Fixed margins: matplotlib's automatic ones take as long as the rest of the picture.
+    figure.subplots_adjust(left=0.06, right=0.985, bottom=0.5 / height, top=1 - 0.3 / height, wspace=0.15, hspace=0.35)
     for (title, series), (linear, logarithmic) in zip(rows.items(), axes, strict=True):
         for name, points in series.items():
             steps, values = zip(*points, strict=True)
@@ -66,6 +70,9 @@ def draw_curves(history: Series, path: Path) -> None:
                 axis.plot(steps, values, label=name, linewidth=1, marker=marker)
         lowest = min(value for points in series.values() for _, value in points)
         logarithmic.set_yscale("log" if lowest > 0 else "symlog")
+        if lowest > 0:
+            logarithmic.yaxis.set_major_formatter(LogFormatter())  # 220, not 2.2 x 10^2
+            logarithmic.yaxis.set_minor_formatter(LogFormatter())
         linear.set_title(title, loc="left")
         logarithmic.set_title(f"{title}, logarithmic", loc="left")
         for axis in (linear, logarithmic):
