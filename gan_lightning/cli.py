@@ -32,6 +32,7 @@ from gan_lightning.option_checks import check_intervals, check_nulls, choose_no_
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.launcher import check_launch, is_first_process
+from gan_lightning.resume.rank_watch import RankWatch
 from gan_lightning.run import Run, check_checkpoint
 from gan_lightning.run_options import as_list, complete_checkpoint, complete_loggers
 from gan_lightning.saved_config import RunConfig
@@ -46,11 +47,15 @@ class GanCLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.loggers: list[Logger] = []
+        self.watch = RankWatch(ends_process=True)
         try:
             super().__init__(*args, **kwargs)  # runs the command
         except BaseException as error:
+            cause = self.watch.explain(error)
             self.finish_loggers(error)
-            raise
+            if cause is error:
+                raise
+            raise cause from error
         finally:
             if self.run is not None:
                 self.run.release()
@@ -132,7 +137,7 @@ class GanCLI(LightningCLI):
             self.loggers = [logger for logger in as_list(options.logger) if isinstance(logger, Logger)]
             self.loggers.append(MetricsFile(options.default_root_dir))
         kwargs["logger"] = self.loggers
-        callbacks = as_list(options.callbacks)
+        callbacks = [self.watch, *as_list(options.callbacks)]
         if options.enable_progress_bar is not False and not any(isinstance(c, BaseProgressBar) for c in callbacks):
             callbacks.append(ProgressBar())
         if options.enable_model_summary is not False and not any(isinstance(c, ModelSummary) for c in callbacks):
@@ -148,6 +153,7 @@ class GanCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Leave the data out where the model brings its own: samples are drawn from latents."""
         check_launch(self.trainer)
+        self.watch.start(self.trainer)
         command = self.config.subcommand
         loader = {"fit": "train", "validate": "val"}.get(command, command)
         if is_overridden(f"{loader}_dataloader", self.model):

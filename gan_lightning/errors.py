@@ -16,6 +16,18 @@ class StorageError(RuntimeError):
     """Failure to write a file of the run, as on a full disk; the message names the file."""
 
 
+class RankError(RuntimeError):
+    """Failure of another rank of the job, which prints the reason itself.
+
+    Attributes:
+        status: Exit status of all ranks.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 EXTRAS = {"litdata": "streaming", "tensorboard": "tensorboard"}  # optional packages, and the extras that install them
 
 

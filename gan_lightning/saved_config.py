@@ -40,6 +40,6 @@ class RunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Log the configuration, by which runs are told apart."""
-        config = self.parser.dump(self.config, skip_none=False, format="yaml")
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))
         for logger in trainer.loggers:
-            logger.log_hyperparams(yaml.safe_load(config))
+            getattr(logger, "log_configuration", logger.log_hyperparams)(config)

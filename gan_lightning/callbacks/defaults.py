@@ -14,6 +14,7 @@ from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
 from gan_lightning.resume.best_checkpoint import BestCheckpoint
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
+from gan_lightning.resume.rank_watch import RankWatch
 
 CONFIGURABLE: Mapping[str, type[Callback]] = {  # key on the command line -> callback whose options stand under it
     "evaluation": GenerationMetrics,
@@ -58,4 +59,4 @@ def default_callbacks(
     given = [evaluation] if evaluation is not None else []
     best = BestCheckpoint(monitor=name, mode=mode, save_on_train_epoch_end=False, **BEST_CHECKPOINT)
     bar = [ProgressBar()] if progress_bar else []
-    return [*given, sample_grid or SampleGrid(), *reports(), *bar, best, LastCheckpoint(every_n_steps)]
+    return [RankWatch(), *given, sample_grid or SampleGrid(), *reports(), *bar, best, LastCheckpoint(every_n_steps)]

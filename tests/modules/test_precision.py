@@ -223,7 +223,7 @@ def test_a_step_that_is_not_logged_never_waits_for_the_device(tmp_path, monkeypa
     def counted(self, batch, batch_idx):
         with Waits() as waits:
             step(self, batch, batch_idx)
-        counts.append((self._due, waits.count))
+        counts.append((self._norms_are_due, waits.count))
 
     monkeypatch.setattr(DCGAN, "training_step", counted)
     options = {"plugins": float16()} if precision == "16-mixed" else {"precision": precision}
