@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,13 @@ import yaml
 
 from gan_lightning import DCGAN
 from gan_lightning.loggers.metrics_file import MetricsFile
+from tests.commands import CONFIGS, SMALL, command, finished_wandb_run, refusal
 from tests.conftest import FACES
 from tests.modules.test_dcgan import TINY, train
-from tests.test_cli import CONFIGS, SMALL, command, finished_wandb_run, refusal
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
-    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
 
 
 def drawn(sweep, place):
@@ -38,7 +32,9 @@ def words_of_agent(sweep, settings):
 
     words = create_sweep_command(sweep["command"])
     arguments = create_sweep_command_args({"args": settings})
-    whole = [["/usr/bin/env"] if word == "${env}" else arguments["args"] if word == "${args}" else [word] for word in words]
+    whole = [
+        ["/usr/bin/env"] if word == "${env}" else arguments["args"] if word == "${args}" else [word] for word in words
+    ]
     words = list(itertools.chain.from_iterable(whole))
     assert words[:2] == ["/usr/bin/env", "gan-lightning"]
     return words[2:]

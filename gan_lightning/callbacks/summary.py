@@ -166,9 +166,7 @@ def monitored(trainer: Trainer) -> dict[str, Direction | None]:
     return {callback.monitor: callback.mode for callback in callbacks if getattr(callback, "monitor", None)}
 
 
-def summarize(
-    name: str, points: Sequence[tuple[int, float]], direction: Direction | None = None
-) -> dict[str, float]:
+def summarize(name: str, points: Sequence[tuple[int, float]], direction: Direction | None = None) -> dict[str, float]:
     """Return the first and last value of a metric, and if it has one, the best value and its step.
 
     Args:

@@ -14,12 +14,12 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.loggers.wandb_artifacts import artifact_name, fetch_checkpoint
 from gan_lightning.loggers.wandb_config import describe_generator, not_yet_given, options_by_name
+from tests.commands import CONFIGS, command, fit, read_wandb_records, refusal, restore
 from tests.conftest import FACES
 from tests.loggers.test_wandb import server
 from tests.processes import run
-from tests.test_cli import CONFIGS, command, fit, in_a_folder_of_its_own, read_wandb_records, refusal, restore
 
-assert in_a_folder_of_its_own  # for every test
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 LOGGED_ONCE = ("samples", "trainer/global_step")
 
@@ -221,7 +221,10 @@ def test_a_restoration_names_the_run_of_its_generator_and_shows_images_in_its_ta
     assert len(table["data"]) == 2
     for row in table["data"]:
         assert row[0]["_type"] == "image-file"
-        with Image.open(contents[row[0]["path"]]) as shown, Image.open(recorded / f"restored/panel/{row[1]}.png") as panel:
+        with (
+            Image.open(contents[row[0]["path"]]) as shown,
+            Image.open(recorded / f"restored/panel/{row[1]}.png") as panel,
+        ):
             assert shown.tobytes() == panel.tobytes()
     last = summary(records)
     assert isinstance(last["test/psnr"], float), "measured once: nothing beside it"
