@@ -152,7 +152,7 @@ def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
     def tell(stage: str, step: int, losses: Tensor, render: Callable[[], Tensor]) -> None:
         if count == 1:
             return callback(stage, step, losses, render)
-        if len(losses) != total:  # a restart of some searches, or the weights of one of them
+        if len(losses) != total:  # a restart of some searches, or the weights of some
             return None
         best = losses.view(-1, count).argmin(1) + count * torch.arange(total // count, device=losses.device)
         callback(stage, step, losses[best], lambda: render()[best])
