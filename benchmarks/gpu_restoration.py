@@ -153,8 +153,8 @@ def throughput(setup: Setup) -> None:
     table = Table(
         f"Restoration, batch {sizes.large_batch}",
         "task", "searches", "recorded", "images/s", "steps", "ms a step", "PSNR", "difference", "peak memory",
-        notes=f"Default settings, latent_weight {LATENT_WEIGHT:g}; the second of two runs. Steps of one search; recorded: "
-        "as a CUDA graph, and the largest difference that it makes. By Adam: on the latents, as one would write it.",
+        notes=f"Default settings, latent_weight {LATENT_WEIGHT:g}; the second of two runs. Steps are those of one search. "
+        "Recorded: as CUDA graphs, and the largest difference that it makes. Adam: on the latents, in a plain loop.",
     )  # fmt: skip
     plain: dict[tuple[str, int], Tensor] = {}
     for name, count in (("denoising", 1), ("super-resolution", 1), ("super-resolution", SEVERAL)):
