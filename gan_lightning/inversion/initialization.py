@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.problem import Problem
 from gan_lightning.seeding import image_rng
@@ -82,19 +83,28 @@ def best_of_k_latents(
     """
     candidates = sampler.sample(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
     rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, CHUNK)])
-    ranked: dict[int, Tensor] = {}
     images = [row if attempt else row - number for row, (_, number) in enumerate(searches)]  # restarts are of any rows
-    for row, image in enumerate(images):
-        if image not in ranked:
-            one = problem.select(torch.tensor([row], device=candidates.device))
-            losses = [
-                one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
-                for chunk in torch.split(rendered, CHUNK)
-            ]
-            ranked[image] = torch.cat(losses).argsort(stable=True)
-    return candidates[
-        torch.stack([ranked[image][n % CANDIDATES] for image, (_, n) in zip(images, searches, strict=True)])
-    ]
+    places = {image: place for place, image in enumerate(dict.fromkeys(images))}
+    ranked = _candidate_losses(problem, list(places), rendered).argsort(dim=1, stable=True)
+    numbers = [number % CANDIDATES for _, number in searches]
+    return candidates[ranked[[places[image] for image in images], numbers]]
+
+
+def _candidate_losses(problem: Problem, rows: list[int], rendered: Tensor) -> Tensor:
+    """Return the losses (N,K) of the candidates' images (K,C,H,W) for N images of the batch."""
+    chunk = CHUNK if rendered.device.type == "cpu" else CANDIDATES
+    places = torch.arange(len(problem.observed), device=rendered.device)
+    losses, degraded = [], None
+    for row in rows:
+        own = problem.degradation
+        if isinstance(own, Degradation):
+            own = own.select(places[row : row + 1])
+        if degraded is None or own is not problem.degradation:
+            degraded = torch.cat([own(images) for images in torch.split(rendered, chunk)])
+        observed = problem.observed[row : row + 1].expand(len(degraded), -1, -1, -1)
+        pairs = zip(torch.split(degraded, chunk), torch.split(observed, chunk), strict=True)
+        losses.append(torch.cat([problem.loss(one, other) for one, other in pairs]))
+    return torch.stack(losses)
 
 
 @torch.no_grad()

@@ -152,7 +152,7 @@ def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
     def tell(stage: str, step: int, losses: Tensor, render: Callable[[], Tensor]) -> None:
         if count == 1:
             return callback(stage, step, losses, render)
-        if len(losses) != total:  # a restart of some searches, or the weights of one of them
+        if len(losses) != total:  # a restart of some searches, or the weights of some
             return None
         best = losses.view(-1, count).argmin(1) + count * torch.arange(total // count, device=losses.device)
         callback(stage, step, losses[best], lambda: render()[best])
@@ -231,7 +231,7 @@ def _combine(
     explained = is_explained(images[best], problem, noise) if gaussian else torch.ones_like(noise, dtype=torch.bool)
     composite = settings.composite and (gaussian or not isinstance(problem.degradation, Identity))
     shape, weights = (batch, count, *images.shape[1:]), solution_weights(losses)
-    solutions = make_consistent(images, problem.select(rows), noise[rows]) if composite else images
+    solutions = make_consistent(images, problem.select(rows), noise[rows], count) if composite else images
     image, spread = mean_and_spread(solutions.view(shape), weights)
     if composite and gaussian:
         image = without_generator(image, problem, noise, explained)

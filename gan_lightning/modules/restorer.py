@@ -34,8 +34,8 @@ class SearchStep:
         stage: "latent", or the refinement: "features" or "weights".
         number: Number of the step within its stage.
         losses: (B,) best objective of each image so far.
-        render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders one
-            image at a time.
+        render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders some
+            of the images at a time.
     """
 
     names: Sequence[str]
