@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -125,12 +126,14 @@ class RunSummary(Callback):
         history = next((log.history() for log in trainer.loggers if isinstance(log, MetricsFile)), {})
         path = Path(trainer.default_root_dir) / "summary.json"
         before = json.loads(path.read_text())["protocol"] if path.is_file() else {}
-        protocols = [before] + [getattr(callback, "protocol", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        protocols = [before] + [getattr(callback, "protocol", None) for callback in callbacks]
         directions = {name: better(name) for name in history} | monitored(trainer)
         metrics = {name: summarize(name, points, directions[name]) for name, points in history.items()}
         summary = {
             "status": self._status,
             "metrics": metrics,
+            "alarms": [asdict(alarm) for callback in callbacks for alarm in getattr(callback, "alarms", [])],
             "protocol": {key: value for protocol in protocols if protocol for key, value in protocol.items()},
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "g_steps": self._g_steps,

@@ -183,6 +183,11 @@ class SteadyWandbLogger(WandbLogger):
         self._attempt(lambda: self.experiment.summary.update(dict(values)))
 
     @rank_zero_only
+    def alert(self, title: str, text: str) -> None:
+        """Send an alert, which W&B forwards by mail or Slack."""
+        self._attempt(lambda: self.experiment.alert(title=title, text=text))
+
+    @rank_zero_only
     def log_file(self, path: Path) -> None:
         """Upload a file of the run folder, if it exists."""
         if path.is_file():
