@@ -38,7 +38,9 @@ def words_of_agent(sweep, settings):
 
     words = create_sweep_command(sweep["command"])
     arguments = create_sweep_command_args({"args": settings})
-    whole = [["/usr/bin/env"] if word == "${env}" else arguments["args"] if word == "${args}" else [word] for word in words]
+    whole = [
+        ["/usr/bin/env"] if word == "${env}" else arguments["args"] if word == "${args}" else [word] for word in words
+    ]
     words = list(itertools.chain.from_iterable(whole))
     assert words[:2] == ["/usr/bin/env", "gan-lightning"]
     return words[2:]

@@ -62,4 +62,12 @@ def default_callbacks(
     given = [evaluation] if evaluation is not None else []
     best = BestCheckpoint(monitor=name, mode=mode, save_on_train_epoch_end=False, **BEST_CHECKPOINT)
     bar = [ProgressBar()] if progress_bar else []
-    return [*given, sample_grid or SampleGrid(), watch or Watch(), *reports(), *bar, best, LastCheckpoint(every_n_steps)]
+    return [
+        *given,
+        sample_grid or SampleGrid(),
+        watch or Watch(),
+        *reports(),
+        *bar,
+        best,
+        LastCheckpoint(every_n_steps),
+    ]

@@ -58,7 +58,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def learning_rates(trainer: Trainer, module: LightningModule, options: Sequence[str] = ("lr_g", "lr_d")) -> dict[str, float]:
+def learning_rates(
+    trainer: Trainer, module: LightningModule, options: Sequence[str] = ("lr_g", "lr_d")
+) -> dict[str, float]:
     """Return the present learning rate of each optimizer, as train/lr_g and train/lr_d for a GAN.
 
     Args:

@@ -117,7 +117,11 @@ def sample_unaveraged(module: LightningModule, count: int, rng: torch.Generator)
         rng: Source of the latents, as for `module.sample`.
     """
     generator = getattr(module, "generator", None)
-    if not isinstance(generator, nn.Module) or not hasattr(module, "generator_ema") or not getattr(module, "ema_decay", 1):
+    if (
+        not isinstance(generator, nn.Module)
+        or not hasattr(module, "generator_ema")
+        or not getattr(module, "ema_decay", 1)
+    ):
         return None
     latents = torch.randn(count, int(module.latent_dim), generator=rng)  # type: ignore[arg-type]
     training = generator.training

@@ -165,13 +165,11 @@ class RunSummary(Callback):
 
 def monitored(trainer: Trainer) -> dict[str, Direction | None]:
     """Return the metrics by which the best checkpoints are chosen, and whether "min" or "max" of each is best."""
-    callbacks: list[Any] = trainer.checkpoint_callbacks  # type: ignore[assignment]
+    callbacks: list[Any] = list(trainer.checkpoint_callbacks)
     return {callback.monitor: callback.mode for callback in callbacks if getattr(callback, "monitor", None)}
 
 
-def summarize(
-    name: str, points: Sequence[tuple[int, float]], direction: Direction | None = None
-) -> dict[str, float]:
+def summarize(name: str, points: Sequence[tuple[int, float]], direction: Direction | None = None) -> dict[str, float]:
     """Return the first and last value of a metric, and if it has one, the best value and its step.
 
     Args:

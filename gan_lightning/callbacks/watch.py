@@ -77,8 +77,8 @@ class Watch(Callback):
     It notices that the discriminator has won (its loss is near zero and the generator's gradient has vanished), is at
     chance from the start, or memorizes the training images (it takes held-out ones for fakes); that the generator has
     collapsed (its samples differ far less than real images do); and that the best value of the metric that chooses
-    best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that learns gives no
-    alarm.
+    best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that learns gives
+    no alarm.
 
     Attributes:
         alarms: What was noticed, in the order of time.
@@ -164,8 +164,8 @@ class Watch(Callback):
             self._raise(
                 trainer,
                 "discriminator_won",
-                f"D's loss is {loss:.2g}, and G's gradient {part:.1%} of its largest one: G learns nothing more. Try the "
-                "objective non_saturating, a lower lr_d, or a gradient penalty (r1)",
+                f"D's loss is {loss:.2g}, and G's gradient {part:.1%} of its largest one: G learns nothing more. Try "
+                "the objective non_saturating, a lower lr_d, or a gradient penalty (r1)",
             )
         self._left_chance |= d_x - d_g_z > CHANCE
         if self._at_chance.update(step, not self._left_chance):
@@ -197,8 +197,8 @@ class Watch(Callback):
             self._raise(
                 trainer,
                 "discriminator_memorizes",
-                f"D(x) is {seen:.3f} for training images, {held_out:.3f} for held-out ones and {fakes:.3f} for fakes. More "
-                "images, smaller networks or a gradient penalty help",
+                f"D(x) is {seen:.3f} for training images, {held_out:.3f} for held-out ones and {fakes:.3f} for fakes. "
+                "More images, smaller networks or a gradient penalty help",
             )
 
     def _look_at_best(self, trainer: Trainer, monitor: str, value: float, mode: str) -> None:
@@ -212,8 +212,8 @@ class Watch(Callback):
             self._raise(
                 trainer,
                 "best_is_past",
-                f"{monitor} was {self._best:.4g} {self._since_best} validations ago, and is {value:.4g} now. best.ckpt has the "
-                "best networks; more steps make them worse",
+                f"{monitor} was {self._best:.4g} {self._since_best} validations ago, and is {value:.4g} now. best.ckpt "
+                "has the best networks; more steps make them worse",
             )
 
     def _raise(self, trainer: Trainer, name: str, reason: str) -> None:

@@ -40,8 +40,8 @@ class SteadyWandbLogger(WandbLogger):
     the rest from disk.
 
     Attributes:
-        in_each_row: Values that are logged beside all metrics, such as the number of images seen, so that each can be the
-            x-axis of a chart.
+        in_each_row: Values that are logged beside all metrics, such as the number of images seen, so that each can be
+            the x-axis of a chart.
     """
 
     def __init__(
@@ -67,8 +67,9 @@ class SteadyWandbLogger(WandbLogger):
             job_type: Kind of the run; on the command line the command by default.
             tags: Words to filter runs by.
             notes: Description of the run.
-            log_checkpoints: Upload best.ckpt and last.ckpt at the end of the training, or when it is stopped, as versions
-                of an artifact with the run's name and the aliases best and latest. `log_model` is Lightning's own way.
+            log_checkpoints: Upload best.ckpt and last.ckpt at the end of the training, or when it is stopped, as
+                versions of an artifact with the run's name and the aliases best and latest. `log_model` is Lightning's
+                own way.
             **kwargs: Other arguments of Lightning's WandbLogger and of `wandb.init`.
         """
         given = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes}
@@ -127,8 +128,8 @@ class SteadyWandbLogger(WandbLogger):
     def _rows_of_former_parts(self, run: Any) -> int:
         """Return a number that no row of the earlier parts of an offline run has reached; 0 online.
 
-        The parts of a resumed run have the same id, and `wandb sync` joins them, in the order of time, to one run, whose
-        rows must have increasing numbers. Without a connection W&B cannot ask for the last one.
+        The parts of a resumed run have the same id, and `wandb sync` joins them, in the order of time, to one run,
+        whose rows must have increasing numbers. Without a connection W&B cannot ask for the last one.
         """
         if not getattr(run, "offline", False):
             return 0

@@ -595,4 +595,6 @@ def test_titles_of_a_panel_say_how_near_each_picture_is_to_the_target():
 
 def test_the_psnr_of_a_panel_is_the_one_that_is_measured():
     target, image = torch.rand(2, 3, 16, 16) * 2 - 1
-    assert psnr(image[None] * 1.5, target) == pytest.approx(float(image_errors(image[None] * 1.5, target[None])["psnr"]))
+    assert psnr(image[None] * 1.5, target) == pytest.approx(
+        float(image_errors(image[None] * 1.5, target[None])["psnr"])
+    )

@@ -35,8 +35,8 @@ def faces(faces_root):
     data = SyntheticFaces(str(faces_root), count=FACES, image_size=SIZE, batch_size=16)
     data.prepare_data()
     data.setup("fit")
-    images = torch.stack([image for image in data.real_images("all").read(torch.arange(FACES).numpy())])
-    batches = [{"image": image / 127.5 - 1} for image in images.float()]
+    images = data.real_images("all").read(torch.arange(FACES).numpy()).float()
+    batches = [{"image": image / 127.5 - 1} for image in images]
     return DataLoader(batches[:96], batch_size=16), DataLoader(batches[96:], batch_size=8)
 
 
@@ -184,7 +184,7 @@ def test_a_sign_counts_only_if_it_lasts():
 
 
 def test_a_negative_interval_is_refused():
-    with pytest.raises(InputError, match="watch.every_n_steps must be 0 or more"):
+    with pytest.raises(InputError, match=r"watch\.every_n_steps must be 0 or more"):
         Watch(every_n_steps=-1)
 
 

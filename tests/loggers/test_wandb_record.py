@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,7 +131,7 @@ def test_a_requeued_offline_job_is_one_run_whose_rows_go_on(recorded):
     assert started(second).resume
     numbers = [[row["_step"] for row in rows(records)] for records in (first, second)]
     assert max(numbers[0]) < min(numbers[1])
-    assert all(later > earlier for part in numbers for earlier, later in zip(part, part[1:], strict=False))
+    assert all(later > earlier for part in numbers for earlier, later in itertools.pairwise(part))
 
 
 def test_the_run_says_what_it_is(recorded):
@@ -221,7 +222,10 @@ def test_a_restoration_names_the_run_of_its_generator_and_shows_images_in_its_ta
     assert len(table["data"]) == 2
     for row in table["data"]:
         assert row[0]["_type"] == "image-file"
-        with Image.open(contents[row[0]["path"]]) as shown, Image.open(recorded / f"restored/panel/{row[1]}.png") as panel:
+        with (
+            Image.open(contents[row[0]["path"]]) as shown,
+            Image.open(recorded / f"restored/panel/{row[1]}.png") as panel,
+        ):
             assert shown.tobytes() == panel.tobytes()
     last = summary(records)
     assert isinstance(last["test/psnr"], float), "measured once: nothing beside it"
