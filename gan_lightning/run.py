@@ -247,7 +247,7 @@ def default_name(prefix: str) -> str:
     # Of jobs that start in the same second, as those of a sweep, each has a name of its own.
     stamp = job_stamp(f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     if stamp is None:
-        raise InputError("the processes of this torchrun cannot agree on a name for the run: add --name NAME")
+        raise InputError("the processes of this job cannot agree on a name for the run: add --name NAME")
     os.environ[RUN_NAME_VARIABLE] = name = f"{prefix}-{stamp}"
     return name
 

@@ -19,9 +19,9 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.resume.jobs import job_stamp, requeue, requeued_when_warned, runs_again
 from gan_lightning.run import run_folder
+from tests.commands import CONFIGS, SMALL
 from tests.conftest import FACES
 from tests.processes import Process
-from tests.test_cli import CONFIGS, SMALL
 
 ROOT = CONFIGS.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]

@@ -18,7 +18,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.options import shipped_configs
-from gan_lightning.restore_command import Job, as_json, target_names
+from gan_lightning.restore_job import Job, as_json, target_names
 from gan_lightning.restore_options import TASKS, parse
 
 SIZE = 16

@@ -15,6 +15,7 @@ from gan_lightning.callbacks.summary import RunSummary
 from gan_lightning.callbacks.watch import Watch
 from gan_lightning.resume.best_checkpoint import BestCheckpoint
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
+from gan_lightning.resume.rank_watch import RankWatch
 
 CONFIGURABLE: Mapping[str, type[Callback]] = {  # key on the command line -> callback whose options stand under it
     "evaluation": GenerationMetrics,
@@ -63,6 +64,7 @@ def default_callbacks(
     best = BestCheckpoint(monitor=name, mode=mode, save_on_train_epoch_end=False, **BEST_CHECKPOINT)
     bar = [ProgressBar()] if progress_bar else []
     return [
+        RankWatch(),
         *given,
         sample_grid or SampleGrid(),
         watch or Watch(),

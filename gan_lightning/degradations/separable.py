@@ -1,7 +1,7 @@
 """Separable degradations, y = M x M': blur and downsampling.
 
 For small images, matrix products are the fastest implementation on a CPU. The adjoint is the product with the
-transposed matrices, and autograd differentiates with respect to the images and to the matrices.
+transposed matrices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ TRUNCATE = 4.0  # radius of a Gaussian kernel in standard deviations, as in SciP
 
 
 class Separable(Degradation):
-    """Separable operator y = M_rows x M_columns', with matrices built for the size of the images."""
+    """Separable operator y = M_rows x M_columns', with matrices built once for each size of the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._matrices: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
     def matrix(self, size: int, like: Tensor) -> Tensor:
         """Return the matrix (output size, size), with the dtype and device of `like`."""
@@ -33,13 +37,20 @@ class Separable(Degradation):
 
     def forward(self, images: Tensor) -> Tensor:
         """Degrade images (B,C,H,W)."""
-        height, width = images.shape[-2:]
-        return self.matrix(height, images) @ images @ self.matrix(width, images).mT
+        rows, columns = (self._built(size, images) for size in images.shape[-2:])
+        return rows @ images @ columns.mT
 
     def adjoint(self, values: Tensor) -> Tensor:
         """Apply the transposed matrices."""
-        height, width = (self.input_size(size) for size in values.shape[-2:])
-        return self.matrix(height, values).mT @ values @ self.matrix(width, values)
+        rows, columns = (self._built(self.input_size(size), values) for size in values.shape[-2:])
+        return rows.mT @ values @ columns
+
+    def _built(self, size: int, like: Tensor) -> Tensor:
+        key = size, like.dtype, like.device
+        if key not in self._matrices:
+            with torch.inference_mode(False), torch.no_grad():  # gradients must flow through later products
+                self._matrices[key] = self.matrix(size, like)
+        return self._matrices[key]
 
 
 class GaussianBlur(Separable):
@@ -60,15 +71,18 @@ class GaussianBlur(Separable):
             raise InputError(f"sigma is {sigma}: it must be above 0, the standard deviation of the blur in pixels")
         self.sigma = sigma
         # Each kernel is truncated at its own width, then padded: the blur of an image does not depend on its batch.
-        self._radii = [kernel_radius(width) for width in widths]
-        radius = max(self._radii)
+        radius = max(map(kernel_radius, widths))
         taps = [F.pad(t, (radius - len(t) // 2,) * 2) for t in map(_taps_of, widths)]
         self.register_buffer("taps", torch.stack(taps), persistent=False)
         self.taps: Tensor
 
     def select(self, rows: Tensor) -> Degradation:
         """Return the blur of some images of the batch."""
-        return GaussianBlur([self.sigma[row] for row in rows.tolist()]) if isinstance(self.sigma, Sequence) else self
+        if len(self.taps) == 1:
+            return self
+        selected = GaussianBlur(1.0)
+        selected.sigma, selected.taps = self.sigma, self.taps[rows.to(self.taps.device)]
+        return selected
 
     def forward(self, images: Tensor) -> Tensor:
         """Blur images (B,C,H,W)."""
@@ -78,15 +92,9 @@ class GaussianBlur(Separable):
 
     def matrix(self, size: int, like: Tensor) -> Tensor:
         """Return the blur matrices, (1 or B, 1, size, size)."""
-        center = self.taps.shape[-1] // 2
-        if kernel_radius(size) < center:
+        if kernel_radius(size) < self.taps.shape[-1] // 2:
             raise InputError(f"sigma is {self.sigma}: it must not exceed the image's side of {size} pixels")
-        # Without the padding, which would change the order of the sums, and so the last bit.
-        kernels = [
-            taps[center - radius : center + radius + 1]
-            for taps, radius in zip(self.taps.to(like), self._radii, strict=True)
-        ]
-        return torch.stack([mirrored_matrix(kernel, size) for kernel in kernels])[:, None]
+        return mirrored_matrix(self.taps.to(like), size)[:, None]
 
 
 def _taps_of(sigma: float) -> Tensor:
@@ -105,14 +113,24 @@ def gaussian_taps(sigma: Tensor, radius: int) -> Tensor:
 
 
 def mirrored_matrix(taps: Tensor, size: int) -> Tensor:
-    """Return the matrices (..., size, size) that filter a mirrored signal with kernels (..., taps)."""
+    """Return the matrices (..., size, size) that filter a mirrored signal with kernels (..., taps).
+
+    A pixel has images in both mirrors, and in the mirrors of these. They are added in turn, so that zeros around a
+    kernel change nothing, not even the last bit.
+    """
     radius = taps.shape[-1] // 2
     period = max(2 * (size - 1), 1)
-    offsets = torch.arange(-radius, radius + 1, device=taps.device)
-    sources = (torch.arange(size, device=taps.device)[:, None] + offsets).remainder(period)
-    sources = torch.minimum(sources, period - sources).clamp_(max=size - 1)
-    placed = F.one_hot(sources, size).to(taps.dtype)  # (size, taps, size), the input pixel of each tap
-    return torch.einsum("...t,itj->...ij", taps, placed)
+    pixels = torch.arange(size, device=taps.device)
+    inner = (pixels > 0) & (pixels < size - 1)  # the outermost pixels are their own mirror images
+    matrix = taps.new_zeros(*taps.shape[:-1], size, size)
+    reach = (radius + 2 * (size - 1)) // period
+    for shift in range(-reach, reach + 1):
+        for images, counted in ((pixels, inner | True), (-pixels, inner)):
+            offsets = images + shift * period - pixels[:, None]  # from the output pixel to the image of the input pixel
+            reached = (offsets.abs() <= radius) & counted
+            weights = taps[..., (offsets + radius).clamp(0, 2 * radius)]
+            matrix = matrix + torch.where(reached, weights, 0.0)
+    return matrix
 
 
 class Downsample(Separable):

@@ -19,6 +19,7 @@ from gan_lightning.inversion.frozen_generator import FrozenGenerator, freeze_gen
 from gan_lightning.inversion.initialization import LatentSampler, best_of_k_latents, sample_images
 from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.noise_level import visible_noise
+from gan_lightning.inversion.precision import float32_gradients
 from gan_lightning.inversion.problem import Problem, Stopping
 from gan_lightning.inversion.refinement import FeatureSpace
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
@@ -84,7 +85,7 @@ def estimate_blur(
     check_numbers(latent_weight=latent_weight, noise_level=noise_level)
     check_pixels(observed)
     device = next(generator.parameters()).device
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    with float32_gradients(device):
         frozen = freeze_generator(generator)
         if method == "joint" and frozen.first is None:
             raise InputError("this generator is not laid out as gan_lightning.Generator: choose the method evidence")
@@ -143,11 +144,13 @@ def _joint_problem(
     Features rather than latents, whose larger residual on photographs would bias the blur upward.
     """
     features = FeatureSpace(frozen, latent)
+    taps = torch.eye(2 * radius + 1, device=observed.device, dtype=observed.dtype)
+    of_each_tap = [mirrored_matrix(taps, size) for size in observed.shape[-2:]]
 
     def render(variables: Tensor) -> Tensor:
         images = features.render(variables[:, :-1])
         taps = gaussian_taps(variables[:, -1].exp(), radius)
-        rows, columns = (mirrored_matrix(taps, size)[:, None] for size in images.shape[-2:])
+        rows, columns = (torch.einsum("bt,tij->bij", taps, matrices)[:, None] for matrices in of_each_tap)
         blurred: Tensor = rows @ images @ columns.mT
         return blurred
 

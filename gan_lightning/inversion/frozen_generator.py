@@ -12,7 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.whitening import Whitening, estimate_gauss_newton_matrix, multiply_rows, pad_batch
+from gan_lightning.inversion.whitening import (
+    Whitening,
+    estimate_gauss_newton_matrix,
+    multiply_rows,
+    pad_batch,
+    trim_batch,
+)
 
 NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator: set refine to none"
 LAYERS_PER_BLOCK = 3  # of `main`: convolution, normalization, activation
@@ -54,8 +60,8 @@ class FrozenGenerator(nn.Module):
     def render(self, features: Tensor) -> Tensor:
         """Map features (B,C,4,4), the output of the first block, to images (B,C,H,W) in [-1, 1]."""
         threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
-        images: Tensor = self.rest(pad_batch(features, threads))[: len(features)]
-        return images
+        images: Tensor = self.rest(pad_batch(features, threads))
+        return trim_batch(images, len(features))
 
     def features(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim) to features (B,C,4,4), the output of the first block.
@@ -76,28 +82,50 @@ class FrozenGenerator(nn.Module):
 
 
 def freeze_generator(generator: nn.Module) -> FrozenGenerator:
-    """Return a frozen copy of a generator, cached together with its preconditioner until the generator changes.
+    """Return a frozen copy of a generator, kept together with its preconditioner until the generator changes.
 
     Raises:
         InputError: If the generator has no `latent_dim`.
     """
-    fresh, cached = FrozenGenerator(generator), _frozen.get(generator)
-    # Compare the weights themselves: fused optimizers and `.data` do not increment tensor versions.
-    if cached is None or not _equal(fresh, cached):
-        cached = _frozen[generator] = fresh
-    return cached
+    kept = _frozen.get(generator)
+    if kept is None or not kept[0].still_describes(generator):
+        kept = _frozen[generator] = _Snapshot(generator), FrozenGenerator(generator)
+    return kept[1]
 
 
-_frozen: WeakKeyDictionary[nn.Module, FrozenGenerator] = WeakKeyDictionary()
+class _Snapshot:
+    """What a module computes with: layers, plain attributes, and a copy of parameters and buffers."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.layers = _layers(module)
+        # The values themselves: fused optimizers and `.data` do not increment the versions of tensors.
+        self.tensors = [tensor.detach().clone() for tensor in _tensors(module)]
+
+    def still_describes(self, module: nn.Module) -> bool:
+        """Return whether the module has the same layers, and bit-identical tensors on the same device."""
+        now = _tensors(module)
+        pairs = list(zip(self.tensors, now, strict=False))
+        return (
+            self.layers == _layers(module)
+            and len(self.tensors) == len(now)
+            and all(a.device == b.device and a.dtype == b.dtype and a.shape == b.shape for a, b in pairs)
+            and (not pairs or bool(torch.stack([(a == b).all() for a, b in pairs]).all()))  # waits once
+        )
 
 
-def _equal(one: nn.Module, other: nn.Module) -> bool:
-    """Return whether two modules have the same layers and bit-identical weights on the same device."""
-    states = one.state_dict(), other.state_dict()
-    return repr(one) == repr(other) and all(
-        a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
-        for a, b in zip(*(state.values() for state in states), strict=True)
-    )
+_frozen: WeakKeyDictionary[nn.Module, tuple[_Snapshot, FrozenGenerator]] = WeakKeyDictionary()
+
+
+def _layers(module: nn.Module) -> tuple[str, list[dict[str, Any]]]:
+    plain = (bool, int, float, str, tuple)
+    return repr(module), [
+        {name: value for name, value in vars(part).items() if isinstance(value, plain) and name != "training"}
+        for part in module.modules()
+    ]
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _split(generator: nn.Module, latent_dim: int) -> tuple[FirstBlock, nn.Sequential] | None:

@@ -24,6 +24,7 @@ from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGener
 from gan_lightning.inversion.initialization import LatentSampler, StartName
 from gan_lightning.inversion.losses import make_loss
 from gan_lightning.inversion.noise_level import visible_noise
+from gan_lightning.inversion.precision import float32_gradients
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
 from gan_lightning.inversion.search import RestartedSearch
@@ -118,7 +119,7 @@ def invert(
     degradation = unwrap(degradation)
     # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     device = next(generator.parameters()).device
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+    with float32_gradients(device):
         frozen = freeze_generator(generator)
         observed = observed.detach().to(device, torch.float32, copy=True)
         names = list(range(len(observed)) if indices is None else indices)

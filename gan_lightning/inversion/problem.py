@@ -59,16 +59,26 @@ class Problem:
 
     def losses(self, variables: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objective and its data term, each (B,)."""
-        data = self.loss(self.predict(variables), self.observed) / self.known_fraction
-        return data + (self.weight * (variables - self.center).square()).mean(1), data
+        data = self._data(variables)
+        return data + self._penalty(variables)[0], data
 
     def gradient(self, variables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the objective (B,), its data term (B,) and the objective's gradient (B,D)."""
         with torch.enable_grad():
             leaf = variables.detach().requires_grad_()
-            objective, data = self.losses(leaf)
-            (gradient,) = torch.autograd.grad(objective.sum(), leaf)
-        return objective.detach(), data.detach(), gradient
+            data = self._data(leaf)
+            (gradient,) = torch.autograd.grad(data, leaf, torch.ones_like(data))
+        penalty, weighted = self._penalty(variables)
+        return data.detach() + penalty, data.detach(), torch.add(gradient, weighted, alpha=2 / variables.shape[1])
+
+    def _data(self, variables: Tensor) -> Tensor:
+        return self.loss(self.predict(variables), self.observed) / self.known_fraction
+
+    def _penalty(self, variables: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the penalty (B,), and the weighted distance from the center (B,D), half D times its gradient."""
+        offset = variables - self.center
+        weighted = self.weight * offset
+        return (weighted * offset).mean(1), weighted
 
 
 @dataclass(frozen=True)
@@ -108,65 +118,3 @@ class Solution:
     history: Tensor
     converged: Tensor
     num_steps: Tensor
-
-
-class ConvergenceTracker:
-    """Tracker of the best variables of each image, which decides when an image has converged.
-
-    Solvers continue with the images `rows` of the batch, those that have not converged yet.
-
-    Args:
-        problem: Problem that is solved.
-        start: (B,D) initial variables.
-        stopping: Stopping criteria.
-        window: Number of steps over which the improvement is measured.
-    """
-
-    def __init__(self, problem: Problem, start: Tensor, stopping: Stopping, window: int) -> None:
-        self.problem, self.stopping, self.window = problem, stopping, window
-        self.best, self.best_loss = start.clone(), torch.full_like(start[:, 0], torch.inf)
-        self.rows = torch.arange(len(start), device=start.device)
-        self.converged = torch.zeros_like(self.rows, dtype=torch.bool)
-        self.num_steps = torch.zeros_like(self.rows)
-        self.history: list[Tensor] = []
-        self.bests: list[Tensor] = []
-
-    def record(self, variables: Tensor, losses: Tensor, data: Tensor, stuck: Tensor | None = None) -> Tensor:
-        """Record the current variables of the images `rows`; the first call records the initial ones.
-
-        Args:
-            variables: (N,D) variables of the images `rows`.
-            losses: (N,) objectives of these images.
-            data: (N,) data terms of these images.
-            stuck: (N,) true where the solver found no step that lowers the objective.
-
-        Returns:
-            (N,) true for images that have not converged. `rows` is reduced to these.
-        """
-        rows, steps = self.rows, len(self.history)
-        better = losses < self.best_loss[rows]
-        self.best[rows[better]], self.best_loss[rows[better]] = variables[better], losses[better]
-        current = self.best_loss.clone()
-        current[rows] = losses
-        self.history.append(current)
-        self.bests.append(self.best_loss.clone())
-        done = data <= self.stopping.floor[rows]
-        if stuck is not None:
-            done = done | stuck
-        if steps >= self.window:
-            previous = self.bests[-1 - self.window][rows]
-            done = done | (previous - self.best_loss[rows] < self.stopping.tolerance * previous)
-        self.num_steps[rows] = steps
-        self.converged[rows] = done & self.best_loss[rows].isfinite()
-        self.rows = rows[~done] if steps < self.stopping.num_steps else rows[:0]
-        if self.stopping.callback is not None:
-            self.stopping.callback(self.stopping.stage, steps, self.best_loss, self._render)
-        return ~done
-
-    def solution(self) -> Solution:
-        """Return the best variables and the record."""
-        return Solution(self.best, self.best_loss, torch.stack(self.history), self.converged, self.num_steps)
-
-    def _render(self) -> Tensor:
-        with torch.no_grad():
-            return self.problem.render(self.best)

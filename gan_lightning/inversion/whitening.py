@@ -102,11 +102,15 @@ def estimate_gauss_newton_matrix(render: Callable[[Tensor], Tensor], latent_dim:
 
 def multiply_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute `rows @ weight.T + bias` for rows (B,D), weight (E,D), bias (E,); a row is bit-identical in any batch."""
-    product: Tensor = F.linear(pad_batch(rows, PRODUCT_ROWS), weight, bias)[: len(rows)]
-    return product
+    return trim_batch(F.linear(pad_batch(rows, PRODUCT_ROWS), weight, bias), len(rows))
 
 
 def pad_batch(batch: Tensor, multiple: int) -> Tensor:
     """Pad a batch with zeros to a length that is a multiple of `multiple`."""
     missing = -len(batch) % multiple
     return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
+
+
+def trim_batch(batch: Tensor, length: int) -> Tensor:
+    """Undo the padding of a batch; a slice of all of it would cost a copy in the backward pass."""
+    return batch if len(batch) == length else batch[:length]

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, first_line
 from gan_lightning.loggers.directions import Direction, better
 from gan_lightning.loggers.wandb_artifacts import artifact_name, checkpoints_to_upload
 from gan_lightning.loggers.wandb_config import describe_generator, not_yet_given, options_by_name
@@ -282,8 +282,3 @@ def how_it_ended(error: BaseException | None) -> tuple[str, int]:
             return "stopped", INTERRUPTED
         error = error.__cause__ or error.__context__
     return ("finished", 0) if last is None else ("failed", 1)
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, which says what is wrong."""
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule
 from gan_lightning import distributed
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
-from gan_lightning.data.photos import PhotoFormat
+from gan_lightning.data.photo_format import PhotoFormat
 from gan_lightning.degradations import Degradation, Identity
 from gan_lightning.degradations.mask_files import White
 from gan_lightning.degradations.noise import Noise

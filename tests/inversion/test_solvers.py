@@ -10,10 +10,12 @@ from scipy.optimize import least_squares  # type: ignore[import-untyped,unused-i
 from torch import Tensor
 
 from gan_lightning.degradations import Downsample, GaussianBlur, Mask
+from gan_lightning.inversion.convergence import ConvergenceTracker
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 from gan_lightning.inversion.solvers.adam import adam
+from gan_lightning.inversion.solvers.inverse_hessian import InverseHessian
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import jacobian, levenberg_marquardt, normal_equations
 from gan_lightning.networks.dcgan import Generator
@@ -282,3 +284,94 @@ def test_the_second_step_of_lbfgs_is_that_of_bfgs() -> None:
     inverse = projection.T @ (identity * (move @ change) / (change @ change)) @ projection
     inverse = inverse + torch.outer(move, move) / (move @ change)
     torch.testing.assert_close(second, first - inverse @ (scales * first))
+
+
+def quartic_problem(count: int) -> Problem:
+    ones, zeros = torch.ones(count, dtype=torch.float64), torch.zeros(count, 1, dtype=torch.float64)
+    observed = zeros[:, :, None, None]
+    return Problem(
+        lambda v: 2 * v.square()[:, :, None, None], torch.nn.Identity(), observed, mse, ones, zeros, zeros[:, :1]
+    )
+
+
+def test_no_image_waits_for_the_line_search_of_another() -> None:
+    """From 0.3 and 0.4 the first step overshoots, from 2 it does not; each image ends as it would alone."""
+    start = torch.tensor([[0.3], [2.0], [0.4]], dtype=torch.float64)
+    floor = torch.full((3,), -1.0, dtype=torch.float64)
+    problem, trials = quartic_problem(3), [0]
+
+    def render(variables: Tensor) -> Tensor:
+        trials[-1] += 1
+        return 2 * variables.square()[:, :, None, None]
+
+    problem = replace(problem, render=render)
+    found = lbfgs(problem, start, Stopping(6, 0.0, floor))
+    for row in range(3):
+        trials.append(0)
+        one = torch.tensor([row])
+        alone = lbfgs(problem.select(one), start[one], Stopping(6, 0.0, floor[one]))
+        assert torch.equal(found.history[:, row], alone.history[:, 0])
+        assert torch.equal(found.variables[row], alone.variables[0])
+        assert found.num_steps[row] == alone.num_steps[0] == 6
+    assert trials[0] == max(trials[1:]) > min(trials[1:]) == 7
+
+
+def two_loop_recursion(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]], scale: float) -> Tensor:
+    """Nocedal and Wright 2006, algorithm 7.4, for one image."""
+    result, coefficients = gradient, []
+    for step, change in reversed(pairs):
+        coefficients.append((step @ result) / (step @ change))
+        result = result - coefficients[-1] * change
+    result = scale * result
+    for (step, change), coefficient in zip(pairs, reversed(coefficients), strict=True):
+        result = result + (coefficient - (change @ result) / (step @ change)) * step
+    return result
+
+
+@pytest.mark.parametrize("size", [5, 300])
+def test_the_inverse_hessian_is_that_of_the_two_loop_recursion(size: int) -> None:
+    """Images add pairs at different times, and more than there is room for; one image leaves."""
+    rng = torch.Generator().manual_seed(0)
+    memory, rows = 4, torch.tensor([0, 2])
+    gradient = torch.randn(3, size, generator=rng, dtype=torch.float64)
+    estimate = InverseHessian(gradient, memory)
+    pairs: list[list[tuple[Tensor, Tensor]]] = [[], [], []]
+    scales = (1 / gradient.norm(dim=1)).tolist()
+    for number in range(15):
+        if number == 9:
+            estimate.select(rows)
+            pairs, scales = [pairs[row] for row in rows], [scales[row] for row in rows]
+        batch = len(pairs)
+        step, gradient = torch.randn(2, batch, size, generator=rng, dtype=torch.float64)
+        change = step + 0.3 * torch.randn(batch, size, generator=rng, dtype=torch.float64)
+        taken = torch.rand(batch, generator=rng) < 0.7
+        if number in (3, 11):
+            change[0], taken[0] = -step[0], True  # no curvature to learn from
+        given = torch.where(taken[:, None], change, torch.nan)
+        direction = estimate.update(step, given, gradient, taken)
+        for row in range(batch):
+            if taken[row]:
+                curvature = step[row] @ change[row]
+                scales[row] = float(curvature / change[row].square().sum()) if curvature > 0 else 1.0
+                pairs[row] = [*pairs[row], (step[row], change[row])][-memory:]
+            usable = [pair for pair in pairs[row] if pair[0] @ pair[1] > 0]
+            expected = -two_loop_recursion(gradient[row], usable, scales[row])
+            torch.testing.assert_close(direction[row], expected, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("solver", [levenberg_marquardt, adam, lbfgs])
+def test_images_that_are_done_may_stay_and_change_nothing(
+    solver: Callable[..., Solution], generator: Generator, other_images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where they are ignored until enough of them are done."""
+    problem = problem_of(generator, other_images, torch.nn.Identity())
+    start = torch.randn(6, 8, generator=torch.Generator().manual_seed(7))
+    first = problem.losses(start)[0].detach()
+    floors = first * torch.tensor([0.9, 0.2, 0.0, 0.5, 0.05, 1.1])
+    dropped = solver(problem, start, Stopping(25, 1e-3, floors))
+    assert len(dropped.num_steps.unique()) > 2
+    monkeypatch.setattr(ConvergenceTracker, "compact", lambda self: None)
+    kept = solver(problem, start, Stopping(25, 1e-3, floors))
+    for name in ("variables", "loss", "history", "converged", "num_steps"):
+        torch.testing.assert_close(getattr(kept, name), getattr(dropped, name), rtol=1e-5, atol=1e-6)
+        assert solver is not lbfgs or torch.equal(getattr(kept, name), getattr(dropped, name)), name

@@ -150,7 +150,14 @@ def changed_statistics(generator: Generator) -> None:
     generator.main[1].running_mean += 0.1
 
 
-@pytest.mark.parametrize("change", [fused_step, changed_data, loaded_state, replaced_layer, changed_statistics])
+def changed_precision(generator: Generator) -> None:
+    generator.double().float()
+    generator.main[0].weight.data.add_(1e-3)
+
+
+@pytest.mark.parametrize(
+    "change", [fused_step, changed_data, loaded_state, replaced_layer, changed_statistics, changed_precision]
+)
 def test_a_frozen_generator_is_cached_until_its_generator_changes(change: Callable[[Generator], None]) -> None:
     generator = Generator(16, latent_dim=6, base_channels=4)
     first = freeze_generator(generator)
@@ -172,3 +179,30 @@ def test_the_cache_does_not_keep_a_generator_alive() -> None:
     del generator
     gc.collect()
     assert held() is None
+
+
+def test_a_frozen_generator_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator, built = Generator(16, latent_dim=6, base_channels=4), []
+    monkeypatch.setattr(frozen_generator, "FrozenGenerator", lambda g: built.append(g) or FrozenGenerator(g))
+    first = freeze_generator(generator)
+    for mode in (generator.train, generator.eval):
+        mode()
+        assert freeze_generator(generator) is first
+    assert built == [generator]
+
+
+class Scaled(LinearGenerator):
+    """A generator with a plain attribute that its images depend on."""
+
+    factor = 1.0
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.factor * super().forward(latents)
+
+
+def test_a_plain_attribute_of_a_generator_is_part_of_it() -> None:
+    generator, latents = Scaled(), torch.randn(2, DIM)
+    freeze_generator(generator)
+    generator.factor = 2.0
+    with torch.no_grad():
+        torch.testing.assert_close(freeze_generator(generator)(latents), generator(latents))

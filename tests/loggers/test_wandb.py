@@ -16,10 +16,10 @@ import pytest
 from gan_lightning import DCGAN
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.loggers.wandb import SteadyWandbLogger
+from tests.commands import CONFIGS, fit, read_wandb_records
 from tests.conftest import FACES
 from tests.modules.test_dcgan import TINY, train
 from tests.processes import run
-from tests.test_cli import CONFIGS, fit, read_wandb_records
 
 HERE = Path(__file__).parent
 

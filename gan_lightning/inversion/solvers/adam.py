@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from gan_lightning.inversion.problem import ConvergenceTracker, Problem, Solution, Stopping
+from gan_lightning.inversion.convergence import ConvergenceTracker
+from gan_lightning.inversion.problem import Problem, Solution, Stopping
 
 ADAM_BETAS = (0.9, 0.99)  # shorter averages than usual, since there are only a few hundred steps
 
@@ -28,12 +29,12 @@ def adam(problem: Problem, start: Tensor, stopping: Stopping, learning_rate: flo
     variables, first, second = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
     for step in range(stopping.num_steps + 1):
         losses, data, gradient = problem.gradient(variables)
-        active = tracker.record(variables, losses, data)
-        if not len(tracker.rows):
+        tracker.record(variables, losses, data)
+        if not tracker.goes_on():
             break
-        if not active.all():
-            problem = problem.select(active.nonzero()[:, 0])
-            variables, gradient, first, second = (x[active] for x in (variables, gradient, first, second))
+        if (rows := tracker.compact()) is not None:
+            problem = problem.select(rows)
+            variables, gradient, first, second = (x[rows] for x in (variables, gradient, first, second))
         first = torch.lerp(gradient, first, ADAM_BETAS[0])
         second = torch.lerp(gradient.square(), second, ADAM_BETAS[1])
         rate = learning_rate * 0.5 * (1 + math.cos(math.pi * step / stopping.num_steps))

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vmap
 
-from gan_lightning.inversion.problem import ConvergenceTracker, Problem, Solution, Stopping
+from gan_lightning.inversion.convergence import ConvergenceTracker
+from gan_lightning.inversion.problem import Problem, Solution, Stopping
 
 DAMPING_FACTORS = (1 / 16, 1 / 4, 1.0, 4.0)  # dampings to try, relative to the current one
 DAMPING_INCREASE = 64.0  # applied when all of them fail
@@ -34,13 +35,14 @@ def levenberg_marquardt(problem: Problem, start: Tensor, stopping: Stopping, dam
     with torch.no_grad():
         losses, data = problem.losses(start)
     variables, dampings = start, torch.full_like(losses, damping)
-    active = tracker.record(variables, losses, data)
-    while len(tracker.rows):
-        problem = problem.select(active.nonzero()[:, 0])
-        variables, losses, dampings = variables[active], losses[active], dampings[active]
+    tracker.record(variables, losses, data)
+    while tracker.goes_on():
+        if (rows := tracker.compact()) is not None:
+            problem = problem.select(rows)
+            variables, losses, dampings = variables[rows], losses[rows], dampings[rows]
         normal, gradient = normal_equations(problem, variables)
         variables, losses, data, dampings, moved = damped_step(problem, variables, losses, normal, gradient, dampings)
-        active = tracker.record(variables, losses, data, stuck=~moved)
+        tracker.record(variables, losses, data, stuck=~moved)
     return tracker.solution()
 
 
