@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from gan_lightning.__main__ import main
+from tests.conftest import FACES
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = ["--data.image_size", "16", "--data.batch_size", "16"]
@@ -23,6 +24,22 @@ def command(*arguments):
 
 def fit(faces_root, *more, config="quickstart.yaml", name="run"):
     return command("fit", "--config", CONFIGS / config, *SMALL, "--data.root", faces_root, "--name", name, *more)
+
+
+def restoration_words(finished, faces_root, name, *more, run="restored"):
+    """Return a command that restores two faces in a few steps with a shipped configuration."""
+    arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--data.root", faces_root]
+    arguments += ["--data.count", FACES, "--data.image_size", "16", "--data.eval_batch_size", "2"]
+    arguments += ["--model.inversion.num_steps", "3", "--model.inversion.refine_steps", "3"]
+    arguments += ["--trainer.limit_test_batches", "1"]
+    arguments += ["--trainer.accelerator", "cpu"]
+    if name == "inpaint":
+        arguments += ["--model.degradation.init_args.image_size", "16", "--model.degradation.init_args.hole_size", "4"]
+    return ["test", "--config", CONFIGS / "restore" / f"{name}.yaml", *arguments, "--name", run, *more]
+
+
+def restore(*arguments, **more):
+    return command(*restoration_words(*arguments, **more))
 
 
 def refusal(capsys, status):

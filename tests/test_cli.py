@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from gan_lightning import DCGAN
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.loggers.metrics_file import MetricsFile
-from tests.commands import CONFIGS, SMALL, command, finished_wandb_run, fit, refusal
+from tests.commands import CONFIGS, SMALL, command, finished_wandb_run, fit, refusal, restoration_words, restore
 from tests.conftest import FACES
 from tests.processes import Process, run, run_ranks
 
@@ -241,28 +241,6 @@ def test_the_encoder_configuration_runs_and_its_prediction_starts_a_restoration(
     assert MetricsFile("runs/encoder").history()["val/latent_mse"]
     encoder = ["--model.encoder_ckpt", "runs/encoder/checkpoints/best.ckpt"]
     assert restore(finished, faces_root, "deblur", *encoder) == 0
-
-
-def restoration_words(finished, faces_root, name, *more, run="restored"):
-    """Return a command that restores two faces in a few steps with a shipped configuration."""
-    arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--data.root", faces_root]
-    arguments += ["--data.count", FACES, "--data.image_size", "16", "--data.eval_batch_size", "2"]
-    arguments += [
-        "--model.inversion.num_steps",
-        "3",
-        "--model.inversion.refine_steps",
-        "3",
-        "--trainer.limit_test_batches",
-        "1",
-    ]
-    arguments += ["--trainer.accelerator", "cpu"]
-    if name == "inpaint":
-        arguments += ["--model.degradation.init_args.image_size", "16", "--model.degradation.init_args.hole_size", "4"]
-    return ["test", "--config", CONFIGS / "restore" / f"{name}.yaml", *arguments, "--name", run, *more]
-
-
-def restore(*arguments, **more):
-    return command(*restoration_words(*arguments, **more))
 
 
 def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_root):

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,18 +9,13 @@ import yaml
 
 from gan_lightning import DCGAN
 from gan_lightning.loggers.metrics_file import MetricsFile
+from tests.commands import CONFIGS, SMALL, command, finished_wandb_run, refusal
 from tests.conftest import FACES
 from tests.modules.test_dcgan import TINY, train
-from tests.test_cli import CONFIGS, SMALL, command, finished_wandb_run, refusal
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
-    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
 
 
 def drawn(sweep, place):

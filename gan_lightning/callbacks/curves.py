@@ -69,6 +69,7 @@ def draw_curves(history: Series, path: Path, title: str = "") -> None:
 def make_figure(history: Series, title: str = "") -> Figure | None:
     """Return the figure of `draw_curves`; None if there is nothing to plot."""
     from matplotlib.figure import Figure  # slow to import, and needed once per run
+    from matplotlib.ticker import LogFormatter
 
     rows = {
         row: {name: points for name, points in history.items() if name.startswith(starts)}
@@ -77,15 +78,21 @@ def make_figure(history: Series, title: str = "") -> Figure | None:
     rows = {row: series for row, series in rows.items() if series}
     if not rows:
         return None
-    figure = Figure(figsize=(13, 2.9 * len(rows) + 0.4), layout="constrained")
-    figure.suptitle(title.replace("$", r"\$"), fontweight="bold")
+    height = 2.9 * len(rows) + 0.4
+    figure = Figure(figsize=(13, height))
+    figure.suptitle(title.replace("$", r"\$"), fontweight="bold", y=1 - 0.08 / height, va="top")
     axes = figure.subplots(len(rows), 2, squeeze=False, sharex=True)
+    # Fixed margins, with room for the legends: matplotlib's automatic ones take as long as the rest of the picture.
+    figure.subplots_adjust(left=0.05, right=0.81, bottom=0.5 / height, top=1 - 0.7 / height, wspace=0.14, hspace=0.17)
     for (row, series), (linear, logarithmic) in zip(rows.items(), axes, strict=True):
         for number, (name, points) in enumerate(series.items()):
             for axis in (linear, logarithmic):
                 draw_series(axis, name, points, f"C{number % 10}")
         lowest = min(value for points in series.values() for _, value in points)
         logarithmic.set_yscale("log" if lowest > 0 else "symlog")
+        if lowest > 0:
+            logarithmic.yaxis.set_major_formatter(LogFormatter())  # 220, not 2.2 x 10^2
+            logarithmic.yaxis.set_minor_formatter(LogFormatter())
         linear.set_title(row, loc="left")
         logarithmic.set_title(f"{row}, logarithmic", loc="left")
         for axis in (linear, logarithmic):

@@ -15,12 +15,12 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.loggers.wandb_artifacts import artifact_name, fetch_checkpoint
 from gan_lightning.loggers.wandb_config import describe_generator, not_yet_given, options_by_name
+from tests.commands import CONFIGS, command, fit, read_wandb_records, refusal, restore
 from tests.conftest import FACES
 from tests.loggers.test_wandb import server
 from tests.processes import run
-from tests.test_cli import CONFIGS, command, fit, in_a_folder_of_its_own, read_wandb_records, refusal, restore
 
-assert in_a_folder_of_its_own  # for every test
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 LOGGED_ONCE = ("samples", "trainer/global_step")
 

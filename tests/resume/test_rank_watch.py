@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import CONFIGS, SMALL
 from tests.conftest import FACES
 from tests.processes import run_ranks
-from tests.test_cli import CONFIGS, SMALL
 
 SCRIPT = Path(__file__).parent / "fail_on_ranks.py"
 SECONDS = 15
