@@ -103,8 +103,8 @@ class Watch(Callback):
     def _restart(self) -> None:
         self._won, self._at_chance, self._collapsed = Lasting(), Lasting(), Lasting()
         self._memorized = Lasting(0, 2)
-        self._seen: Tensor | None = None  # loss of the last step that was logged
-        self._largest_gradient, self._most_diverse, self._measured_at = 0.0, 0.0, -1
+        self._largest_gradient, self._most_diverse = 0.0, 0.0
+        self._seen_at, self._measured_at = -1, -1
         self._left_chance = False
         self._best, self._since_best = math.nan, 0
 
@@ -131,11 +131,10 @@ class Watch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Look at the metrics of a step that was logged, and now and then at samples."""
-        metrics, step = trainer.callback_metrics, trainer.global_step
-        loss = metrics.get("train/loss_d")
-        if loss is not None and loss is not self._seen:
-            self._seen = loss
-            self._look_at_losses(trainer, step, {name: float(value) for name, value in metrics.items()})
+        step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step != self._seen_at and (step == 1 or (interval > 0 and step % interval == 0)):
+            self._seen_at = step
+            self._look_at_losses(trainer, step, as_numbers(trainer.callback_metrics))
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at
         if due and is_gan(pl_module) and count_images(batch) > 1:
             self._measured_at = step
@@ -145,7 +144,7 @@ class Watch(Callback):
         """Look at held-out images, and at how long ago the best value was."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = as_numbers(trainer.callback_metrics)
         self._look_at_held_out(trainer, metrics)
         for callback in trainer.checkpoint_callbacks:
             if (monitor := getattr(callback, "monitor", None)) in metrics:
@@ -228,6 +227,11 @@ class Watch(Callback):
                 if isinstance(logger, SteadyWandbLogger):
                     logger.alert(title, f"step {alarm.step}: {reason}")
         trainer.should_stop |= self.stop  # the ranks have seen the same numbers
+
+
+def as_numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return metrics as Python numbers."""
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def is_gan(module: LightningModule) -> bool:

@@ -40,8 +40,8 @@ class SteadyWandbLogger(WandbLogger):
     the rest from disk.
 
     Attributes:
-        in_each_row: Values that are logged beside all metrics, such as the number of images seen, so that each can be
-            the x-axis of a chart.
+        in_each_row: Function that returns values to log beside all metrics, such as the number of images seen, so that
+            each can be the x-axis of a chart.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class SteadyWandbLogger(WandbLogger):
         self._uploads_checkpoints, self._best_checkpoint = log_checkpoints, ""
         self._options: dict[str, Any] = {}  # of the command, by name
         self._defined: set[str] = set()  # metrics whose summary was chosen
-        self.in_each_row: dict[str, float] = {}
+        self.in_each_row: Callable[[], Mapping[str, float]] = dict
 
     @property
     @rank_zero_experiment
@@ -168,7 +168,7 @@ class SteadyWandbLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics; the summary of those with a best value holds it beside the last one."""
-        row = {**self.in_each_row, **metrics}
+        row = {**self.in_each_row(), **metrics}
         self._attempt(lambda: self._choose_summaries(metrics))
         self._attempt(lambda: super(SteadyWandbLogger, self).log_metrics(row, step))
 
