@@ -9,6 +9,7 @@ from gan_lightning.callbacks.restoration_writer import RestorationWriter as Rest
 from gan_lightning.callbacks.samples import SampleGrid as SampleGrid
 from gan_lightning.callbacks.samples import SampleWriter as SampleWriter
 from gan_lightning.callbacks.summary import RunSummary as RunSummary
+from gan_lightning.callbacks.watch import Watch as Watch
 from gan_lightning.data.celeba import CelebA as CelebA
 from gan_lightning.data.image_data_module import ImageDataModule as ImageDataModule
 from gan_lightning.data.image_folder import ImageFolder as ImageFolder

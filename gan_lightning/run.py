@@ -192,6 +192,8 @@ class Run:
         Path(self._lock.lock_file).unlink(missing_ok=True)  # while it is locked: nobody else's file is removed
         self._lock.release()
         self._lock = None
+        if self.folder in self._made and [path.name for path in self.folder.iterdir()] == [WANDB_ID]:
+            (self.folder / WANDB_ID).unlink()  # the run has not begun
         for folder in self._made:
             try:
                 folder.rmdir()

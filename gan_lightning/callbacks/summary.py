@@ -6,6 +6,8 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ class RunSummary(Callback):
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._images_seen = 0
+        self._images_seen, self._in_step = 0, 0  # of whole steps, and of the one under way
         self._g_steps = 0  # those of the checkpoint where nothing is trained
         self._seconds_before = 0.0  # spent before this run was resumed
         self._status, self._training, self._described = "running", False, False
@@ -45,34 +47,35 @@ class RunSummary(Callback):
         self._started, self._status, self._described = time.perf_counter(), "running", False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell loggers how many images were seen before this run was resumed."""
-        self._set_row(trainer, pl_module, self._images_seen)
+        """Let loggers write beside each metric how many images were seen, and the learning rates."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile | SteadyWandbLogger):
+                # A function, because rates may be on a device, which no step waits for unless it is logged.
+                logger.in_each_row = partial(self._row, trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that there is something to summarize."""
         self._training = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Tell loggers how many images the step will have seen, and at which learning rates, before it logs."""
+        """Count the images of the batch, before the step logs its metrics."""
         count = self._count(pl_module, batch)
-        self._set_row(trainer, pl_module, self._images_seen + count * trainer.world_size)
+        self._in_step = count * trainer.world_size
         self._describe(trainer, count)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the images of the batch."""
-        self._images_seen += self._count(pl_module, batch) * trainer.world_size
+        """Count the images of a step that is whole."""
+        self._images_seen, self._in_step = self._images_seen + self._in_step, 0
         self._g_steps = trainer.global_step
 
     def _count(self, module: LightningModule, batch: Any) -> int:
         """Return the number of images in a batch; a module without data has an attribute `batch_size`."""
         return count_images(batch) or int(getattr(module, "batch_size", 0))
 
-    def _set_row(self, trainer: Trainer, module: LightningModule, images_seen: int) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile | SteadyWandbLogger):
-                logger.in_each_row = {"images_seen": images_seen, **learning_rates(trainer, module)}
+    def _row(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        return {"images_seen": self._images_seen + self._in_step, **learning_rates(trainer, module)}
 
     def _describe(self, trainer: Trainer, images_per_batch: int | None = None) -> None:
         if trainer.is_global_zero and not self._described:
@@ -110,6 +113,9 @@ class RunSummary(Callback):
         self._status = "finished"
         self._write(trainer)
         self._upload(trainer)
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile | SteadyWandbLogger):
+                logger.in_each_row = dict
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write how the training has ended: "stopped" by a signal, or "failed"."""
@@ -125,12 +131,14 @@ class RunSummary(Callback):
         history = next((log.history() for log in trainer.loggers if isinstance(log, MetricsFile)), {})
         path = Path(trainer.default_root_dir) / "summary.json"
         before = json.loads(path.read_text())["protocol"] if path.is_file() else {}
-        protocols = [before] + [getattr(callback, "protocol", None) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        protocols = [before] + [getattr(callback, "protocol", None) for callback in callbacks]
         directions = {name: better(name) for name in history} | monitored(trainer)
         metrics = {name: summarize(name, points, directions[name]) for name, points in history.items()}
         summary = {
             "status": self._status,
             "metrics": metrics,
+            "alarms": [asdict(alarm) for callback in callbacks for alarm in getattr(callback, "alarms", [])],
             "protocol": {key: value for protocol in protocols if protocol for key, value in protocol.items()},
             "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
             "g_steps": self._g_steps,
@@ -162,7 +170,7 @@ class RunSummary(Callback):
 
 def monitored(trainer: Trainer) -> dict[str, Direction | None]:
     """Return the metrics by which the best checkpoints are chosen, and whether "min" or "max" of each is best."""
-    callbacks: list[Any] = trainer.checkpoint_callbacks  # type: ignore[assignment]
+    callbacks: list[Any] = list(trainer.checkpoint_callbacks)
     return {callback.monitor: callback.mode for callback in callbacks if getattr(callback, "monitor", None)}
 
 

@@ -7,14 +7,7 @@ from typing import Literal
 Direction = Literal["min", "max"]
 
 HIGHER = ("is", "psnr", "ssim", "identity", "images_per_second")
-LOWER = (
-    "fid",
-    "kid",
-    "mse",
-    "l1",
-    "lpips",
-    "loss",
-)  # the loss of a single network: a GAN's two have names of their own
+LOWER = ("fid", "kid", "mse", "l1", "lpips", "loss")  # the loss of a single network: a GAN's have other names
 SUFFIXES = ("_median", "_worst", "_degraded", "_hole")
 
 

@@ -40,8 +40,8 @@ class SteadyWandbLogger(WandbLogger):
     the rest from disk.
 
     Attributes:
-        in_each_row: Values that are logged beside all metrics, such as the number of images seen, so that each can be the
-            x-axis of a chart.
+        in_each_row: Function that returns values to log beside all metrics, such as the number of images seen, so that
+            each can be the x-axis of a chart.
     """
 
     def __init__(
@@ -67,8 +67,9 @@ class SteadyWandbLogger(WandbLogger):
             job_type: Kind of the run; on the command line the command by default.
             tags: Words to filter runs by.
             notes: Description of the run.
-            log_checkpoints: Upload best.ckpt and last.ckpt at the end of the training, or when it is stopped, as versions
-                of an artifact with the run's name and the aliases best and latest. `log_model` is Lightning's own way.
+            log_checkpoints: Upload best.ckpt and last.ckpt at the end of the training, or when it is stopped, as
+                versions of an artifact with the run's name and the aliases best and latest. `log_model` is Lightning's
+                own way.
             **kwargs: Other arguments of Lightning's WandbLogger and of `wandb.init`.
         """
         given = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes}
@@ -82,7 +83,7 @@ class SteadyWandbLogger(WandbLogger):
         self._uploads_checkpoints, self._best_checkpoint = log_checkpoints, ""
         self._options: dict[str, Any] = {}  # of the command, by name
         self._defined: set[str] = set()  # metrics whose summary was chosen
-        self.in_each_row: dict[str, float] = {}
+        self.in_each_row: Callable[[], Mapping[str, float]] = dict
 
     @property
     @rank_zero_experiment
@@ -127,8 +128,8 @@ class SteadyWandbLogger(WandbLogger):
     def _rows_of_former_parts(self, run: Any) -> int:
         """Return a number that no row of the earlier parts of an offline run has reached; 0 online.
 
-        The parts of a resumed run have the same id, and `wandb sync` joins them, in the order of time, to one run, whose
-        rows must have increasing numbers. Without a connection W&B cannot ask for the last one.
+        The parts of a resumed run have the same id, and `wandb sync` joins them, in the order of time, to one run,
+        whose rows must have increasing numbers. Without a connection W&B cannot ask for the last one.
         """
         if not getattr(run, "offline", False):
             return 0
@@ -167,7 +168,7 @@ class SteadyWandbLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics; the summary of those with a best value holds it beside the last one."""
-        row = {**self.in_each_row, **metrics}
+        row = {**self.in_each_row(), **metrics}
         self._attempt(lambda: self._choose_summaries(metrics))
         self._attempt(lambda: super(SteadyWandbLogger, self).log_metrics(row, step))
 
@@ -181,6 +182,11 @@ class SteadyWandbLogger(WandbLogger):
     def log_summary(self, values: Mapping[str, Any]) -> None:
         """Set values of the run's summary, in place of those that W&B makes of the rows of this part of the run."""
         self._attempt(lambda: self.experiment.summary.update(dict(values)))
+
+    @rank_zero_only
+    def alert(self, title: str, text: str) -> None:
+        """Send an alert, which W&B forwards by mail or Slack."""
+        self._attempt(lambda: self.experiment.alert(title=title, text=text))
 
     @rank_zero_only
     def log_file(self, path: Path) -> None:

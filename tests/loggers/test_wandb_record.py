@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,7 +131,7 @@ def test_a_requeued_offline_job_is_one_run_whose_rows_go_on(recorded):
     assert started(second).resume
     numbers = [[row["_step"] for row in rows(records)] for records in (first, second)]
     assert max(numbers[0]) < min(numbers[1])
-    assert all(later > earlier for part in numbers for earlier, later in zip(part, part[1:], strict=False))
+    assert all(later > earlier for part in numbers for earlier, later in itertools.pairwise(part))
 
 
 def test_the_run_says_what_it_is(recorded):
