@@ -138,17 +138,21 @@ def _offered(generator: nn.Module) -> tuple[nn.Module, nn.Module] | None:
 class _Features(nn.Module):
     """The first part of a generator that offers two."""
 
-    def __init__(self, generator: nn.Module) -> None:
+    def __init__(self, generator: Any) -> None:
         super().__init__()
-        self.generator: Any = generator
+        self.generator = (generator,)  # in a tuple: a module that is found twice cannot be called with other weights
 
     def forward(self, latents: Tensor) -> Tensor:
-        features: Tensor = self.generator.features(latents)
+        features: Tensor = self.generator[0].features(latents)
         return features
 
 
-class _Render(_Features):
-    """The second part."""
+class _Render(nn.Module):
+    """The second part, which holds the weights of both."""
+
+    def __init__(self, generator: Any) -> None:
+        super().__init__()
+        self.generator = generator
 
     def forward(self, features: Tensor) -> Tensor:
         images: Tensor = self.generator.render(features)

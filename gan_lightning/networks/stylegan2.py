@@ -218,8 +218,8 @@ class SynthesisBlock(nn.Module):
         """
         if features is None:
             features = self.const.expand(len(ws), *self.const.shape)
-            if features.device.type == "cpu":  # where convolutions and filters are up to three times as fast on it
-                features = features.contiguous(memory_format=torch.channels_last)
+            if features.device.type == "cpu":  # channels last, where convolutions and filters are up to 3 times as fast
+                features = features.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         for index, (layer, noise) in enumerate(zip(self.layers(), noises, strict=True)):
             features = layer(features, ws[:, index], noise)
         pixels = self.torgb(features, ws[:, len(noises)])

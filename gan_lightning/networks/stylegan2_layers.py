@@ -45,8 +45,8 @@ class EqualizedLinear(nn.Module):
 def multiply(rows: Tensor, weight: Tensor, bias: Tensor, gain: float = 1.0) -> Tensor:
     """Compute `gain * rows @ weight.T + bias` for rows (B,D), weight (E,D), bias (E,).
 
-    On a CPU, a row is bit-identical in any batch. Sums are rounded differently in products of few rows, and an inversion
-    amplifies a difference of one bit.
+    On a CPU, a row is bit-identical in any batch. Sums are rounded differently in products of few rows, and an
+    inversion amplifies a difference of one bit.
     """
     count = len(rows)
     if rows.device.type == "cpu":

@@ -15,7 +15,8 @@ from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 
 FIRST_STYLEGAN2 = "synthesis.b4.const"
 EXPORT = (  # docs/stylegan2.md explains it
-    "import pickle, sys; from safetensors.torch import save_file; G = pickle.load(open(sys.argv[1], 'rb'))['G_ema']; "
+    "import pathlib, pickle, sys; from safetensors.torch import save_file; "
+    "G = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())['G_ema']; "
     "save_file({k: v.float().contiguous() for k, v in G.state_dict().items()}, sys.argv[2])"
 )
 
