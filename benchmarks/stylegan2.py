@@ -27,9 +27,10 @@ from gan_lightning.degradations import Identity
 from gan_lightning.inversion import invert
 from gan_lightning.inversion.frozen_generator import freeze_generator
 from gan_lightning.networks.checkpoints import load_generator
-from gan_lightning.networks.stylegan2 import StyleGAN2Generator, SynthesisLayer
+from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_layers import filter_images
 from gan_lightning.networks.stylegan2_prior import LatentSpace, StyleGAN2Prior
+from gan_lightning.networks.stylegan2_synthesis import SynthesisLayer
 
 REFERENCE = Path(__file__).parent.parent / "tests" / "networks" / "stylegan2_tiny.safetensors"
 PLAIN: dict[str, Any] = {"noise_level": 0.0, "latent_weight": 0.0, "refine": "none", "composite": False}

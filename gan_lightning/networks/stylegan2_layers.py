@@ -1,4 +1,4 @@
-"""Layers that the generator and the discriminator of StyleGAN2 share: equalized weights and resampling by a filter."""
+"""What the generator and the discriminator of StyleGAN2 share: equalized weights, resampling by a filter, widths."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gan_lightning.errors import InputError
+
+IMAGE_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 LEAK = 0.2
 GAIN = math.sqrt(2)  # of a leaky rectifier, so that it keeps the mean square of its input
 TAPS = (1.0, 3.0, 3.0, 1.0)  # of the low-pass filter in each direction
@@ -80,3 +83,30 @@ def upsample(images: Tensor, kernel: Tensor) -> Tensor:
 
 def _per_channel(kernel: Tensor, images: Tensor) -> Tensor:
     return kernel.to(images.dtype).expand(images.shape[1], 1, *kernel.shape)
+
+
+def stylegan2_widths(image_size: int, base_channels: int, max_channels: int) -> dict[int, int]:
+    """Return the number of channels at 4, 8, ..., image_size pixels: `base_channels` at the largest, then doubled."""
+    sizes = [2**level for level in range(2, int(math.log2(image_size)) + 1)]
+    return {size: min(base_channels * image_size // size, max_channels) for size in sizes}
+
+
+def check_stylegan2(image_size: int, channels: int, **positive: int) -> None:
+    """Check that networks can be built with these sizes.
+
+    Args:
+        image_size: Height and width of the images.
+        channels: Number of channels of the images.
+        positive: Widths by name, which must be at least 1.
+
+    Raises:
+        InputError: If the image size is not a power of two from 16 to 1024, the channels are not 1 or 3, or a width is
+            below 1.
+    """
+    if image_size not in IMAGE_SIZES:
+        raise InputError(f"image_size {image_size} is not supported: choose one of {', '.join(map(str, IMAGE_SIZES))}")
+    if channels not in (1, 3):
+        raise InputError(f"channels {channels} is not supported: choose 1 (gray) or 3 (color)")
+    for name, value in positive.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, but is {value}")

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from gan_lightning.errors import InputError
 from gan_lightning.networks.checkpoints import load_generator
-from gan_lightning.networks.stylegan2 import Mapping, StyleGAN2Generator, SynthesisLayer
+from gan_lightning.networks.stylegan2 import Mapping, StyleGAN2Generator
 from gan_lightning.networks.stylegan2_layers import filter_images, low_pass, upsample
+from gan_lightning.networks.stylegan2_synthesis import SynthesisLayer
 from tests.networks.stylegan2 import reference, tiny_stylegan2, weights
 
 
