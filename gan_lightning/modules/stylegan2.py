@@ -68,6 +68,8 @@ class StyleGAN2(DCGAN):
             raise InputError(
                 f"path_length must not be negative and path_interval at least 1, not {path_length} and {path_interval}"
             )
+        if training.setdefault("cuda_graph", False):
+            raise InputError("cuda_graph: true is impossible: path lengths are read by the host; set it to false")
         self.path_length, self.path_interval = path_length, path_interval
         super().__init__(
             image_size=image_size,
@@ -100,24 +102,25 @@ class StyleGAN2(DCGAN):
         options: Any = self.hparams
         return StyleGAN2Discriminator(self.image_size, self.channels, options.base_channels, options.max_channels)
 
-    def _generator_step(self, real: Tensor, latents: Tensor, fake: Tensor | None) -> tuple[Tensor, Tensor]:
-        result = super()._generator_step(real, latents, fake)
+    def _generator_step(self, real: Tensor, latents: Tensor, fake: Tensor | None) -> dict[str, Tensor]:
+        outputs = super()._generator_step(real, latents, fake)
         if self.path_length and self.global_step % self.path_interval == 0:
-            norms = dict(self._gradient_norms)  # those of the losses are logged
+            norms = dict(self.gradient_norms)  # those of the losses are logged
             self._path_length_step(latents[: max(1, len(latents) // FEWER)])
-            self._gradient_norms = norms
-        return result
+            self.gradient_norms = norms
+        return outputs
 
     def _path_length_step(self, latents: Tensor) -> None:
         """Draw the path lengths of G to their mean, in a step of their own."""
-        generator, (optimizer, _) = cast(StyleGAN2Generator, self.generator), self._optimizers()
+        generator, (optimizer, _) = cast(StyleGAN2Generator, self.generator), self.optimizer_pair()
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
         with torch.autocast(self.device.type, enabled=False):
-            lengths = path_lengths(generator.synthesis, generator.mapping(latents), self._rng)
+            lengths = path_lengths(generator.synthesis, generator.mapping(latents), self._graphs.rng)
         length = distributed.mean({"length": lengths.mean().detach()})["length"]
         self.path_mean += MEAN_RATE * (length - self.path_mean)
         penalty = self.path_interval * self.path_length * (lengths - self.path_mean).square().mean()
-        self._backward(penalty, "generator")
+        self.add_gradients("generator", penalty, share=1)
+        self.average_gradients(optimizer)
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)  # not counted as a step of the trainer
         self.untoggle_optimizer(optimizer)
