@@ -121,6 +121,14 @@ def set_default_timeout(strategy: Strategy, timeout: timedelta) -> None:
         strategy._timeout = timeout  # type: ignore[attr-defined]
 
 
+def runs_in_this_process(strategy: Strategy) -> bool:
+    """Return whether this process is one of the ranks, rather than one that forks or spawns all of them.
+
+    Such a process waits for its workers, and never belongs to their process group.
+    """
+    return getattr(strategy, "_start_method", "popen") == "popen"
+
+
 def default_store() -> Any:
     """Return the store through which the ranks have met; None if they have not.
 

@@ -27,7 +27,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from gan_lightning import distributed
 from gan_lightning.errors import InputError, RankError, mistake_behind
 from gan_lightning.messages import one_line
-from gan_lightning.resume.lightning_internals import default_store, set_default_timeout
+from gan_lightning.resume.lightning_internals import default_store, runs_in_this_process, set_default_timeout
 from gan_lightning.resume.notice_board import Failure, NoticeBoard
 
 _log = logging.getLogger(__name__)
@@ -70,6 +70,10 @@ class RankWatch(Callback):
         self._timer: threading.Timer | None = None
         self._error: BaseException | None = None
 
+    def __reduce__(self) -> tuple[type[RankWatch], tuple[bool]]:
+        """Copy the settings alone, as for processes that Lightning spawns."""
+        return type(self), (self._ends_process,)
+
     # When the watch begins and ends
 
     def start(self, trainer: Trainer) -> None:
@@ -77,6 +81,8 @@ class RankWatch(Callback):
         if trainer.world_size == 1 or (self._over is not None and self._process == os.getpid()):
             return
         if not distributed.is_distributed():
+            if not runs_in_this_process(trainer.strategy):
+                return  # its workers start a watch each
             set_default_timeout(trainer.strategy, distributed.WAIT)
         self._process, self._runs, self._over, self._board = os.getpid(), self._runs + 1, threading.Event(), None
         self.failure, self._asked = None, False

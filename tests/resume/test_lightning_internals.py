@@ -99,6 +99,12 @@ def test_the_timeout_is_ours_unless_the_user_has_set_one(given):
     assert strategy._timeout == (given or timedelta(hours=6))
 
 
+def test_a_process_that_forks_its_ranks_is_none_itself():
+    has(DDPStrategy(), "_start_method", "a process would wait for itself to join the ranks that it has forked")
+    assert internals.runs_in_this_process(DDPStrategy())
+    assert not internals.runs_in_this_process(DDPStrategy(start_method="fork"))
+
+
 def test_the_store_of_the_ranks_outlives_their_group(monkeypatch):
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
