@@ -153,7 +153,7 @@ def throughput(setup: Setup) -> None:
     table = Table(
         f"Restoration, batch {sizes.large_batch}",
         "task", "searches", "recorded", "images/s", "steps", "ms a step", "PSNR", "difference", "peak memory",
-        notes=f"Default settings, latent_weight {LATENT_WEIGHT:g}; the second of two runs. Steps are of a search. "
+        notes=f"Default settings, latent_weight {LATENT_WEIGHT:g}; the second of two runs. Steps of one search. "
         "Recorded: as CUDA graphs, and the largest difference that it makes. Adam: on the latents, in a plain loop.",
     )  # fmt: skip
     plain: dict[tuple[str, int], Tensor] = {}

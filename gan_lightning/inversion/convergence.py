@@ -77,7 +77,7 @@ class ConvergenceTracker:
         done = (data <= self._floor) | (previous - self._best_losses < self.stopping.tolerance * previous)
         done = (done if stuck is None else done | stuck) & moved
         self._stopped = self._stopped | done
-        self.active = self.active & ~done & (self._steps < self.stopping.num_steps)
+        self.active = (self.active ^ done) & (self._steps < self.stopping.num_steps)  # what is done was active
 
     def goes_on(self) -> bool:
         """Return whether an image is active, after calling the callback: the only copy to the host in a step."""
