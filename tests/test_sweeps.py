@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 
 from gan_lightning import DCGAN
@@ -53,12 +54,21 @@ def generator(tmp_path_factory):
     return folder / "generator.ckpt"
 
 
+@pytest.fixture
+def agent(monkeypatch):
+    """The environment that an agent gives to a process; W&B reads it once, so that earlier tests must be forgotten."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep-17")
+    monkeypatch.setenv("WANDB_RUN_ID", "abcd1234")
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("agent")
 @pytest.mark.parametrize("place", [0, -1])
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_the_command_line_of_an_agent_runs_and_the_metric_is_logged(path, place, faces_root, generator, monkeypatch):
+def test_the_command_line_of_an_agent_runs_and_the_metric_is_logged(path, place, faces_root, generator):
     sweep = yaml.safe_load(path.read_text())
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep-17")  # as the agent does
-    monkeypatch.setenv("WANDB_RUN_ID", "abcd1234")
     words = [*words_of_agent(sweep, drawn(sweep, place)), "--name", "run", "--trainer.logger.offline", "true"]
     if words[0] == "test":
         words += ["--model.generator_ckpt", generator, "--data.root", faces_root, "--data.count", FACES]
