@@ -29,7 +29,7 @@ CHANCE = 0.05  # difference between D(x) and D(G(z)) of a discriminator that tel
 MEMORIZED = 0.75  # how far D takes held-out images for fakes: 0 as little as training images, 1 as fakes
 SAMPLES, SIDE = 32, 8  # images whose diversity is measured, and the side to which they are reduced
 ALIKE = 0.04  # diversity, relative to that of real images, of samples that are one image; untrained noise has 0.1
-DIVERSE, COLLAPSED = 0.3, 0.12  # diversity of a generator that has begun to learn, and of one that has lost it
+DIVERSE, COLLAPSED = 0.3, 0.08  # diversity of a generator that has begun to learn, and of one that has lost it
 PATIENCE, WORSE = 5, 1.2  # measurements since the best one, and how much worse the last one must be
 
 

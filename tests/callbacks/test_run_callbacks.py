@@ -101,8 +101,8 @@ def test_summary_has_metrics_cost_and_hardware(finished_run):
 
 def test_each_row_of_metrics_has_the_images_seen_and_the_learning_rate(finished_run):
     history = MetricsFile(finished_run[0]).history()
-    assert set(history["images_seen"]) == {(2, 10), (4, 20)}
-    assert set(history["train/lr"]) == {(2, 0.1), (4, 0.1)}
+    assert set(history["images_seen"]) == {(0, 0), (2, 10), (4, 20)}
+    assert set(history["train/lr"]) == {(0, 0.1), (2, 0.1), (4, 0.1)}
     assert len(history["images_seen"]) == len(history["val/fid"])
 
 
