@@ -35,6 +35,7 @@ from gan_lightning.networks.dcgan import Generator as Generator
 from gan_lightning.networks.encoder import Encoder as Encoder
 from gan_lightning.objectives import Objective as Objective
 from gan_lightning.resume.last_checkpoint import LastCheckpoint as LastCheckpoint
+from gan_lightning.resume.rank_watch import RankWatch as RankWatch
 
 __version__: str
 __all__: list[str]
