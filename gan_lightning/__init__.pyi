@@ -39,6 +39,7 @@ from gan_lightning.networks.stylegan2 import StyleGAN2Generator as StyleGAN2Gene
 from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior as StyleGAN2Prior
 from gan_lightning.objectives import Objective as Objective
 from gan_lightning.resume.last_checkpoint import LastCheckpoint as LastCheckpoint
+from gan_lightning.resume.rank_watch import RankWatch as RankWatch
 
 __version__: str
 __all__: list[str]
