@@ -6,16 +6,19 @@ import csv
 import json
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
+from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_curves, draw_losses, draw_panel
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
@@ -26,13 +29,14 @@ from gan_lightning.modules.restorer import Restored, SearchStep
 
 PICTURES = ("target", "degraded", "restored", "spread", "panel", "intermediate/*", "searches/*")
 UPLOADED = ("latents.safetensors", "images.csv", *(f"{kind}/*.png" for kind in PICTURES))
+THREADS = 4  # that encode and write pictures
 NAMED = 5  # maximum number of photographs that a warning names
 
 _log = logging.getLogger(__name__)
 
 
 class RestorationWriter(Callback):
-    """Writes each batch of a restoration to the run folder when it ends.
+    """Writes each batch of a restoration to the run folder when it ends, while the next one is restored.
 
     target/, degraded/, restored/ and panel/ hold PNGs named like the images, records/ the latent, the losses and the
     metrics of each image. Of several searches, spread/ shows how far they differ (black: not at all; brightest: a
@@ -59,6 +63,8 @@ class RestorationWriter(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Open the store in the run folder."""
         self.store, self._wrote = RestorationStore(trainer.default_root_dir), False
+        self._threads = ThreadPoolExecutor(THREADS, "restoration writer")
+        self._pending: list[Future[None]] = []
         if self.intermediate_every:
             pl_module.observe_steps(self.write_step)  # type: ignore[operator]
 
@@ -68,8 +74,9 @@ class RestorationWriter(Callback):
             return
         images = step.render()
         if len(images) == len(step.names):  # the refinement of weights works on some at a time
-            for name, image in zip(step.names, images, strict=True):
-                write_png(self.store.folder / "intermediate" / name / f"{step.stage}-{step.number:04d}.png", image)
+            for name, image in zip(step.names, images.cpu(), strict=True):
+                path = self.store.folder / "intermediate" / name / f"{step.stage}-{step.number:04d}.png"
+                self._pending.append(self._threads.submit(write_png, path, image))
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any, **kwargs: Any
@@ -79,6 +86,7 @@ class RestorationWriter(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files of all images."""
+        self._finish()
         trainer.strategy.barrier("restoration records were written")
         self._collect(trainer, pl_module)
 
@@ -87,33 +95,33 @@ class RestorationWriter(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the files of the images that are finished."""
         if self._wrote:
+            with best_effort("a picture or record", Exception):  # what is raised is the first error
+                self._finish()
             self._collect(trainer, pl_module)
 
     def _write(self, restored: Restored | None) -> None:
-        """Write the pictures of a batch, then the records, which mark the images as finished."""
+        """Write a batch in other threads, while the next one is restored, once all of the last one is written."""
         if restored is None:  # all images were finished before
             return
-        rows, folder = restored.rows(), self.store.folder
-        for place, name in enumerate(restored.names):
-            target = None if restored.target is None else restored.target[place]
-            degraded, image = restored.degraded[place], restored.restored[place]
-            spread = None if restored.spread is None else restored.spread[place]
-            pictures = {"target": target, "degraded": degraded, "restored": image}
-            pictures |= {
-                "spread": None if spread is None else color_map(spread[0]),
-                "panel": draw_panel(target, degraded, image, spread),
-            }
-            for kind, picture in pictures.items():
-                if picture is not None:
-                    write_png(folder / kind / f"{name}.png", picture)
-            for number, solution in enumerate([] if restored.solutions is None else restored.solutions[place]):
-                write_png(folder / "searches" / name / f"{number}.png", solution)
-            tensors = {"latent": restored.latent[place], "history": until_it_stopped(restored.history[:, place])}
-            if restored.blur is not None:
-                tensors |= {"sigmas": restored.blur.sigmas, "residuals": restored.blur.residuals[:, place]}
-            source = None if restored.sources is None else restored.sources[place]
-            self.store.write(name, tensors, rows[place], source)
+        self._wait()
+        restored = move_data_to_device(restored, torch.device("cpu"))
+        for place, metrics in enumerate(restored.rows()):
+            self._pending.append(self._threads.submit(write_image, self.store, restored, place, metrics))
         self._wrote = True
+
+    def _wait(self) -> None:
+        """Wait until all is written, and raise the first error if there was one."""
+        pending, self._pending = self._pending, []
+        wait(pending)
+        for written in pending:
+            written.result()
+
+    def _finish(self) -> None:
+        """Wait for the last batch, and end the threads."""
+        try:
+            self._wait()
+        finally:
+            self._threads.shutdown()
 
     @rank_zero_only
     def _collect(self, trainer: Trainer, pl_module: Any) -> None:
@@ -157,6 +165,35 @@ class RestorationWriter(Callback):
             for pattern in UPLOADED:
                 if any(folder.glob(pattern)):
                     save(str(folder / pattern), base_path=str(folder), policy="now")
+
+
+def write_image(store: RestorationStore, restored: Restored, place: int, metrics: dict[str, float]) -> None:
+    """Write the pictures of an image, then its record, which marks it as finished.
+
+    Args:
+        store: Store in the run folder.
+        restored: A batch of restored images on the CPU.
+        place: Place of the image in the batch.
+        metrics: Metrics of the image.
+    """
+    name, folder = restored.names[place], store.folder
+    target = None if restored.target is None else restored.target[place]
+    degraded, image = restored.degraded[place], restored.restored[place]
+    spread = None if restored.spread is None else restored.spread[place]
+    pictures = {"target": target, "degraded": degraded, "restored": image}
+    pictures |= {
+        "spread": None if spread is None else color_map(spread[0]),
+        "panel": draw_panel(target, degraded, image, spread),
+    }
+    for kind, picture in pictures.items():
+        if picture is not None:
+            write_png(folder / kind / f"{name}.png", picture)
+    for number, solution in enumerate([] if restored.solutions is None else restored.solutions[place]):
+        write_png(folder / "searches" / name / f"{number}.png", solution)
+    tensors = {"latent": restored.latent[place], "history": until_it_stopped(restored.history[:, place])}
+    if restored.blur is not None:
+        tensors |= {"sigmas": restored.blur.sigmas, "residuals": restored.blur.residuals[:, place]}
+    store.write(name, tensors, metrics, None if restored.sources is None else restored.sources[place])
 
 
 def until_it_stopped(history: Tensor) -> Tensor:

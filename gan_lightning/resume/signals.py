@@ -12,6 +12,7 @@ import torch.distributed
 from lightning import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from gan_lightning.distributed import WAIT
 from gan_lightning.resume.lightning_internals import ignore_dead_workers_in_signals, skip_sigterm_broadcast
 from gan_lightning.resume.training_position import TrainingPosition
 
@@ -41,7 +42,7 @@ class StepSignals:
         self._ranks: Any = None  # a process group on the CPU, through which ranks exchange signals
         self._exchange: tuple[Any, torch.Tensor] | None = None  # under way: its work, and what it is going to tell
         if not self.agreed:
-            self._ranks = torch.distributed.new_group(backend="gloo")
+            self._ranks = torch.distributed.new_group(backend="gloo", timeout=WAIT)
             skip_sigterm_broadcast(trainer)
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 import warnings
 from dataclasses import replace
 
@@ -205,6 +206,41 @@ def test_an_interrupted_run_goes_on_where_it_stopped(finished, checkpoint, tmp_p
             assert (tmp_path / kind / f"{name}.png").read_bytes() == (whole / kind / f"{name}.png").read_bytes()
     del expected["test/seconds_per_image"], metrics["test/seconds_per_image"]
     assert metrics == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_next_batch_is_restored_while_one_is_written(checkpoint, tmp_path, monkeypatch):
+    """Writing may last until the next batch is restored, and no longer; in the end all is there."""
+    from gan_lightning.callbacks import restoration_writer
+
+    original, events = restoration_writer.write_image, []
+
+    def slow(store, restored, place, metrics):
+        if place == 0:
+            time.sleep(0.5)
+        original(store, restored, place, metrics)
+        events.append(f"written {restored.names[place]}")
+
+    class Watcher(Callback):
+        def on_test_batch_start(self, trainer, module, batch, *rest):
+            events.append(f"begun {batch['index'][0]}")
+
+    monkeypatch.setattr(restoration_writer, "write_image", slow)
+    restore(checkpoint, tmp_path / "run", Watcher())
+    assert events.index("begun 12") < events.index("written 000010")
+    assert sorted(record.name for record in RestorationStore(tmp_path / "run").read()) == NAMES
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_what_cannot_be_written_ends_the_run_and_keeps_the_rest(batch, checkpoint, finished, tmp_path):
+    (tmp_path / "restored").mkdir(parents=True)
+    (tmp_path / "restored" / f"{NAMES[2 * batch]}.png").mkdir()  # a folder where a file is to be
+    with pytest.raises(OSError, match=NAMES[2 * batch]):
+        restore(checkpoint, tmp_path)
+    missing = {NAMES[2 * batch]} | (set(NAMES[2:]) if batch == 0 else set())
+    assert {record.name for record in RestorationStore(tmp_path).read()} == set(NAMES) - missing
+    (tmp_path / "restored" / f"{NAMES[2 * batch]}.png").rmdir()
+    restore(checkpoint, tmp_path)
+    assert (tmp_path / "images.csv").read_bytes() == (finished[0] / "images.csv").read_bytes()
 
 
 def test_a_folder_of_other_settings_is_refused(checkpoint, tmp_path):
