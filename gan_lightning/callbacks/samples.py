@@ -18,6 +18,7 @@ from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 
+NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 GAP, HEADER = 16, 14  # pixels between grids, and above them for their titles
 
 
@@ -68,7 +69,11 @@ class SampleGrid(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step
         if self._real is None:
-            self._real = read_real(trainer, self.num_images)
+            self._real = NO_IMAGES
+            with best_effort(
+                "real images beside the samples", Exception
+            ):  # such as data without a split for validation
+                self._real = read_real(trainer, self.num_images)
         images: dict[str, Tensor | None] = {
             "averaged": pl_module.sample(self.num_images, self._rng()),  # type: ignore[operator]
             "generator": sample_unaveraged(pl_module, self.num_images, self._rng()),
@@ -96,11 +101,11 @@ class SampleGrid(Callback):
 def read_real(trainer: Trainer, count: int) -> Tensor:
     """Return images of the validation split, (count,C,H,W) uint8, evenly spaced as those of the metrics are.
 
-    None at all are returned if the data do not tell which images are real: (0,3,1,1).
+    There are fewer if the split has fewer, and none if the data do not tell which images are real.
     """
     data: Any = getattr(trainer, "datamodule", None)
     if not hasattr(data, "real_images"):
-        return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        return NO_IMAGES
     images = data.real_images("val")
     count = min(count, len(images))
     return torch.as_tensor(images.read(np.arange(count, dtype=np.int64) * len(images) // max(count, 1)))
