@@ -69,11 +69,7 @@ class SampleGrid(Callback):
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step
         if self._real is None:
-            self._real = NO_IMAGES
-            with best_effort(
-                "real images beside the samples", Exception
-            ):  # such as data without a split for validation
-                self._real = read_real(trainer, self.num_images)
+            self._real = read_real(trainer, self.num_images)
         images: dict[str, Tensor | None] = {
             "averaged": pl_module.sample(self.num_images, self._rng()),  # type: ignore[operator]
             "generator": sample_unaveraged(pl_module, self.num_images, self._rng()),
@@ -106,7 +102,10 @@ def read_real(trainer: Trainer, count: int) -> Tensor:
     data: Any = getattr(trainer, "datamodule", None)
     if not hasattr(data, "real_images"):
         return NO_IMAGES
-    images = data.real_images("val")
+    try:
+        images = data.real_images("val")
+    except InputError:  # there is no such split
+        return NO_IMAGES
     count = min(count, len(images))
     return torch.as_tensor(images.read(np.arange(count, dtype=np.int64) * len(images) // max(count, 1)))
 
