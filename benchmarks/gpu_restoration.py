@@ -1,7 +1,8 @@
-"""Parts of gpu.py on restoration: alone and in batches, with TF32 and without, against plain Adam; blind deblurring."""
+"""Parts of gpu.py on restoration: alone and in batches, against plain Adam; what bounds it; blind deblurring."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,10 +18,14 @@ from gan_lightning import Generator, Inversion, invert, load_generator
 from gan_lightning.degradations import Degradation, Downsample, GaussianBlur, Identity
 from gan_lightning.degradations.noise import GaussianNoise
 from gan_lightning.inversion import estimate_blur
+from gan_lightning.inversion.frozen_generator import FrozenGenerator, freeze_generator
+from gan_lightning.inversion.settings import SEVERAL
+from gan_lightning.inversion.solvers import lbfgs
 
 LATENT_WEIGHT = 1e-4  # as in the published tables, with one search
 NOISE, FACTOR, SIGMA = 0.1, 4, 1.5
 SHORT = 20  # steps of a search that is traced
+GRADIENTS = 10
 
 
 def open_generator(setup: Setup) -> tuple[Generator, str]:
@@ -77,7 +82,7 @@ def images_of(results: list[Inversion]) -> Tensor:
 
 
 def batches(setup: Setup) -> None:
-    """Restore the same images alone, in batches and at once, with TF32 and without."""
+    """Restore the same images alone, in batches and at once."""
     sizes, (generator, made) = setup.sizes, open_generator(setup)
     faces = setup.held_out(sizes.restored)
     table = Table(
@@ -91,25 +96,23 @@ def batches(setup: Setup) -> None:
     seconds, images = setup.seconds(lambda: adam_on_latents(setup, generator, degradation, observed))
     step = 1000 * seconds / sizes.adam_steps
     table.row("Adam", str(len(faces)), f"{len(faces) / seconds:,.1f}", f"{step:.2f}", f"{psnr(images, faces):.2f}")
-    for name, allowed in (("as it is", None), ("TF32 forbidden", False), ("TF32 allowed", True)):
-        whole: list[Tensor] = []
+    whole: list[Tensor] = []
 
-        def measure(count: int, batch: int, allowed: bool | None = allowed, whole: list[Tensor] = whole) -> list[str]:
-            with tf32(torch.backends.cudnn.allow_tf32 if allowed is None else allowed):
-                setup.start_memory()
-                work = partial(restore, setup, generator, degradation, observed[:count], batch)
-                seconds, results = setup.seconds(work)
-            steps = sum(int(result.num_steps.max()) for result in results)
-            images = images_of(results)
-            difference = f"{(images - whole[0][:count]).abs().max():.1e}" if whole else ""
-            whole.append(images)
-            figures = [f"{count / seconds:,.1f}", f"{1000 * seconds / steps:.2f}", f"{psnr(images, faces[:count]):.2f}"]
-            return [str(count), *figures, difference, setup.peak_memory()]
+    def measure(count: int, batch: int) -> list[str]:
+        setup.start_memory()
+        work = partial(restore, setup, generator, degradation, observed[:count], batch)
+        seconds, results = setup.seconds(work)
+        steps = sum(int(result.num_steps.max()) for result in results)
+        images = images_of(results)
+        difference = f"{(images - whole[0][:count]).abs().max():.1e}" if whole else ""
+        whole.append(images)
+        figures = [f"{count / seconds:,.1f}", f"{1000 * seconds / steps:.2f}", f"{psnr(images, faces[:count]):.2f}"]
+        return [str(count), *figures, difference, setup.peak_memory()]
 
-        table.try_row(f"{name}, at once", partial(measure, sizes.restored, sizes.restored))
-        if allowed is None:
-            table.try_row(f"{name}, by {sizes.restored_batch}", partial(measure, sizes.restored, sizes.restored_batch))
-        table.try_row(f"{name}, alone", partial(measure, sizes.restored_alone, 1))
+    table.try_row("at once", partial(measure, sizes.restored, sizes.restored))
+    table.try_row("at once, again", partial(measure, sizes.restored, sizes.restored))
+    table.try_row(f"by {sizes.restored_batch}", partial(measure, sizes.restored, sizes.restored_batch))
+    table.try_row("alone", partial(measure, sizes.restored_alone, 1))
     few = min(4, sizes.restored)
 
     def on_cpu() -> list[str]:
@@ -126,8 +129,6 @@ def batches(setup: Setup) -> None:
 
 def copy_to_cpu(generator: Generator) -> Generator:
     """Copy a generator to the CPU."""
-    import copy
-
     return copy.deepcopy(generator).cpu()
 
 
@@ -151,27 +152,97 @@ def throughput(setup: Setup) -> None:
     faces = setup.held_out(sizes.large_batch)
     table = Table(
         f"Restoration, batch {sizes.large_batch}",
-        "task", "images/s", "Adam's images/s", "steps", "ms a step", "PSNR", "Adam's PSNR", "peak memory",
-        notes=f"Default settings, latent_weight {LATENT_WEIGHT:g}; the second of two runs. Adam: "
-        f"{sizes.adam_steps} steps on the latents at the same batch.",
+        "task", "searches", "recorded", "images/s", "steps", "ms a step", "PSNR", "difference", "peak memory",
+        notes=f"Default settings, latent_weight {LATENT_WEIGHT:g}; the second of two runs. Steps of one search. "
+        "Recorded: as CUDA graphs, and the largest difference that it makes. Adam: on the latents, in a plain loop.",
     )  # fmt: skip
-    for name in (f"super-resolution {FACTOR}x", "denoising"):
+    plain: dict[tuple[str, int], Tensor] = {}
+    for name, count in (("denoising", 1), ("super-resolution", 1), ("super-resolution", SEVERAL)):
+        for recorded in (False, True):
 
-        def measure(name: str = name) -> list[str]:
-            degradation, observed = task(name, faces)
-            setup.start_memory()
-            work = partial(restore, setup, generator, degradation, observed, len(faces))
-            work()
-            seconds, results = setup.seconds(work)
-            memory, steps = setup.peak_memory(), int(results[0].num_steps.max())
-            adam_seconds, adam = setup.seconds(lambda: adam_on_latents(setup, generator, degradation, observed))
-            rates = [f"{len(faces) / each:,.1f}" for each in (seconds, adam_seconds)]
-            quality = [f"{psnr(images, faces):.2f}" for images in (images_of(results), adam)]
-            return [*rates, str(steps), f"{1000 * seconds / steps:.2f}", *quality, memory]
+            def measure(name: str = name, count: int = count, recorded: bool = recorded) -> list[str]:
+                degradation, observed = task(name, faces)
+                setup.start_memory()
+                work = partial(restore, setup, generator, degradation, observed, len(faces), num_searches=count)
+                with steps_recorded(recorded):
+                    work()
+                    seconds, results = setup.seconds(work)
+                memory, steps = setup.peak_memory(), int(results[0].num_steps.max()) // count
+                images = images_of(results)
+                apart = f"{(images - plain.setdefault((name, count), images)).abs().max():.1e}" if recorded else ""
+                plain[name, count] = images
+                figures = [f"{len(faces) / seconds:,.1f}", str(steps), f"{1000 * seconds / steps:.2f}"]
+                return [str(count), "yes" if recorded else "no", *figures, f"{psnr(images, faces):.2f}", apart, memory]
 
-        table.try_row(name, measure)
+            table.try_row(f"{name} {FACTOR}x" if "resolution" in name else name, measure)
+
+    def adam() -> list[str]:
+        seconds, images = setup.seconds(lambda: adam_on_latents(setup, generator, *task("denoising", faces)))
+        step = f"{1000 * seconds / sizes.adam_steps:.2f}"
+        return ["1", "", f"{len(faces) / seconds:,.1f}", str(sizes.adam_steps), step, f"{psnr(images, faces):.2f}"]
+
+    table.try_row("denoising, by Adam", adam)
     table.end()
+    time_gradients(setup, generator)
     count_steps(setup, generator, faces)
+
+
+@contextmanager
+def steps_recorded(recorded: bool) -> Iterator[None]:
+    """Record the steps of L-BFGS as CUDA graphs, or do not."""
+    before, lbfgs.RECORDS = lbfgs.RECORDS, recorded
+    try:
+        yield
+    finally:
+        lbfgs.RECORDS = before
+
+
+def time_gradients(setup: Setup, generator: nn.Module) -> None:
+    """Time what bounds a search: gradients of G, in float32 and with TF32, in both layouts of the channels."""
+    frozen, sizes = freeze_generator(generator), setup.sizes
+    multiplications = count_multiplications(frozen)
+    table = Table(
+        "Gradients of the generator alone", "images", "layout", "TF32", "ms", "TFLOP/s",
+        notes="G(z) and its gradient in z. A search uses channels last and no TF32.",
+    )  # fmt: skip
+    for images in (sizes.large_batch, SEVERAL * sizes.large_batch):
+        latents = torch.randn(images, sizes.latent_dim, device=setup.device)
+        for layout in (torch.channels_last, torch.contiguous_format):
+            network = copy.deepcopy(frozen).to(memory_format=layout)
+            for allowed in (False, True):
+
+                def measure(
+                    network: nn.Module = network,
+                    latents: Tensor = latents,
+                    layout: torch.memory_format = layout,
+                    allowed: bool = allowed,
+                ) -> list[str]:
+                    def work() -> None:
+                        for _ in range(GRADIENTS):
+                            leaf = latents.clone().requires_grad_()
+                            torch.autograd.grad(network(leaf).square().sum(), leaf)
+
+                    with tf32(allowed):
+                        work()
+                        seconds = setup.seconds(work)[0] / GRADIENTS
+                    rate = 4 * len(latents) * multiplications / seconds / 1e12
+                    name = str(layout).removeprefix("torch.").replace("_", " ")
+                    return [name, "yes" if allowed else "no", f"{1000 * seconds:.2f}", f"{rate:.1f}"]
+
+                table.try_row(str(images), measure)
+    table.end()
+
+
+def count_multiplications(frozen: FrozenGenerator) -> int:
+    """Count the multiplications of a network for one image."""
+    total = 0 if frozen.first is None else frozen.first.weight.numel()
+    with torch.no_grad():
+        images = frozen.features(torch.zeros(1, frozen.latent_dim, device=next(frozen.parameters()).device))
+        for layer in frozen.rest.children():
+            if isinstance(layer, nn.ConvTranspose2d):
+                total += images[0, 0].numel() * layer.weight.numel()
+            images = layer(images)
+    return total
 
 
 def count_steps(setup: Setup, generator: nn.Module, faces: Tensor) -> None:

@@ -49,13 +49,8 @@ class GanCLI(LightningCLI):
         self.loggers: list[Logger] = []
         self.watch = RankWatch(ends_process=True)
         try:
-            super().__init__(*args, **kwargs)  # runs the command
-        except BaseException as error:
-            cause = self.watch.explain(error)
-            self.finish_loggers(error)
-            if cause is error:
-                raise
-            raise cause from error
+            with self.watch.ending(self.finish_loggers):
+                super().__init__(*args, **kwargs)  # runs the command
         finally:
             if self.run is not None:
                 self.run.release()

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 
 from gan_lightning import DCGAN
@@ -54,23 +55,20 @@ def generator(tmp_path_factory):
 
 
 @pytest.fixture
-def forget_environment():
-    """Return a function that lets W&B read the variables of its environment again; it is called after a test, too."""
-    import wandb
-
-    yield wandb.teardown
+def agent(monkeypatch):
+    """The environment that an agent gives to a process; W&B reads it once, so that earlier tests must be forgotten."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep-17")
+    monkeypatch.setenv("WANDB_RUN_ID", "abcd1234")
+    wandb.teardown()
+    yield
     wandb.teardown()
 
 
+@pytest.mark.usefixtures("agent")
 @pytest.mark.parametrize("place", [0, -1])
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_the_command_line_of_an_agent_runs_and_the_metric_is_logged(
-    path, place, faces_root, generator, forget_environment, monkeypatch
-):
+def test_the_command_line_of_an_agent_runs_and_the_metric_is_logged(path, place, faces_root, generator):
     sweep = yaml.safe_load(path.read_text())
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep-17")  # as the agent does, for a process of its own
-    monkeypatch.setenv("WANDB_RUN_ID", "abcd1234")
-    forget_environment()
     words = [*words_of_agent(sweep, drawn(sweep, place)), "--name", "run", "--trainer.logger.offline", "true"]
     if words[0] == "test":
         words += ["--model.generator_ckpt", generator, "--data.root", faces_root, "--data.count", FACES]

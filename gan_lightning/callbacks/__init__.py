@@ -10,12 +10,14 @@ from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
 from gan_lightning.callbacks.watch import Watch
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
+from gan_lightning.resume.rank_watch import RankWatch
 
 __all__ = [
     "Curves",
     "GenerationMetrics",
     "LastCheckpoint",
     "ProgressBar",
+    "RankWatch",
     "RestorationProgress",
     "RestorationWriter",
     "RunSummary",

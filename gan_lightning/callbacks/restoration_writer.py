@@ -67,7 +67,7 @@ class RestorationWriter(Callback):
         if step.number % self.intermediate_every:
             return
         images = step.render()
-        if len(images) == len(step.names):  # the refinement of weights works on one image at a time
+        if len(images) == len(step.names):  # the refinement of weights works on some at a time
             for name, image in zip(step.names, images, strict=True):
                 write_png(self.store.folder / "intermediate" / name / f"{step.stage}-{step.number:04d}.png", image)
 

@@ -38,19 +38,20 @@ def is_explained(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def make_consistent(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
+def make_consistent(images: Tensor, problem: Problem, noise: Tensor, searches: int = 1) -> Tensor:
     """Return the images, made to agree with the observed ones; those of an identity without noise are left alone.
 
     Args:
         images: Images of the generator (B,C,H,W).
         problem: Problem that they solve.
         noise: (B,) standard deviation of the noise on the [0, 1] scale.
+        searches: Number of successive images that are results of searches for the same one.
     """
     degradation = problem.degradation
     plain = _is_plain(degradation, noise)
     if not has_adjoint(degradation) or bool(plain.all()):
         return images
-    return torch.where(plain, images, data_consistency(images, degradation, problem.observed, noise))
+    return torch.where(plain, images, data_consistency(images, degradation, problem.observed, noise, searches=searches))
 
 
 @torch.no_grad()

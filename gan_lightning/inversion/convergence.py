@@ -8,6 +8,7 @@ from torch import Tensor
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 
 KEPT = 0.75  # fraction of images still searched from which on a GPU computes the others too, rather than drop them
+ROOM = 256  # steps that histories have room for at first
 
 
 class ConvergenceTracker:
@@ -44,6 +45,7 @@ class ConvergenceTracker:
             converged=self._stopped.clone(),
             num_steps=torch.zeros_like(self.rows),
         )
+        self._reserve()
 
     def record(
         self,
@@ -63,7 +65,6 @@ class ConvergenceTracker:
             stuck: (N,) true where the solver found no step that lowers the objective, which ends the search.
         """
         moved = self.active if moved is None else moved
-        self._reserve()
         self._steps = self._steps + moved
         self._losses = torch.where(moved, losses, self._losses)
         better = self._losses < self._best_losses
@@ -76,10 +77,11 @@ class ConvergenceTracker:
         done = (data <= self._floor) | (previous - self._best_losses < self.stopping.tolerance * previous)
         done = (done if stuck is None else done | stuck) & moved
         self._stopped = self._stopped | done
-        self.active = self.active & ~done & (self._steps < self.stopping.num_steps)
+        self.active = (self.active ^ done) & (self._steps < self.stopping.num_steps)  # what is done was active
 
     def goes_on(self) -> bool:
         """Return whether an image is active, after calling the callback: the only copy to the host in a step."""
+        self._reserve()
         callback = self.stopping.callback
         if callback is None:
             self._count = int(self.active.sum())
@@ -94,13 +96,10 @@ class ConvergenceTracker:
     def compact(self) -> Tensor | None:
         """Drop the images that are done, if that pays.
 
-        On a CPU, the time of a step is proportional to the number of images. On a GPU, batches of few sizes are better.
-
         Returns:
             Places (N,) in `rows`, in ascending order, of the images that are kept, or None if all are.
         """
-        total = len(self.rows)
-        if self._count == total or (self.rows.device.type != "cpu" and self._count > KEPT * total):
+        if not self.pays():
             return None
         self._retire()
         kept = self.active.nonzero()[:, 0]
@@ -109,6 +108,13 @@ class ConvergenceTracker:
         self._history, self._recent = self._history[:, kept], self._recent[:, kept]
         self._columns = self._columns[: len(kept)]
         return kept
+
+    def pays(self) -> bool:
+        """Return whether it pays to drop the images that are done.
+
+        On a CPU, the time of a step is proportional to the number of images. On a GPU, batches of few sizes are better.
+        """
+        return self._count < len(self.rows) * (1 if self.rows.device.type == "cpu" else KEPT)
 
     def solution(self) -> Solution:
         """Return the best variables and the record."""
@@ -130,11 +136,11 @@ class ConvergenceTracker:
 
     def _reserve(self) -> None:
         """Make room in the histories for another step, and for many more, so that it is rarely needed."""
-        self._calls += 1  # an image takes at most one step in each call
+        self._calls += 1  # an image takes at most one step between two calls
         capacity, most = len(self._history), self.stopping.num_steps + 1
         if min(self._calls, most) <= capacity:
             return
-        more = min(max(capacity, 32), most - capacity)
+        more = min(max(capacity, ROOM), most - capacity)
         self._history = torch.cat([self._history, self._history.new_zeros(more, len(self.rows))])
         whole = self._result.history
         self._result.history = torch.cat([whole, whole.new_zeros(more, whole.shape[1])])

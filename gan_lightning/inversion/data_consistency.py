@@ -22,7 +22,12 @@ LINEAR_NOISE = 0.004  # least noise of the linear estimate: less takes many more
 
 @torch.no_grad()
 def data_consistency(
-    image: Tensor, degradation: Degradation, observed: Tensor, noise_level: Tensor, iterations: int = ITERATIONS
+    image: Tensor,
+    degradation: Degradation,
+    observed: Tensor,
+    noise_level: Tensor,
+    iterations: int = ITERATIONS,
+    searches: int = 1,
 ) -> Tensor:
     """Return restored images, corrected so that they agree with the observed ones up to the noise.
 
@@ -36,13 +41,15 @@ def data_consistency(
         noise_level: (B,) standard deviation of the noise on the [0, 1] scale. Values below the rounding error of 8 bits
             are raised to it.
         iterations: Number of conjugate gradient iterations.
+        searches: Number of successive images that were observed by the same operator, results of several searches.
 
     Returns:
         Restored images (B,C,H,W) in [-1, 1] that agree with the observed ones.
     """
     noise = 2 * noise_level.clamp(min=EIGHT_BITS)[:, None, None, None]
     std, flat_below = MODEL_ERROR
-    result = posterior_mean(image, degradation, observed, noise, 2 * std, flat_below, iterations).clamp(-1, 1)
+    result = posterior_mean(image, degradation, observed, noise, 2 * std, flat_below, iterations, searches)
+    result = result.clamp(-1, 1)
     return _keep_known_pixels(result, degradation, observed, noise_level)
 
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from gan_lightning.inversion.smoothness import cosine_basis
 
 PATCH = 8  # side of the patches in pixels
+IMAGES = 32  # filtered at once on a GPU
 
 
 @torch.no_grad()
@@ -27,9 +28,11 @@ def empirical_wiener(pilot: Tensor, noisy: Tensor, noise_level: Tensor, patch: i
     Returns:
         Denoised images (B,C,H,W).
     """
-    if len(noisy) > 1:  # one at a time: overlapping patches take two hundred times the memory of an image
-        rows = [slice(row, row + 1) for row in range(len(noisy))]
-        return torch.cat([empirical_wiener(pilot[row], noisy[row], noise_level[row], patch) for row in rows])
+    # Few at a time: overlapping patches take two hundred times the memory of an image.
+    most = 1 if noisy.device.type == "cpu" else IMAGES
+    if len(noisy) > most:
+        parts = [slice(start, start + most) for start in range(0, len(noisy), most)]
+        return torch.cat([empirical_wiener(pilot[part], noisy[part], noise_level[part], patch) for part in parts])
     batch, channels, height, width = noisy.shape
     patch = min(patch, height, width)
     margin = patch - 1

@@ -9,8 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.problem import Problem
+from gan_lightning.inversion.whitening import Draw, images_at_once
 from gan_lightning.seeding import image_rng
 
 StartName = Literal["mean", "random", "best_of_k"]
@@ -23,19 +25,23 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class LatentSampler:
-    """Sampler of random latents from a scaled Gaussian prior.
+    """Sampler of random latents from a scaled prior.
 
     Attributes:
         seed: Seed of all samples.
         scale: Standard deviation of the latents; 1 is that of the prior.
+        draw: Function that draws latents of the prior. Default: from N(0, 1).
     """
 
     seed: int = 0
     scale: float = 1.0
+    draw: Draw | None = None
 
     def sample(self, count: int, latent_dim: int, index: int, purpose: str) -> Tensor:
         """Return random latents (count, latent_dim) on the CPU, a function of the seed, the index and the purpose."""
-        return self.scale * torch.randn(count, latent_dim, generator=image_rng(self.seed, index, purpose))
+        rng = image_rng(self.seed, index, purpose)
+        latents = torch.randn(count, latent_dim, generator=rng) if self.draw is None else self.draw(count, rng).cpu()
+        return self.scale * latents
 
 
 def initial_latents(
@@ -81,25 +87,37 @@ def best_of_k_latents(
     All images share the samples.
     """
     candidates = sampler.sample(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
-    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, CHUNK)])
-    ranked: dict[int, Tensor] = {}
+    chunk_size = images_at_once(problem.render, candidates[:1], CHUNK)
+    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, chunk_size)])
     images = [row if attempt else row - number for row, (_, number) in enumerate(searches)]  # restarts are of any rows
-    for row, image in enumerate(images):
-        if image not in ranked:
-            one = problem.select(torch.tensor([row], device=candidates.device))
-            losses = [
-                one.loss(one.degradation(chunk), one.observed.expand(len(chunk), -1, -1, -1))
-                for chunk in torch.split(rendered, CHUNK)
-            ]
-            ranked[image] = torch.cat(losses).argsort(stable=True)
-    return candidates[
-        torch.stack([ranked[image][n % CANDIDATES] for image, (_, n) in zip(images, searches, strict=True)])
-    ]
+    places = {image: place for place, image in enumerate(dict.fromkeys(images))}
+    ranked = _candidate_losses(problem, list(places), rendered).argsort(dim=1, stable=True)
+    numbers = [number % CANDIDATES for _, number in searches]
+    return candidates[ranked[[places[image] for image in images], numbers]]
+
+
+def _candidate_losses(problem: Problem, rows: list[int], rendered: Tensor) -> Tensor:
+    """Return the losses (N,K) of the candidates' images (K,C,H,W) for N images of the batch."""
+    chunk = CHUNK if rendered.device.type == "cpu" else CANDIDATES
+    places = torch.arange(len(problem.observed), device=rendered.device)
+    losses, degraded = [], None
+    for row in rows:
+        own = problem.degradation
+        if isinstance(own, Degradation):
+            own = own.select(places[row : row + 1])
+        if degraded is None or own is not problem.degradation:
+            degraded = torch.cat([own(images) for images in torch.split(rendered, chunk)])
+        observed = problem.observed[row : row + 1].expand(len(degraded), -1, -1, -1)
+        pairs = zip(torch.split(degraded, chunk), torch.split(observed, chunk), strict=True)
+        losses.append(torch.cat([problem.loss(one, other) for one, other in pairs]))
+    return torch.stack(losses)
 
 
 @torch.no_grad()
 def sample_images(generator: FrozenGenerator, count: int) -> Tensor:
     """Return fixed random images of the generator, (count,C,H,W)."""
     parameter = next(generator.parameters())
-    latents = torch.randn(count, generator.latent_dim, generator=image_rng(0, 0, "images")).to(parameter)
-    return torch.cat([generator(chunk) for chunk in torch.split(latents, CHUNK)])
+    latents = generator.draw(count, image_rng(0, 0, "images")).to(parameter)
+    return torch.cat(
+        [generator(chunk) for chunk in torch.split(latents, images_at_once(generator, latents[:1], CHUNK))]
+    )

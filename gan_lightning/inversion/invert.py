@@ -90,8 +90,8 @@ def invert(
     """Restore a batch of images. The result of an image does not depend on the other images of the batch.
 
     Args:
-        generator: Network from (B, latent_dim) to (B,C,H,W) in [-1, 1] with an attribute `latent_dim`. It is used in
-            evaluation mode and left unchanged.
+        generator: A `Prior`: network from (B, latent_dim) to (B,C,H,W) in [-1, 1] with an attribute `latent_dim`. It is
+            used in evaluation mode and left unchanged.
         degradation: A, a module of gan_lightning.degradations or any differentiable function on (B,C,H,W) that treats
             the images alike and independently.
         observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range to which A maps [-1, 1].
@@ -136,7 +136,7 @@ def invert(
         floor = noises.square().clamp(min=EXACT) if settings.loss == "mse" else torch.zeros_like(noises)
         tell = callback and _of_the_best(callback, count, len(rows))
         stopping = Stopping(num_steps, settings.tolerance, floor, callback=tell)
-        sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale)
+        sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale, frozen.draw)
         initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.start
         searches = [(name, number) for name in names for number in range(count)]
         search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen)
@@ -152,7 +152,7 @@ def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
     def tell(stage: str, step: int, losses: Tensor, render: Callable[[], Tensor]) -> None:
         if count == 1:
             return callback(stage, step, losses, render)
-        if len(losses) != total:  # a restart of some searches, or the weights of one of them
+        if len(losses) != total:  # a restart of some searches, or the weights of some
             return None
         best = losses.view(-1, count).argmin(1) + count * torch.arange(total // count, device=losses.device)
         callback(stage, step, losses[best], lambda: render()[best])
@@ -231,7 +231,7 @@ def _combine(
     explained = is_explained(images[best], problem, noise) if gaussian else torch.ones_like(noise, dtype=torch.bool)
     composite = settings.composite and (gaussian or not isinstance(problem.degradation, Identity))
     shape, weights = (batch, count, *images.shape[1:]), solution_weights(losses)
-    solutions = make_consistent(images, problem.select(rows), noise[rows]) if composite else images
+    solutions = make_consistent(images, problem.select(rows), noise[rows], count) if composite else images
     image, spread = mean_and_spread(solutions.view(shape), weights)
     if composite and gaussian:
         image = without_generator(image, problem, noise, explained)

@@ -21,7 +21,8 @@ class Problem:
     The objective of each image is `loss(A(render(v)), y) + mean(weight * (v - center)^2)`: a data term and a penalty.
 
     Attributes:
-        render: Maps variables (B,D) to images (B,C,H,W) in [-1, 1]. Each image depends on its own variables only.
+        render: Maps variables (B,D) to images (B,C,H,W) in [-1, 1]. Each image depends on its own variables only. If
+            it also depends on its place in the batch, `render` has a method `select`, as a degradation has.
         degradation: Forward operator A on images (B,C,H,W).
         observed: Observed images y.
         loss: Loss of each image, averaged over all pixels.
@@ -44,8 +45,10 @@ class Problem:
         if len(rows) == len(self.observed):
             return self
         degradation = self.degradation
+        select = getattr(self.render, "select", None)
         return replace(
             self,
+            render=self.render if select is None else select(rows),
             degradation=degradation.select(rows) if isinstance(degradation, Degradation) else degradation,
             observed=self.observed[rows],
             known_fraction=self.known_fraction[rows],

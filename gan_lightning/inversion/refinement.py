@@ -5,11 +5,11 @@ Both start from the latents that inversion found, and neither modifies the gener
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, vmap
 
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
@@ -19,6 +19,7 @@ from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.seeding import image_rng
 
 WEIGHT_RATE = 1e-3
+WEIGHTS_AT_ONCE = 2**26  # in all copies that are tuned at once on a GPU; the search holds some ten numbers for each
 SAMPLES = 1024  # latents for the standard deviation of the features
 # Tuned on validation faces, for 8x8 holes and 4x super-resolution; a factor of two makes no difference.
 FEATURE_PENALTY = 2e-3
@@ -82,7 +83,7 @@ class FeatureSpace:
 def feature_std(generator: FrozenGenerator) -> Tensor:
     """Estimate the standard deviation of each feature over random latents, (1,C,H,W)."""
     parameter = next(generator.parameters())
-    latents = torch.randn(SAMPLES, generator.latent_dim, generator=image_rng(0, 0, "features"))
+    latents = generator.draw(SAMPLES, image_rng(0, 0, "features"))
     std = generator.features(latents.to(parameter)).std(0, keepdim=True)
     return std.clamp(min=0.1 * float(std.mean()))  # a constant feature must not dominate the penalty
 
@@ -101,39 +102,58 @@ def refine_weights(
     Returns:
         Images (B,C,H,W), and the solution, whose variables are the pivots.
     """
-    parameters = {name: parameter.detach() for name, parameter in generator.named_parameters()}
-    flat = torch.cat([parameter.flatten() for parameter in parameters.values()])
+    weights = WeightSpace(generator, latents)
     images, solutions = [], []
-    for row in torch.arange(len(latents), device=latents.device)[:, None]:  # one copy of the weights in memory
-        one = problem.select(row)
-        render = _render_from_weights(generator, parameters, latents[row])
-        tuned = replace(one, render=render, center=flat[None], weight=torch.zeros_like(one.weight))
-        stop = replace(stopping, floor=stopping.floor[row])
-        solution = adam(tuned, flat[None], stop, WEIGHT_RATE)
+    for rows in torch.split(torch.arange(len(latents), device=latents.device), weights.at_once()):
+        some, part = weights.select(rows), problem.select(rows)
+        center = weights.center.expand(len(rows), -1)
+        tuned = replace(part, render=some, center=center, weight=torch.zeros_like(part.weight))
+        solution = adam(tuned, center, replace(stopping, floor=stopping.floor[rows]), WEIGHT_RATE)
         with torch.no_grad():
-            images.append(render(solution.variables))
+            images.append(some(solution.variables))
         solutions.append(solution)
     return torch.cat(images), _concatenate(solutions, latents)
 
 
-def _render_from_weights(
-    generator: nn.Module, parameters: dict[str, Tensor], latents: Tensor
-) -> Callable[[Tensor], Tensor]:
-    """Return a function that maps flat weights (B,P), one set per latent, to images."""
+class WeightSpace:
+    """Weights of a copy of the generator for each latent, as flat variables (B,P).
 
-    def image(flat: Tensor, latent: Tensor) -> Tensor:
-        pieces = torch.split(flat, [parameter.numel() for parameter in parameters.values()])
-        own = {n: piece.view_as(p) for (n, p), piece in zip(parameters.items(), pieces, strict=True)}
-        result: Tensor = functional_call(generator, own, (latent[None],))
-        return result[0]
+    Args:
+        generator: Frozen generator, whose weights are `center` (1,P).
+        latents: (B, latent_dim) latents.
+    """
 
-    return lambda flat: vmap(image)(flat, latents)
+    def __init__(self, generator: FrozenGenerator, latents: Tensor) -> None:
+        self.generator, self.latents = generator, latents
+        self.parameters = {name: parameter.detach() for name, parameter in generator.named_parameters()}
+        self.center = torch.cat([parameter.flatten() for parameter in self.parameters.values()])[None]
+
+    def at_once(self) -> int:
+        """Return the number of copies to tune at once; on a CPU a second one would change the last bit of the first."""
+        return 1 if self.latents.device.type == "cpu" else max(1, WEIGHTS_AT_ONCE // self.center.shape[1])
+
+    def select(self, rows: Tensor) -> WeightSpace:
+        """Return the weights of some latents."""
+        selected = copy.copy(self)
+        selected.latents = self.latents[rows]
+        return selected
+
+    def __call__(self, flat: Tensor) -> Tensor:
+        """Map weights (B,P) to the images (B,C,H,W) of the latents."""
+        images: Tensor = vmap(self._image)(flat, self.latents)
+        return images
+
+    def _image(self, flat: Tensor, latent: Tensor) -> Tensor:
+        pieces = torch.split(flat, [parameter.numel() for parameter in self.parameters.values()])
+        own = {n: piece.view_as(p) for (n, p), piece in zip(self.parameters.items(), pieces, strict=True)}
+        image: Tensor = functional_call(self.generator, own, (latent[None],))
+        return image[0]
 
 
 def _concatenate(solutions: list[Solution], latents: Tensor) -> Solution:
-    """Concatenate the solutions of single images, padding shorter histories with their final loss."""
+    """Concatenate the solutions of some images each, padding shorter histories with their final loss."""
     steps = max(len(solution.history) for solution in solutions)
-    columns = [torch.cat([s.history, s.loss.expand(steps - len(s.history), 1)]) for s in solutions]
+    columns = [torch.cat([s.history, s.loss.expand(steps - len(s.history), -1)]) for s in solutions]
     return Solution(
         variables=latents,
         loss=torch.cat([solution.loss for solution in solutions]),

@@ -15,6 +15,7 @@ from torch import Tensor
 from gan_lightning.degradations.base import Degradation
 
 EXPONENT = 1.5  # of the fall of the amplitudes with the frequency; 1 to 2 in photographs
+BASIS_IMAGES = 64  # that are degraded at once
 CHROMA = 0.2  # standard deviation of each color direction, relative to that of the brightness
 
 
@@ -67,6 +68,7 @@ def posterior_mean(
     std: float,
     flat_below: float,
     iterations: int,
+    searches: int = 1,
 ) -> Tensor:
     """Return the mean of images x given y = A x + noise, where x - mean has a smoothness prior.
 
@@ -80,6 +82,7 @@ def posterior_mean(
         std: Standard deviation of a pixel of x - mean.
         flat_below: Frequency in cycles per pixel below which its amplitudes no longer rise.
         iterations: Number of iterations.
+        searches: Number of successive images that have the same operator.
 
     Returns:
         (B,C,H,W). An image does not depend on the others of the batch.
@@ -87,7 +90,7 @@ def posterior_mean(
     prior = SmoothnessPrior(mean.shape[-2], mean.shape[-1], std, flat_below, mean)
     weight = noise**-2
     residual = prior.transform(degradation.adjoint(observed - degradation(mean))) * weight
-    inverse_diagonal = 1 / (operator_gain(prior, degradation, mean) * weight + 1 / prior.variance)
+    inverse_diagonal = 1 / (operator_gain(prior, degradation, mean, searches) * weight + 1 / prior.variance)
 
     def operator(coefficients: Tensor) -> Tensor:
         images = prior.inverse(coefficients)
@@ -97,23 +100,40 @@ def posterior_mean(
     return mean + prior.inverse(solution)
 
 
-def operator_gain(prior: SmoothnessPrior, degradation: Degradation, like: Tensor) -> Tensor:
+def operator_gain(prior: SmoothnessPrior, degradation: Degradation, like: Tensor, searches: int = 1) -> Tensor:
     """Estimate |A b|^2 for each basis image b of the cosine transform, as if A acted on rows and columns separately.
 
+    Args:
+        prior: Prior, whose basis is used.
+        degradation: Linear forward operator A.
+        like: Images (B,C,H,W), of which only the shape is used.
+        searches: Number of successive images that have the same operator.
+
     Returns:
-        (B,1,H,W), exact for blurs but for the border. It only speeds up the conjugate gradients.
+        (1 or B,1,H,W), exact for blurs but for the border. It only speeds up the conjugate gradients.
     """
     rows, columns, (batch, channels) = prior.rows, prior.columns, like.shape[:2]
 
-    def gain(image: Tensor) -> Tensor:
-        degraded: Tensor = degradation((image / math.sqrt(channels)).expand(batch, channels, -1, -1))
+    def gains(part: Degradation, rows: Tensor, columns: Tensor) -> Tensor:
+        images = rows[:, :, None] * columns[:, None] / math.sqrt(channels)
+        degraded: Tensor = part(images[:, None].expand(-1, channels, -1, -1))
         return degraded.square().sum((1, 2, 3))
 
-    vertical = torch.stack([gain(torch.outer(row, columns[0])) for row in rows], 1)
-    horizontal = torch.stack([gain(torch.outer(rows[0], column)) for column in columns], 1)
+    # One operator at a time, the same for an image alone as for one in a batch.
+    firsts = torch.arange(0, batch, searches, device=like.device)[:, None]
+    own = degradation.select(firsts[0]) is not degradation
+    parts = [degradation.select(first) for first in firsts] if own else [degradation]
+    vertical, horizontal = (
+        torch.stack([torch.cat([gains(part, *some) for some in chunks]) for part in parts])
+        for chunks in (
+            [(chunk, columns[:1]) for chunk in torch.split(rows, BASIS_IMAGES)],
+            [(rows[:1], chunk) for chunk in torch.split(columns, BASIS_IMAGES)],
+        )
+    )
     # An operator may remove constants: then nothing can be told from them.
     lowest = vertical[:, :1, None].maximum(1e-3 * vertical.amax(1)[:, None, None]).clamp(min=1e-12)
-    return (vertical[:, :, None] * horizontal[:, None] / lowest)[:, None]
+    gain = (vertical[:, :, None] * horizontal[:, None] / lowest)[:, None]
+    return gain.repeat_interleave(searches, 0) if own else gain
 
 
 def conjugate_gradients(

@@ -144,9 +144,6 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         check_sizes(self, getattr(self.trainer, "datamodule", None))
         prepare_precision(self.trainer)
         prepare_ddp(self, second_derivative=bool(self.penalties))
-        if self.compiled and self.trainer.strategy.root_device.type == "cuda":
-            # The compiler chooses layouts itself, and torch 2.11's fails on weights of one in channels_last.
-            self.to(memory_format=torch.contiguous_format)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return one Adam for each network: generator, discriminator."""

@@ -11,9 +11,9 @@ from datetime import timedelta
 from typing import Any
 
 from lightning import Trainer
-from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from torch.distributed import distributed_c10d
+from torch.distributed.constants import default_pg_timeout
 from torch.utils.data._utils import signal_handling
 
 
@@ -119,6 +119,14 @@ def set_default_timeout(strategy: Strategy, timeout: timedelta) -> None:
     """
     if getattr(strategy, "_timeout", None) == default_pg_timeout:
         strategy._timeout = timeout  # type: ignore[attr-defined]
+
+
+def runs_in_this_process(strategy: Strategy) -> bool:
+    """Return whether this process is one of the ranks, rather than one that forks or spawns all of them.
+
+    Such a process waits for its workers, and never belongs to their process group.
+    """
+    return getattr(strategy, "_start_method", "popen") == "popen"
 
 
 def default_store() -> Any:

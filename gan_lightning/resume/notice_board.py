@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from gan_lightning.errors import RankError
@@ -30,9 +31,13 @@ class Failure:
     reason: str
     stopped: bool = False
 
-    def error(self) -> RankError:
+    def error(self) -> RankError | SIGTERMException:
         """Return the error that ends the other ranks."""
-        return RankError(f"rank {self.rank} has failed: {self.reason}", self.status)
+        return (
+            SIGTERMException()
+            if self.stopped
+            else RankError(f"rank {self.rank} has failed: {self.reason}", self.status)
+        )
 
 
 LOST = Failure(0, 1, 1, "rank 0 has ended without a message, perhaps killed for lack of memory")

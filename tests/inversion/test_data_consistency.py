@@ -16,7 +16,7 @@ from gan_lightning.inversion.blind import BlurMethod
 from gan_lightning.inversion.blur_likelihood import maximum_likelihood_sigma
 from gan_lightning.inversion.data_consistency import MODEL_ERROR, linear_estimate
 from gan_lightning.inversion.noise_level import visible_noise
-from gan_lightning.inversion.smoothness import CHROMA, EXPONENT, conjugate_gradients
+from gan_lightning.inversion.smoothness import CHROMA, EXPONENT, SmoothnessPrior, conjugate_gradients, operator_gain
 from gan_lightning.networks.dcgan import Generator
 
 
@@ -251,3 +251,29 @@ def test_an_image_with_too_few_known_pixels_has_no_estimate_and_spoils_no_other(
     estimates = estimate_noise_level(noisy, known)
     assert (estimates > 0).tolist() == [True, False, True]
     assert estimates[2].item() == pytest.approx(0.1, rel=0.1)
+
+
+def test_the_gain_of_an_operator_is_computed_once_for_all_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of each basis image, one after the other; images with the same operator share it."""
+    mask = Mask(torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)) > 0.3)
+    rows = torch.tensor([0, 0, 0, 1, 1, 1])
+    prior = SmoothnessPrior(8, 8, 1.0, 0.02, torch.zeros(()))
+    images = torch.zeros(6, 3, 8, 8)
+    degraded: list[int] = []
+    forward = Mask.forward
+
+    def counted(self: Mask, images: Tensor) -> Tensor:
+        degraded.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(Mask, "forward", counted)
+    found = operator_gain(prior, mask.select(rows), images, searches=3)
+    assert sum(degraded) == 2 * (8 + 8)
+    alone = operator_gain(prior, mask.select(rows[4:5]), images[:1])
+    assert torch.equal(found[4:5], alone)
+    shared = operator_gain(prior, GaussianBlur(1.0), images)
+    for row, column in ((0, 3), (5, 0)):
+        basis = torch.outer(prior.rows[row], prior.columns[column])[None, None].expand(1, 3, -1, -1) / 3**0.5
+        expected = mask.select(rows[4:5])(basis).square().sum()
+        torch.testing.assert_close(alone[0, 0, row, column], expected)
+        torch.testing.assert_close(shared[0, 0, row, column], GaussianBlur(1.0)(basis).square().sum())

@@ -23,7 +23,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion import estimate_blur, invert
 from gan_lightning.inversion.checks import PixelRangeWarning
 from gan_lightning.inversion.problem import Solution, Stopping
-from gan_lightning.inversion.refinement import feature_penalty
+from gan_lightning.inversion.refinement import WeightSpace, feature_penalty
 from gan_lightning.inversion.whitening import Whitening
 from gan_lightning.networks.dcgan import Discriminator, Generator
 
@@ -275,6 +275,20 @@ def test_refinement_leaves_the_range(generator: Generator, other_images: Tensor,
     torch.testing.assert_close(mean_squares(refined.image, other_images), refined.loss, atol=1e-6, rtol=1e-3)
     torch.testing.assert_close(refined.latent, found.latent)
     assert len(refined.history) > len(found.history)
+
+
+def test_weights_of_several_images_are_tuned_at_once(
+    generator: Generator, other_images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU; images that reach their noise leave before the others."""
+    settings: dict[str, Any] = {"noise_level": 0.044, "refine": "weights", "num_steps": 10, "refine_steps": 40}
+    alone = invert(generator, Identity(), other_images, **settings)
+    monkeypatch.setattr(WeightSpace, "at_once", lambda self: 4)
+    together = invert(generator, Identity(), other_images, **settings)
+    assert len(alone.num_steps.unique()) > 2
+    torch.testing.assert_close(together.image, alone.image, atol=1e-3, rtol=0)
+    torch.testing.assert_close(together.num_steps, alone.num_steps, atol=1, rtol=0)
+    torch.testing.assert_close(together.history[:11], alone.history[:11], atol=1e-5, rtol=1e-3)
 
 
 def test_a_heavy_penalty_keeps_the_features(generator: Generator, other_images: Tensor) -> None:

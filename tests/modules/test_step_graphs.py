@@ -106,7 +106,7 @@ class Cycled(DCGAN):
 def trained(folder, cls=DCGAN, steps=12, data=None, callbacks=(), **options):
     torch.manual_seed(0)
     module = cls(**TINY, **options)
-    trainer = train(module, steps, folder, data or loader(BATCH), log_every_n_steps=5, callbacks=list(callbacks))
+    trainer = train(module, steps, folder, data or loader(), log_every_n_steps=5, callbacks=list(callbacks))
     assert trainer.global_step == steps
     return module
 
@@ -152,11 +152,11 @@ def test_a_replay_follows_the_schedule(tmp_path, recordings, cls):
 def test_a_batch_of_another_size_is_not_replayed(tmp_path, recordings):
     class Uneven:
         def __iter__(self):
-            for number, batch in enumerate(loader(BATCH)):
-                yield {"image": batch["image"][: BATCH - 1]} if number == 1 else batch
+            for number, batch in enumerate(loader()):
+                yield {"image": batch["image"][: BATCH - 1]} if number == 7 else batch
 
         def __len__(self):
-            return len(loader(BATCH))
+            return len(loader())
 
     expected = trained(tmp_path / "eager", data=Uneven(), cuda_graph=False).state_dict()
     state = trained(tmp_path / "replayed", data=Uneven()).state_dict()
@@ -218,6 +218,16 @@ def test_what_a_graph_needs_is_said(monkeypatch):
     for optimizer in (SGD(weights, 0.1), Adam(weights)):
         trainer.optimizers = [optimizer]
         assert "use Adam or AdamW with fused=True" in step_graphs.why_impossible(module)
+
+
+def test_rates_are_tensors_during_the_capture_alone():
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = Adam([{"params": [weight], "lr": 0.25}, {"params": [torch.nn.Parameter(torch.ones(1))]}], lr=0.5)
+    rates = [rate_tensors(optimizer, torch.device("cpu"))]
+    with rates_in_tensors([optimizer], rates):
+        groups = [(group["lr"].item(), group["capturable"]) for group in optimizer.param_groups]
+    assert groups == [(0.25, True), (0.5, True)]
+    assert [(group["lr"], group["capturable"]) for group in optimizer.param_groups] == [(0.25, False), (0.5, False)]
 
 
 def test_kinds_of_steps_are_told_apart():

@@ -1,7 +1,7 @@
 """Run the command line on a rank that fails at a chosen place: run by test_rank_watch.py.
 
 Usage: PLACE=... RANKS=... DEAF=... fail_on_ranks.py WORDS..., where DEAF is 1 if the other ranks wait as in a
-collective of nccl, which nothing interrupts. PLACE may be followed by -refuse or -kill. Failing ranks print the time.
+collective of nccl, which nothing interrupts. PLACE may be followed by -refuse, -kill or -stop.
 """
 
 import os
@@ -34,6 +34,9 @@ def fail(how):
     print(f"failed at {time.time()}", file=sys.stderr, flush=True)
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "stop":
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
     raise InputError("one rank is refused") if how == "refuse" else RuntimeError("one rank is broken")
 
 

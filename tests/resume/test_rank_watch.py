@@ -1,14 +1,18 @@
 """A rank that fails ends all processes of its job within seconds, and one of them says why."""
 
 import os
+import pickle
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from lightning import Trainer
 
+from gan_lightning.resume.rank_watch import RankWatch
 from tests.commands import CONFIGS, SMALL
 from tests.conftest import FACES
 from tests.processes import run_ranks
@@ -95,6 +99,33 @@ def test_a_rank_that_is_killed_ends_all_others(faces_root, rank, deaf):
     statuses, errors = run(faces_root, "step-kill", rank, deaf=deaf)
     assert statuses == ([-9, 1] if rank == 0 else [1, -9])
     assert errors[1 - rank].count("has ended without a message, perhaps killed for lack of memory") == 1
+
+
+def test_a_watch_is_copied_to_spawned_processes_without_its_state():
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
+    watch = RankWatch(ends_process=True)
+    watch.start(trainer)  # waits for the other rank
+    copy = pickle.loads(pickle.dumps(watch))
+    watch.on_exception(trainer, None, RuntimeError("before the ranks have met"))
+    assert copy.failure is None
+    assert copy.__reduce__() == watch.__reduce__()
+
+
+def test_a_single_process_has_no_watch():
+    watch, threads = RankWatch(), threading.active_count()
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    watch.start(trainer)
+    watch.teardown(trainer, None, "fit")
+    assert threading.active_count() == threads
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_sigterm_to_one_rank_ends_all_after_the_batch(faces_root, rank):
+    """Lightning's own handler would wait until the signal has come to rank 0, and its predict loop goes on."""
+    statuses, errors = run(faces_root, "predict-stop", rank, command="predict")
+    assert statuses == [0, 0], errors
+    assert "Traceback" not in "".join(errors)
 
 
 @pytest.mark.slow

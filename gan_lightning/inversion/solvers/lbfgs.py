@@ -5,14 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.convergence import ConvergenceTracker
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 from gan_lightning.inversion.solvers.inverse_hessian import InverseHessian
+from gan_lightning.inversion.solvers.recorded import RecordedStep, record_cuda_graph
 
 LBFGS_MEMORY = 20  # storing vectors is cheap compared with evaluating the generator
 LBFGS_WINDOW = 10
 MAX_HALVINGS = 12  # of the step in a line search
 ARMIJO = 1e-4  # sufficient decrease, relative to the slope
+RECORDS = False  # whether steps are recorded as CUDA graphs
 
 
 def lbfgs(problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
@@ -30,13 +33,24 @@ def lbfgs(problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
     losses, data, gradient = problem.gradient(start)
     tracker.record(start, losses, data)
     search = _Search(start, losses, gradient, min(LBFGS_MEMORY, max(stopping.num_steps, 1)))
+
+    def step() -> None:
+        data, accepted, stuck = search.advance(problem, tracker.active)
+        tracker.record(search.variables, search.losses, data, accepted | stuck, stuck)
+
+    owners = tracker, search, search.inverse_hessian
+    take = RecordedStep(step, owners, record_cuda_graph) if can_record(problem) else step
     while tracker.goes_on():
         if (rows := tracker.compact()) is not None:
             problem = problem.select(rows)
             search.select(rows)
-        data, accepted, stuck = search.advance(problem, tracker.active)
-        tracker.record(search.variables, search.losses, data, accepted | stuck, stuck)
+        take()
     return tracker.solution()
+
+
+def can_record(problem: Problem) -> bool:
+    """Return whether steps are recorded as CUDA graphs: on a GPU, where no function of the user is part of them."""
+    return RECORDS and problem.observed.device.type == "cuda" and isinstance(problem.degradation, Degradation)
 
 
 class _Search:
