@@ -105,13 +105,22 @@ def color_map(values: Tensor) -> Tensor:
     return torch.from_numpy(colors.copy()).permute(2, 0, 1)
 
 
-def draw_losses(curves: Mapping[str, Tensor], path: Path) -> None:
-    """Plot the objective of every image over the steps, linear and logarithmic, with a dot where it stopped.
+def draw_losses(curves: Mapping[str, Tensor], path: Path, latent_steps: Mapping[str, int | None] | None = None) -> None:
+    """Plot the objective of every image over the steps, linear and logarithmic.
+
+    A stroke shows where the refinement began, and a dot where the image stopped.
 
     Args:
         curves: Losses (steps + 1) by the name of the image.
         path: PNG file to write.
+        latent_steps: Number of steps before the refinement by the name of the image; None where it is unknown.
     """
+    figure = losses_figure(curves, latent_steps or {})
+    save_figure(figure, path)
+
+
+def losses_figure(curves: Mapping[str, Tensor], latent_steps: Mapping[str, int | None]) -> Figure:
+    """Return the figure of `draw_losses`."""
     from matplotlib.figure import Figure  # slow to import, needed once a run
 
     figure = Figure(figsize=(12, 4.5), layout="constrained")
@@ -122,14 +131,17 @@ def draw_losses(curves: Mapping[str, Tensor], path: Path) -> None:
         for axis in (linear, logarithmic):
             (line,) = axis.plot(range(len(values)), values, linewidth=0.8, alpha=strength, label=legend_label(name))
             axis.plot(len(values) - 1, values[-1], marker="o", markersize=3, color=line.get_color())
+            begun = latent_steps.get(name)
+            if begun is not None and begun < len(values) - 1:
+                axis.plot(begun, values[begun], marker="|", markersize=12, color=line.get_color())
     logarithmic.set_yscale("log")
     for axis, title in ((linear, "loss of each image"), (logarithmic, "the same, logarithmic")):
         axis.set_title(title, loc="left")
-        axis.set_xlabel("steps: of the latent, then of the refinement; a dot where the image stopped")
+        axis.set_xlabel("steps: of the latent, from a stroke on of the refinement; a dot where the image stopped")
         axis.grid(alpha=0.3)
     if len(curves) <= LABELLED:
         linear.legend(fontsize="small")
-    save_figure(figure, path)
+    return figure
 
 
 def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]], path: Path) -> None:

@@ -136,7 +136,8 @@ class RestorationWriter(Callback):
         with atomic_path(folder / "images.csv") as path:
             write_csv(path, table)
         with atomic_path(folder / "losses.png") as path:
-            draw_losses({record.name: record.tensors["history"] for record in records}, path)
+            losses = {record.name: record.tensors["history"] for record in records}
+            draw_losses(losses, path, {record.name: latent_steps(record) for record in records})
         if "sigmas" in records[0].tensors:
             curves = {r.name: (r.tensors["residuals"], r.metrics["blur_sigma"]) for r in records}
             with atomic_path(folder / "blur.png") as path:
@@ -191,9 +192,16 @@ def write_image(store: RestorationStore, restored: Restored, place: int, metrics
     for number, solution in enumerate([] if restored.solutions is None else restored.solutions[place]):
         write_png(folder / "searches" / name / f"{number}.png", solution)
     tensors = {"latent": restored.latent[place], "history": until_it_stopped(restored.history[:, place])}
+    tensors["latent_steps"] = torch.tensor(restored.latent_steps)
     if restored.blur is not None:
         tensors |= {"sigmas": restored.blur.sigmas, "residuals": restored.blur.residuals[:, place]}
     store.write(name, tensors, metrics, None if restored.sources is None else restored.sources[place])
+
+
+def latent_steps(record: Record) -> int | None:
+    """Return the number of steps of an image before its refinement; None for a record of an earlier version."""
+    steps = record.tensors.get("latent_steps")
+    return None if steps is None else int(steps)
 
 
 def until_it_stopped(history: Tensor) -> Tensor:

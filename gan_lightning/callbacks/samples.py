@@ -18,6 +18,7 @@ from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 
+NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 GAP, HEADER = 16, 14  # pixels between grids, and above them for their titles
 
 
@@ -96,12 +97,15 @@ class SampleGrid(Callback):
 def read_real(trainer: Trainer, count: int) -> Tensor:
     """Return images of the validation split, (count,C,H,W) uint8, evenly spaced as those of the metrics are.
 
-    None at all are returned if the data do not tell which images are real: (0,3,1,1).
+    There are fewer if the split has fewer, and none if the data do not tell which images are real.
     """
     data: Any = getattr(trainer, "datamodule", None)
     if not hasattr(data, "real_images"):
-        return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
-    images = data.real_images("val")
+        return NO_IMAGES
+    try:
+        images = data.real_images("val")
+    except InputError:  # there is no such split
+        return NO_IMAGES
     count = min(count, len(images))
     return torch.as_tensor(images.read(np.arange(count, dtype=np.int64) * len(images) // max(count, 1)))
 

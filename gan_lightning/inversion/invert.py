@@ -59,6 +59,7 @@ class Inversion:
             the image is a guess.
         solutions: (B,K,C,H,W) images that the K searches found, each consistent with what is known.
         weights: (B,K) of the solutions in their mean, which add up to one; the likeliest solution has the largest.
+        latent_steps: Number of steps in `history` that the search for latents took, before the refinement.
     """
 
     image: Tensor
@@ -72,6 +73,7 @@ class Inversion:
     spread: Tensor
     solutions: Tensor
     weights: Tensor
+    latent_steps: int = 0
 
 
 def invert(
@@ -141,9 +143,10 @@ def invert(
         searches = [(name, number) for name in names for number in range(count)]
         search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen)
         found = search.run(problems, stopping, settings.restarts)
-        latents, stopping = found.variables, replace(stopping, num_steps=refine_steps)
+        latents, latent_steps = found.variables, len(found.history) - 1
+        stopping = replace(stopping, num_steps=refine_steps)
         images, found = _refine(found, problems, noises, frozen, settings, stopping)
-        return _combine(images, found, latents, problem, noise, settings)
+        return replace(_combine(images, found, latents, problem, noise, settings), latent_steps=latent_steps)
 
 
 def _of_the_best(callback: Callback, count: int, total: int) -> Callback:

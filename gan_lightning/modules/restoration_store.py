@@ -27,7 +27,8 @@ class Record:
 
     Attributes:
         name: Name of the image, unique in its run.
-        tensors: "latent" (latent_dim,) and "history" (steps + 1,); "sigmas" and "residuals" (K,) of an unknown blur.
+        tensors: "latent" (latent_dim,), "history" (steps + 1,) and the number of its "latent_steps"; "sigmas" and
+            "residuals" (K,) of an unknown blur.
         metrics: What was measured of the search and of the image.
         source: Path of the photograph relative to its folder, or None if it has no file.
     """

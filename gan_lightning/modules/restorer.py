@@ -59,6 +59,7 @@ class Restored:
         restored: (B,C,H,W) in [-1, 1].
         latent: (B, latent_dim).
         history: (steps + 1, B) objective at each step.
+        latent_steps: Number of steps in `history` that the search for latents took, before the refinement.
         metrics: (B,) each: "loss", "converged", "num_steps", "noise_level", "explained", the mean "spread" of several
             searches, and in `test` the errors too.
         target: (B,C,H,W) in [-1, 1], the ground truth, or None where it is unknown.
@@ -80,6 +81,7 @@ class Restored:
     sources: list[str] | None = None
     spread: Tensor | None = None
     solutions: Tensor | None = None
+    latent_steps: int = 0
 
     def rows(self) -> list[dict[str, float]]:
         """Return the metrics of each image."""
@@ -172,6 +174,7 @@ class Restorer:
             sources=[batch["name"][row] for row in rows] if "name" in batch else None,
             spread=spread,
             solutions=likeliest_first(result) if self.keep_searches else None,
+            latent_steps=result.latent_steps,
         )
 
     def leaves_out_generator(self, noise_level: float) -> bool:

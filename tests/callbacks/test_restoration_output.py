@@ -27,12 +27,18 @@ from gan_lightning.callbacks.restoration_pictures import (
     draw_losses,
     draw_panel,
     error_map,
+    losses_figure,
     make_panel,
     panel_scale,
     psnr,
 )
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
-from gan_lightning.callbacks.restoration_writer import RestorationWriter, describe_unexplained, until_it_stopped
+from gan_lightning.callbacks.restoration_writer import (
+    RestorationWriter,
+    describe_unexplained,
+    latent_steps,
+    until_it_stopped,
+)
 from gan_lightning.data.photos import photo_loader
 from gan_lightning.degradations import Downsample, GaussianBlur, SquareMask
 from gan_lightning.errors import InputError
@@ -627,6 +633,22 @@ def test_titles_of_a_panel_say_how_near_each_picture_is_to_the_target():
         assert near[:, number * column : (number + 1) * column].lt(128).any(), "no title"
     without = draw_panel(None, target, target)
     assert without.shape[2] == panel_scale((16, 16)) * (2 * 18 + 2)
+
+
+def test_losses_show_where_the_refinement_began(finished):
+    """The search for latents stops before its six steps, or after them; the rest is refinement."""
+    folder, _ = finished
+    records = RestorationStore(folder).read()
+    for record in records:
+        history, begun = record.tensors["history"], latent_steps(record)
+        assert 1 <= begun <= QUICK.num_steps
+        assert begun < len(history) - 1 <= begun + QUICK.refine_steps
+    curves = {record.name: record.tensors["history"] for record in records}
+    figure = losses_figure(curves, dict.fromkeys(NAMES[:2], 3))
+    for axis in figure.axes:
+        strokes = [(line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines if line.get_marker() == "|"]
+        assert strokes == [(3, pytest.approx(float(curves[name][3]))) for name in NAMES[:2]]
+    assert latent_steps(Record("old", {"history": curves[NAMES[0]]}, {})) is None
 
 
 def test_the_psnr_of_a_panel_is_the_one_that_is_measured():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from lightning import LightningModule, Trainer
+from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from gan_lightning.callbacks.curves import SMOOTHED, Curves, draw_curves, make_figure, smooth
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary, summarize
+from gan_lightning.errors import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 
 
@@ -87,6 +88,26 @@ def test_grids_are_of_the_same_latents_at_every_validation(finished_run):
     expected = Shade().sample(4, torch.Generator().manual_seed(0))
     top_left = np.asarray(Image.open(paths[0]))[2, 2]
     assert np.abs(top_left - (expected[0, :, 0, 0].numpy() + 1) * 127.5).max() <= 0.5
+
+
+class WithoutValidation(LightningDataModule):
+    """Data whose only split is that of training."""
+
+    def train_dataloader(self):
+        return DataLoader([{"image": torch.zeros(3, 8, 8)}] * 10, batch_size=5)
+
+    def real_images(self, split):
+        raise InputError(f"there is no split {split}")
+
+
+def test_a_grid_is_drawn_without_real_images_where_there_are_none(tmp_path):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(
+        accelerator="cpu", max_steps=2, callbacks=[SampleGrid(num_images=4)], default_root_dir=tmp_path, **quiet
+    )
+    trainer.fit(Shade(), datamodule=WithoutValidation())
+    with Image.open(tmp_path / "samples" / "step-0000002.png") as picture:
+        assert picture.size == (22, 22)
 
 
 def test_summary_has_metrics_cost_and_hardware(finished_run):
