@@ -119,8 +119,8 @@ def curvature_of_draws(latents: Tensor) -> Tensor | None:
     """Return the inverse of how far latents vary, for a prior whose latents do not fill their space evenly.
 
     Directions in which the latents of a StyleGAN2 vary more are those in which they are found further away. The mean
-    variance is added to all directions, since the search may leave the span of the draws. In W this is a better
-    preconditioner than the mean of J'J, and needs no image; in a space that is filled evenly it would be none.
+    variance is added to all directions, since the search may leave the span of the draws. In W the first steps of a
+    search gain more by it than by the mean of J'J, and it needs no image. In a space that is filled evenly it is none.
 
     Args:
         latents: (N,D) random latents, of mean zero.
@@ -134,7 +134,8 @@ def curvature_of_draws(latents: Tensor) -> Tensor | None:
     unevenness = covariance.square().sum() / (count * variance**2) - count / len(rows)  # of N(0, 1): one
     if unevenness < EVEN:
         return None
-    return torch.linalg.inv(covariance + variance * torch.eye(count, dtype=torch.float64)).to(latents)
+    curvature: Tensor = torch.linalg.inv(covariance + variance * torch.eye(count, dtype=torch.float64))
+    return curvature.to(latents)
 
 
 @torch.no_grad()
