@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from gan_lightning.degradations import Identity
 from gan_lightning.inversion import invert
 from gan_lightning.inversion.frozen_generator import freeze_generator
+from gan_lightning.inversion.whitening import NoWhitening, Whitening, estimate_gauss_newton_matrix
 from gan_lightning.networks.checkpoints import load_generator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_layers import filter_images
@@ -75,6 +76,22 @@ def print_inversions(generator: StyleGAN2Generator, count: int, steps: int) -> N
             [f"{space}, {start}", f"{float(quality.median()):.1f} dB", f"{low:.1f} dB", f"{count / seconds:.1f}"]
         )
     print_table([f"{count} images of G, {steps} steps, from", "median PSNR", "lowest tenth", "images/s"], rows)
+
+
+def print_preconditioners(generator: StyleGAN2Generator, count: int) -> None:
+    prior = StyleGAN2Prior(generator)
+    with torch.no_grad():
+        targets = generator(torch.randn(count, generator.latent_dim, generator=torch.Generator().manual_seed(2)))
+    frozen, at = freeze_generator(prior), (10, 25, 50, 100)
+    curvature = estimate_gauss_newton_matrix(frozen, prior.latent_dim, next(frozen.parameters()))
+    candidates = {"none": NoWhitening(), "mean of J'J": Whitening(curvature), "covariance of w": frozen.whitening}
+    rows = []
+    for name, preconditioner in candidates.items():
+        frozen.__dict__["whitening"] = preconditioner  # where it is kept once it is measured
+        found = invert(prior, Identity(), targets, num_steps=at[-1], start="mean", tolerance=0.0, **PLAIN)
+        best = -10 * found.history.cummin(0).values.log10()
+        rows.append([name, *(f"{float(best[min(step, len(best) - 1)].median()):.1f} dB" for step in at)])
+    print_table([f"preconditioner of W, {count} images, steps:", *map(str, at)], rows)
 
 
 def print_batches(generator: StyleGAN2Generator, steps: int, repeats: int) -> None:
@@ -168,6 +185,7 @@ def main() -> None:
     generator.requires_grad_(False)
     print_agreement(generator)
     print_inversions(generator, arguments.count, arguments.steps)
+    print_preconditioners(generator, arguments.count // 4)
     print_batches(generator, arguments.steps // 4, arguments.repeats)
     print_convolutions(2 * arguments.repeats + 1)
 

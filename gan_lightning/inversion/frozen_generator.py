@@ -14,14 +14,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.prior import DrawsLatents, HasFeatures
 from gan_lightning.inversion.whitening import (
+    DRAWS,
     MAX_WHITENED,
     NoWhitening,
     Whitening,
+    curvature_of_draws,
     estimate_gauss_newton_matrix,
     multiply_rows,
     pad_batch,
     trim_batch,
 )
+from gan_lightning.seeding import image_rng
 
 NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator, and offers no features: set refine to none"
 LAYERS_PER_BLOCK = 3  # of `main`: convolution, normalization, activation
@@ -92,8 +95,12 @@ class FrozenGenerator(nn.Module):
         """Preconditioner of the latents, computed on first use; none for very long latents."""
         if self.latent_dim > MAX_WHITENED:
             return NoWhitening()
+        if self._draw is not None:
+            latents = self.draw(DRAWS, image_rng(0, 0, "whitening")).to(next(self.parameters()))
+            if (curvature := curvature_of_draws(latents)) is not None:
+                return Whitening(curvature)
         with torch.enable_grad():
-            return Whitening(estimate_gauss_newton_matrix(self, self.latent_dim, next(self.parameters()), self.draw))
+            return Whitening(estimate_gauss_newton_matrix(self, self.latent_dim, next(self.parameters())))
 
 
 def freeze_generator(generator: nn.Module) -> FrozenGenerator:

@@ -16,6 +16,8 @@ Solver = Callable[[Problem, Tensor, Stopping], Solution]
 Draw = Callable[[int, torch.Generator], Tensor]
 
 PROBES = 512  # vector-Jacobian products in the estimate; more do not improve the preconditioner
+DRAWS = 8192  # latents in the estimate of their covariance
+EVEN = 1.5  # mean square of the eigenvalues of a covariance whose mean is one, up to which it is about the identity
 CHUNK = 64
 FLOOR = 0.03  # relative to the mean eigenvalue; limits the scale of directions that hardly change the image
 MAX_WHITENED = 2048  # latents; beyond, the matrix takes longer to decompose than it saves
@@ -40,7 +42,8 @@ class Whitening:
         """Compute the basis and the scale.
 
         Args:
-            gauss_newton: (D,D) mean of J'J, symmetric, up to a factor. A matrix of zeros only rotates the latents.
+            gauss_newton: (D,D) mean of J'J, or another measure of curvature, symmetric, up to a factor. A matrix of
+                zeros only rotates the latents.
         """
         values, vectors = torch.linalg.eigh(gauss_newton.cpu().double())  # not all devices support float64
         values = values.clamp(min=0)
@@ -86,9 +89,7 @@ class NoWhitening:
         return solver(problem, start, stopping)
 
 
-def estimate_gauss_newton_matrix(
-    render: Callable[[Tensor], Tensor], latent_dim: int, like: Tensor, draw: Draw | None = None
-) -> Tensor:
+def estimate_gauss_newton_matrix(render: Callable[[Tensor], Tensor], latent_dim: int, like: Tensor) -> Tensor:
     """Estimate the mean of J'J over random latents, where J is the Jacobian of the image with respect to the latent.
 
     For random v with identity covariance, J'v has covariance J'J. Each probe v takes one backward pass, and no Jacobian
@@ -98,7 +99,6 @@ def estimate_gauss_newton_matrix(
         render: Function that maps latents (B,D) to images (B,C,H,W).
         latent_dim: Length D of the latents.
         like: Tensor with the dtype and device of the generator.
-        draw: Function that draws latents of the prior. Default: from N(0, 1).
 
     Returns:
         (D,D), averaged over pixels, for images in [-1, 1].
@@ -107,13 +107,35 @@ def estimate_gauss_newton_matrix(
     gauss_newton = like.new_zeros(latent_dim, latent_dim)
     chunk = images_at_once(render, like.new_zeros(1, latent_dim), CHUNK)
     for _ in range(PROBES // chunk):
-        latents = torch.randn(chunk, latent_dim, generator=rng) if draw is None else draw(chunk, rng)
-        latents = latents.to(like).requires_grad_()
+        latents = torch.randn(chunk, latent_dim, generator=rng).to(like).requires_grad_()
         images = render(latents)
         probes = torch.randn(images.shape, generator=rng).to(images)
         (product,) = torch.autograd.grad((images * probes).sum(), latents)
         gauss_newton += product.T @ product / (PROBES * images[0].numel())
     return gauss_newton
+
+
+def curvature_of_draws(latents: Tensor) -> Tensor | None:
+    """Return the inverse of how far latents vary, for a prior whose latents do not fill their space evenly.
+
+    Directions in which the latents of a StyleGAN2 vary more are those in which they are found further away. The mean
+    variance is added to all directions, since the search may leave the span of the draws. In W the first steps of a
+    search gain more by it than by the mean of J'J, and it needs no image. In a space that is filled evenly it is none.
+
+    Args:
+        latents: (N,D) random latents, of mean zero.
+
+    Returns:
+        (D,D), or None if the latents vary alike in all directions, as those of N(0, 1) do.
+    """
+    rows = latents.double().cpu()
+    covariance = rows.T @ rows / len(rows)
+    count, variance = len(covariance), covariance.trace() / len(covariance)
+    unevenness = covariance.square().sum() / (count * variance**2) - count / len(rows)  # of N(0, 1): one
+    if unevenness < EVEN:
+        return None
+    curvature: Tensor = torch.linalg.inv(covariance + variance * torch.eye(count, dtype=torch.float64))
+    return curvature.to(latents)
 
 
 @torch.no_grad()

@@ -65,7 +65,7 @@ class SynthesisLayer(nn.Module):
             noise: (H,W) or (B,1,H,W), or None for no noise.
         """
         styles = self.affine(w)
-        squares = multiply(styles.square(), self.weight.square().sum((2, 3)), styles.new_tensor(EPSILON))
+        squares = multiply(styles.square(), self.weight.square().sum((2, 3)), styles.new_full((), EPSILON))
         scale = GAIN * squares.rsqrt()
         features = features * styles[:, :, None, None]
         features = convolve(features, self._upsample if self.up else lambda x: F.conv2d(x, self.weight, padding=1))

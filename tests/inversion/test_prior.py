@@ -67,6 +67,33 @@ def test_images_of_the_reference_are_found_again_in_w(stylegan2: StyleGAN2Genera
     torch.testing.assert_close(stylegan2.synthesis(prior.ws(found.latent)), found.image, atol=1e-5, rtol=0)
 
 
+def test_w_is_preconditioned_by_how_far_it_varies(stylegan2: StyleGAN2Generator) -> None:
+    images = stylegan2(torch.randn(5, 64, generator=torch.Generator().manual_seed(2)))
+    prior = StyleGAN2Prior(stylegan2)
+    frozen = freeze_generator(prior)
+    quality = []
+    for preconditioner in (frozen.whitening, NoWhitening()):
+        frozen.__dict__["whitening"] = preconditioner
+        found = invert(prior, Identity(), images, num_steps=25, start="mean", **PLAIN)
+        quality.append(psnr(found.image, images).median())
+    assert quality[0] > quality[1] + 5
+
+
+@pytest.mark.parametrize("count", [3, 100, 1000])
+def test_the_curvature_is_the_inverse_of_the_covariance_where_that_is_uneven(count: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    even = torch.randn(whitening.DRAWS, count, generator=rng)
+    assert whitening.curvature_of_draws(even) is None
+    assert whitening.curvature_of_draws(0.1 * even) is None
+    scale = torch.logspace(0, -2, count)
+    curvature = whitening.curvature_of_draws(even * scale)
+    assert curvature is not None
+    expected = 1 / (scale.square() + scale.square().mean())
+    torch.testing.assert_close(curvature.diagonal(), expected, rtol=0.5 if count == 1000 else 0.15, atol=0)
+    off_diagonal = curvature - curvature.diag().diag()
+    assert off_diagonal.abs().max() < 0.2 * curvature.diagonal().max()
+
+
 def test_an_image_of_stylegan2_is_the_same_in_any_batch(in_w: StyleGAN2Prior, images: Tensor) -> None:
     settings: dict[str, Any] = {"num_searches": 2, "num_steps": 10, "refine_steps": 3, "noise_level": 0.0}
     whole = invert(in_w, GaussianBlur(1.0), images, **settings)
