@@ -191,7 +191,7 @@ BUGS = [
         "tests/inversion/test_losses.py",
         ("errors on the scale of [-1, 1]", ".flatten(1).mean(1) / 4", ".flatten(1).mean(1)"),
         ("a perceptual loss that is not relative", "distance / targets.square()", "distance / torch.ones_like(targets)"),
-        ("a perceptual loss of a critic in training", "copy.deepcopy(layers[:-1]).eval()", "copy.deepcopy(layers[:-1])"),
+        ("a perceptual loss of a critic in training", "copy.deepcopy(discriminator).eval()", "copy.deepcopy(discriminator)"),
     ),
     *bugs_of(
         "inversion/noise_level.py",
