@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gpu_environment  # noqa: F401  first: it sets what torch reads when it is imported
+import gpu_graphs
 import gpu_restoration
 import gpu_runs
 import gpu_training
@@ -52,6 +53,7 @@ class Part:
 # The most informative first; `faces` makes the data of all that follow, `fit` the generator that is restored with.
 PARTS = {
     "profile": Part(gpu_training.profile, "train", 60),
+    "graphs": Part(gpu_graphs.graphs, "checks", 60),
     "faces": Part(gpu_training.faces, "train", 60),
     "syncs": Part(gpu_training.syncs, "train", 45),
     "ceiling": Part(gpu_training.ceiling, "train", 75),

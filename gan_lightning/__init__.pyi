@@ -9,6 +9,7 @@ from gan_lightning.callbacks.restoration_writer import RestorationWriter as Rest
 from gan_lightning.callbacks.samples import SampleGrid as SampleGrid
 from gan_lightning.callbacks.samples import SampleWriter as SampleWriter
 from gan_lightning.callbacks.summary import RunSummary as RunSummary
+from gan_lightning.callbacks.watch import Watch as Watch
 from gan_lightning.data.celeba import CelebA as CelebA
 from gan_lightning.data.image_data_module import ImageDataModule as ImageDataModule
 from gan_lightning.data.image_folder import ImageFolder as ImageFolder
@@ -29,10 +30,13 @@ from gan_lightning.loggers import SteadyWandbLogger as SteadyWandbLogger
 from gan_lightning.modules.dcgan import DCGAN as DCGAN
 from gan_lightning.modules.encoder import LatentEncoder as LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration as LatentRestoration
+from gan_lightning.modules.stylegan2 import StyleGAN2 as StyleGAN2
 from gan_lightning.networks.checkpoints import load_generator as load_generator
 from gan_lightning.networks.dcgan import Discriminator as Discriminator
 from gan_lightning.networks.dcgan import Generator as Generator
 from gan_lightning.networks.encoder import Encoder as Encoder
+from gan_lightning.networks.stylegan2 import StyleGAN2Generator as StyleGAN2Generator
+from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior as StyleGAN2Prior
 from gan_lightning.objectives import Objective as Objective
 from gan_lightning.resume.last_checkpoint import LastCheckpoint as LastCheckpoint
 

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from gan_lightning.errors import InputError, mistake_behind
-from gan_lightning.messages import dead_worker, one_line, show_messages
+from gan_lightning.errors import InputError, RankError, mistake_behind
+from gan_lightning.messages import dead_rank, dead_worker, one_line, show_messages
 from gan_lightning.refusals import refusal
 
 HELP = """\
@@ -73,10 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         except RuntimeError:
             pass
+        if isinstance(error, RankError):  # the other rank prints it
+            return error.status
         cause = mistake_behind(error)
         if cause is None and (refused := refusal(error)) is not None:
             cause = InputError(refused)
-        message = dead_worker(error) if cause is None else one_line(cause)
+        message = (dead_worker(error) or dead_rank(error)) if cause is None else one_line(cause)
         if message is None:
             raise
         print(f"gan-lightning: error: {message}", file=sys.stderr)

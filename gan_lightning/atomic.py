@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gan_lightning.file_names import MAX_BYTES, writable
+
+
+def own_suffix() -> str:
+    """Return the end of a name of a temporary file, which no other process has, on any host that shares the disk."""
+    # Process numbers are the same in many containers, and host names in those that share a network.
+    return f".{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
 @contextmanager
@@ -26,7 +34,7 @@ def atomic_path(path: str | os.PathLike[str], *, durable: bool = False) -> Itera
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    suffix = f".{os.getpid()}.part"
+    suffix = own_suffix()
     beside = target.with_name(writable(f".{target.name}", MAX_BYTES - len(suffix)) + suffix)
     try:
         yield beside

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from pkgutil import resolve_name
 from typing import Any
 
 import lightning
-import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar as BaseProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from gan_lightning.callbacks.defaults import BEST_CHECKPOINT, CONFIGURABLE, reports
 from gan_lightning.callbacks.network_table import NetworkTable
 from gan_lightning.callbacks.progress import ProgressBar
+from gan_lightning.checkpoint_options import check_networks, config_of_checkpoint
 from gan_lightning.cli_internals import integers_stay_integers
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
@@ -31,40 +28,16 @@ from gan_lightning.loggers.problems import problems_of_loggers
 from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
 from gan_lightning.modules.checks import check_sizes
-from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
-from gan_lightning.option_checks import check_nulls, choose_no_best_checkpoint, take_wandb_variables
+from gan_lightning.option_checks import check_intervals, check_nulls, choose_no_best_checkpoint, take_wandb_variables
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.launcher import check_launch, is_first_process
+from gan_lightning.resume.rank_watch import RankWatch
 from gan_lightning.run import Run, check_checkpoint
 from gan_lightning.run_options import as_list, complete_checkpoint, complete_loggers
+from gan_lightning.saved_config import RunConfig
 
 _log = logging.getLogger(__name__)
-
-
-class RunConfig(SaveConfigCallback):
-    """Write the configuration to the run folder and to every logger.
-
-    It is what the user gave, not the paths made of it: run again under another name, it must not write into the folder
-    of the first run.
-    """
-
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, *, given: Namespace, **kwargs: Any) -> None:
-        super().__init__(parser, given, **kwargs)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the configuration before anything else."""
-        if trainer.is_global_zero and not self.already_saved:
-            path = Path(trainer.default_root_dir) / self.config_filename  # whichever logger comes first
-            self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
-            self.save_config(trainer, pl_module, stage)
-        self.already_saved = True
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Log the configuration, by which runs are told apart."""
-        config = self.parser.dump(self.config, skip_none=False, format="yaml")
-        for logger in trainer.loggers:
-            logger.log_hyperparams(yaml.safe_load(config))
 
 
 class GanCLI(LightningCLI):
@@ -74,11 +47,10 @@ class GanCLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.loggers: list[Logger] = []
+        self.watch = RankWatch(ends_process=True)
         try:
-            super().__init__(*args, **kwargs)  # runs the command
-        except BaseException as error:
-            self.finish_loggers(error)
-            raise
+            with self.watch.ending(self.finish_loggers):
+                super().__init__(*args, **kwargs)  # runs the command
         finally:
             if self.run is not None:
                 self.run.release()
@@ -119,11 +91,8 @@ class GanCLI(LightningCLI):
         has_networks = getattr(model_class, "goes_on_in_its_folder", False)  # a restoration's come with an option
         self._ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"), not has_networks)
         if path is not None and "://" not in str(path):
-            words, model = sys.argv[1:] if args is None else args, options.model.class_path
-            saved = check_checkpoint(path, resolve_name(model))
-            given = {found[1] for word in words if (found := re.match(r"--model\.(?:init_args\.)?(\w+)", word))}
-            init_args = {name: value for name, value in saved.items() if name not in given}
-            config = json.dumps({"model": {"class_path": model, "init_args": init_args}}, default=str)
+            words, saved = sys.argv[1:] if args is None else args, check_checkpoint(path, model_class)
+            config = config_of_checkpoint(saved, options.model.class_path, words)
             self.config = parser.parse_args(with_last_config(words, command, config))
             check_networks(path, saved, self.options.model.init_args)
         self.options.ckpt_path = None
@@ -138,6 +107,7 @@ class GanCLI(LightningCLI):
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
         choose_no_best_checkpoint(options)
         check_nulls(options)
+        check_intervals(options.trainer)
         take_wandb_variables(options)
         check_sizes(options.model.init_args, options.get("data.init_args"))
         weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
@@ -162,7 +132,7 @@ class GanCLI(LightningCLI):
             self.loggers = [logger for logger in as_list(options.logger) if isinstance(logger, Logger)]
             self.loggers.append(MetricsFile(options.default_root_dir))
         kwargs["logger"] = self.loggers
-        callbacks = as_list(options.callbacks)
+        callbacks = [self.watch, *as_list(options.callbacks)]
         if options.enable_progress_bar is not False and not any(isinstance(c, BaseProgressBar) for c in callbacks):
             callbacks.append(ProgressBar())
         if options.enable_model_summary is not False and not any(isinstance(c, ModelSummary) for c in callbacks):
@@ -178,6 +148,7 @@ class GanCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Leave the data out where the model brings its own: samples are drawn from latents."""
         check_launch(self.trainer)
+        self.watch.start(self.trainer)
         command = self.config.subcommand
         loader = {"fit": "train", "validate": "val"}.get(command, command)
         if is_overridden(f"{loader}_dataloader", self.model):
@@ -186,20 +157,6 @@ class GanCLI(LightningCLI):
             raise InputError("there are no data: add --config quickstart, or --data CelebA --data.root PATH")
         if command == "predict":
             self.model.num_samples = self.options.num_samples
-
-
-def check_networks(path: str, saved: Mapping[str, Any], options: Namespace) -> None:
-    """Check that the networks are those of a checkpoint.
-
-    Raises:
-        InputError: If an option that they are built with differs.
-    """
-    for name in NETWORK_OPTIONS:
-        if name in saved and options.get(name, saved[name]) != saved[name]:
-            raise InputError(
-                f"model.{name} is {options[name]}, but {path} was trained with {saved[name]}: the networks of a "
-                "checkpoint cannot be changed"
-            )
 
 
 @requeued_when_warned()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
+
+# How long a rank waits for another, by default of torch half an hour. An evaluation by Inception on CPUs takes hours,
+# and ranks that restore photographs end far apart. A failed rank is noticed long before: see resume/rank_watch.py.
+WAIT = timedelta(hours=6)
 
 
 def is_distributed() -> bool:
@@ -24,6 +29,15 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes in the group; 1 outside of one."""
     return distributed.get_world_size() if is_distributed() else 1
+
+
+def leave_group() -> None:
+    """Leave the process group of gloo, which ends the wait of other ranks for this one by an error.
+
+    That of nccl is left alone: leaving it may wait for the other ranks.
+    """
+    if is_distributed() and distributed.get_backend() == "gloo":
+        distributed.destroy_process_group()
 
 
 def broadcast(value: Any) -> Any:
@@ -60,18 +74,58 @@ def mean(metrics: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 @torch.no_grad()
+def average(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Average tensors over the ranks in a single message.
+
+    Args:
+        tensors: Tensors of one floating-point type, of the same shapes on every rank.
+
+    Returns:
+        The averages, with the strides of the tensors; in a single process the tensors themselves.
+    """
+    if not is_distributed() or not tensors:
+        return list(tensors)
+    flat = torch.cat([in_order_of_memory(tensor) for tensor in tensors])
+    distributed.all_reduce(flat)
+    flat /= world_size()
+    parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [in_order_of(tensor, part) for tensor, part in zip(tensors, parts, strict=True)]
+
+
+def in_order_of_memory(tensor: Tensor) -> Tensor:
+    """Return the elements (N,): without a copy if they fill a piece of memory, as those of channels_last weights do."""
+    return tensor.as_strided((tensor.numel(),), (1,)) if is_dense(tensor) else tensor.flatten()
+
+
+def in_order_of(tensor: Tensor, elements: Tensor) -> Tensor:
+    """Return elements (N,), in the order of `in_order_of_memory(tensor)`, in the shape of the tensor."""
+    if not is_dense(tensor):
+        return elements.view_as(tensor)
+    return elements.as_strided(tensor.shape, tensor.stride(), elements.storage_offset())
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill one piece of memory, in any order of the dimensions."""
+    expected = 1
+    for stride, size in sorted((stride, size) for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
+        if size != 1 and stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+@torch.no_grad()
 def average_buffers(*networks: nn.Module) -> None:
     """Average the floating-point buffers of networks over the ranks, in place.
 
     Batch-norm statistics differ between ranks, because each rank sees only its own part of the batch.
     """
-    if not is_distributed():
-        return
-    buffers = [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]
-    if not buffers:
-        return
-    flat = torch.cat([buffer.flatten() for buffer in buffers])
-    distributed.all_reduce(flat)
-    flat /= world_size()
-    for buffer, average in zip(buffers, torch.split(flat, [b.numel() for b in buffers]), strict=True):
-        buffer.copy_(average.view_as(buffer))
+    if is_distributed():
+        buffers = float_buffers(*networks)
+        for buffer, mean_of_ranks in zip(buffers, average(buffers), strict=True):
+            buffer.copy_(mean_of_ranks)
+
+
+def float_buffers(*networks: nn.Module) -> list[Tensor]:
+    """Return the floating-point buffers of networks, such as batch-norm statistics."""
+    return [buffer for network in networks for buffer in network.buffers() if buffer.is_floating_point()]

@@ -16,6 +16,18 @@ class StorageError(RuntimeError):
     """Failure to write a file of the run, as on a full disk; the message names the file."""
 
 
+class RankError(RuntimeError):
+    """Failure of another rank of the job, which prints the reason itself.
+
+    Attributes:
+        status: Exit status of all ranks.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 EXTRAS = {"litdata": "streaming", "tensorboard": "tensorboard"}  # optional packages, and the extras that install them
 
 
@@ -35,3 +47,8 @@ def missing_package(error: BaseException | None) -> InputError | None:
         if package in str(error):
             return InputError(f"{package} is not installed: pip install 'gan-lightning[{extra}]'")
     return None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, which says what is wrong; its class if it has none."""
+    return (str(error).strip() or repr(error)).splitlines()[0]

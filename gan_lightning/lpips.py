@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, first_line
 
 
 @cache
@@ -29,7 +29,7 @@ def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
 
         network = LearnedPerceptualImagePatchSimilarity(net_type="alex").net.eval().requires_grad_(False).to(device)
     except Exception as error:  # no network, no torchvision weights, a full disk
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"LPIPS needs AlexNet's weights, which cannot be had ({reason}): choose another loss, or leave lpips out"
         ) from error

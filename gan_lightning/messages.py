@@ -12,6 +12,7 @@ from pathlib import Path
 _DEAD_WORKER = re.compile(
     r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\) (?:is )?(killed by signal: [\w ]+|exited unexpectedly)"
 )
+_DEAD_RANK = re.compile(r"[Cc]onnection (?:closed|reset) by peer|remote process exited")  # of gloo, of nccl
 
 _LOGGERS = (
     "lightning.pytorch.utilities.rank_zero",
@@ -45,6 +46,7 @@ def hide_needless_warnings() -> None:
     for message in (
         ".*LeafSpec.*",  # Lightning's use of a torch function
         ".*module\\(s\\) in eval mode.*",  # the averaged generator, on purpose
+        ".*AccumulateGrad node's stream.*",  # DDP looks at the networks on a stream of its own
         ".*does not have many workers.*",  # packed images need none
         ".*pre-optimization state.*",  # a checkpoint after the step is what we want
         ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch
@@ -94,6 +96,16 @@ def dead_worker(error: BaseException) -> str | None:
     return (
         f"a process that reads images{how}, perhaps out of memory: lower data.num_workers, and resume the run with "
         "--ckpt_path last"
+    )
+
+
+def dead_rank(error: BaseException) -> str | None:
+    """Return what to do about an error caused by the death of another rank, which said nothing; None for any other."""
+    if not isinstance(error, RuntimeError) or _DEAD_RANK.search(str(error)) is None:
+        return None
+    return (
+        "another process of this job has ended without a message, perhaps killed for lack of memory: see its log, and "
+        "resume the run with --ckpt_path last"
     )
 
 

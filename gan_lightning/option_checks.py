@@ -32,6 +32,31 @@ def check_nulls(options: Namespace) -> None:
                 raise InputError(f"{key}.{name} is null: give a value, or leave the option out")
 
 
+NEVER = {  # options of the Trainer that count -> how to switch off what happens so often
+    "val_check_interval": "--trainer.limit_val_batches 0 trains without validation",
+    "check_val_every_n_epoch": "--trainer.limit_val_batches 0 trains without validation",
+    "log_every_n_steps": "0 logs no training metrics",
+    "gradient_clip_val": "of a DCGAN, set model.gradient_clip instead",
+}
+ZERO_ALLOWED = ("log_every_n_steps", "gradient_clip_val")
+
+
+def check_intervals(trainer: Namespace) -> None:
+    """Check the numbers with which Lightning would divide, or which it would silently ignore.
+
+    Args:
+        trainer: Options of the Trainer.
+
+    Raises:
+        InputError: If an interval is zero or negative.
+    """
+    for name, advice in NEVER.items():
+        value, zero_allowed = trainer.get(name), name in ZERO_ALLOWED
+        if isinstance(value, int | float) and (value < 0 or (value == 0 and not zero_allowed)):
+            least = "0 or more" if zero_allowed else "a number above 0"
+            raise InputError(f"trainer.{name} is {value}: give {least}; {advice}")
+
+
 def takes_null(cls: type, name: str) -> bool:
     """Return whether an argument of a class, or of the parent that it hands the argument on to, may be None."""
     for base in cls.__mro__:

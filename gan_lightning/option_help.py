@@ -52,14 +52,15 @@ EXAMPLES = {
 GROUPS = {  # key of the options -> title
     "evaluation": "Evaluation",
     "sample_grid": "Grid of samples",
+    "watch": "Warnings when a GAN fails",
     "checkpoint": "Best checkpoint",
     "last_checkpoint": "Last checkpoint",
     "trainer": "Lightning's Trainer",
 }
 UNUSED = {  # command -> groups that mean nothing to it
     "validate": ("checkpoint", "last_checkpoint"),
-    "test": ("checkpoint", "last_checkpoint", "sample_grid"),
-    "predict": ("checkpoint", "last_checkpoint", "sample_grid", "evaluation"),
+    "test": ("checkpoint", "last_checkpoint", "sample_grid", "watch"),
+    "predict": ("checkpoint", "last_checkpoint", "sample_grid", "watch", "evaluation"),
 }
 OF_LIGHTNING = ("trainer", "checkpoint")  # their help is cut to its first sentence
 OWN_WORDS = {  # help that Lightning words for programmers

@@ -54,7 +54,7 @@ CLASSES = {  # option -> classes that can be given to it by name
 
 def shipped_configs() -> dict[str, Path]:
     """Return the configurations that come with the package by their names, such as "celeba64" and "restore/deblur"."""
-    paths = (path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name not in ("cluster", "data"))
+    paths = (path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name not in ("cluster", "data", "sweeps"))
     return {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in paths}
 
 
@@ -67,7 +67,8 @@ def find_config(given: str) -> str:
     Raises:
         InputError: If there is neither.
     """
-    if not re.fullmatch(r"[\w./~-]+", given) or Path(given).expanduser().exists():
+    path = Path(given).expanduser()
+    if not re.fullmatch(r"[\w./~-]+", given) or (path.exists() and not path.is_dir()):  # W&B makes a folder "wandb"
         return given
     shipped = shipped_configs()
     for name, path in shipped.items():

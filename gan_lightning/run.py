@@ -19,6 +19,8 @@ from lightning import LightningModule
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
+from gan_lightning.loggers import wandb_artifacts
+from gan_lightning.loggers.wandb_config import WANDB_ID
 from gan_lightning.modules.safe_loading import constructor_options
 from gan_lightning.networks.checkpoints import check_whole, load_tensors
 from gan_lightning.resume.checkpoint_io import LAST, PREVIOUS
@@ -28,7 +30,6 @@ _log = logging.getLogger(__name__)
 
 RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
 LOCK = ".claim"
-WANDB_ID = ".wandb-id"
 UNTRAINED = "untrained"
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # on some network file systems
 TRACES_OF_A_RUN = ("metrics.csv", "summary.json", "checkpoints", "records")
@@ -89,7 +90,8 @@ class Run:
         A job that its scheduler has started again resumes from its last checkpoint, whatever it began with.
 
         Args:
-            given: Path; "last" or "best" for that checkpoint of this run; "untrained" for none; or None.
+            given: Path; "last" or "best" for that checkpoint of this run; "wandb:ENTITY/PROJECT/NAME:best" for one that
+                is downloaded; "untrained" for none; or None.
             needs_training: Whether the model has no networks to measure or to sample without a checkpoint.
 
         Returns:
@@ -115,6 +117,8 @@ class Run:
             self.label = f"{self.folder.parent.name}/{self.folder.name}"
         if self._trial is not None:
             self.folder, self.resumes = Path(self._trial.name), False
+        if path is not None and path.startswith(wandb_artifacts.PREFIX):
+            return wandb_artifacts.fetch_checkpoint(path)
         return None if path == UNTRAINED else path
 
     def _find_checkpoint(self, given: str | None) -> str | None:
@@ -188,6 +192,8 @@ class Run:
         Path(self._lock.lock_file).unlink(missing_ok=True)  # while it is locked: nobody else's file is removed
         self._lock.release()
         self._lock = None
+        if self.folder in self._made and [path.name for path in self.folder.iterdir()] == [WANDB_ID]:
+            (self.folder / WANDB_ID).unlink()  # the run has not begun
         for folder in self._made:
             try:
                 folder.rmdir()
@@ -241,7 +247,7 @@ def default_name(prefix: str) -> str:
     # Of jobs that start in the same second, as those of a sweep, each has a name of its own.
     stamp = job_stamp(f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     if stamp is None:
-        raise InputError("the processes of this torchrun cannot agree on a name for the run: add --name NAME")
+        raise InputError("the processes of this job cannot agree on a name for the run: add --name NAME")
     os.environ[RUN_NAME_VARIABLE] = name = f"{prefix}-{stamp}"
     return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pkgutil import resolve_name
 from typing import Any
 
@@ -32,7 +33,7 @@ def complete_checkpoint(checkpoint: Namespace, run: Run, model_class: Any, evalu
 
 
 def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
-    """Let loggers write to the run folder, and W&B recognize a resumed run; the first rank alone has its id."""
+    """Let loggers write to the run folder, and tell W&B what the run is; the first rank alone has its id."""
     for logger in as_list(trainer.logger):
         if not isinstance(logger, Namespace) or "init_args" not in logger:
             continue
@@ -41,6 +42,28 @@ def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
         for argument, value in (("save_dir", str(run.folder.resolve())), ("name", run.label)):
             if argument in logger.init_args and logger.init_args[argument] in (".", "lightning_logs", None):
                 logger.init_args[argument] = value
-        online = resolve_name(logger.class_path) is SteadyWandbLogger and not logger.init_args.offline
-        if is_first and online and logger.init_args.id is None:
-            logger.init_args.id = run.wandb_id()
+        if resolve_name(logger.class_path) is SteadyWandbLogger:
+            complete_wandb(logger, run, is_first)
+
+
+def complete_wandb(logger: Namespace, run: Run, is_first: bool) -> None:
+    """Let W&B recognize a resumed run, and show runs by command and by sweep or array, unless options do.
+
+    W&B itself reads the variables of the environment that begin with WANDB, among them those that agents of sweeps set.
+    """
+    options, others = logger.init_args, logger.get("dict_kwargs") or {}
+    group = os.environ.get("WANDB_SWEEP_ID") or slurm_array()
+    for argument, value, variable in (
+        ("job_type", run.command, "WANDB_JOB_TYPE"),
+        ("group", group, "WANDB_RUN_GROUP"),
+    ):
+        if options.get(argument) is None and argument not in others and variable not in os.environ:
+            options[argument] = value
+    if is_first and options.id is None and "WANDB_RUN_ID" not in os.environ:
+        options.id = run.wandb_id()
+
+
+def slurm_array() -> str | None:
+    """Return the number of the Slurm array that this job belongs to, after the name of the job; None outside one."""
+    number = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return number and f"{os.environ.get('SLURM_JOB_NAME', 'array')}-{number}"

@@ -26,8 +26,20 @@ def image_rng(seed: int, index: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
+def batch_seed(seed: int, rank: int, batch: int) -> int:
+    """Return the seed of what is drawn for one batch of one rank.
+
+    Args:
+        seed: Seed of the run.
+        rank: Rank that the batch belongs to.
+        batch: Number of the batch.
+    """
+    state = np.random.SeedSequence([seed, rank, batch]).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
 def batch_rng(seed: int, rank: int, batch: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return the random generator of one batch.
+    """Return a random generator with the seed of one batch.
 
     Args:
         seed: Seed of the run.
@@ -35,5 +47,4 @@ def batch_rng(seed: int, rank: int, batch: int, device: torch.device | str = "cp
         batch: Number of the batch.
         device: Device of the generator.
     """
-    state = np.random.SeedSequence([seed, rank, batch]).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
+    return torch.Generator(device).manual_seed(batch_seed(seed, rank, batch))

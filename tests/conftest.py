@@ -1,6 +1,9 @@
 """What every test shares: a cache of its own, quiet logs, and a small folder of synthetic faces."""
 
 import os
+import shutil
+import sys
+from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "offline")  # no test may wait for a server
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning 2.6's use of it
@@ -34,3 +37,31 @@ def faces_root(tmp_path_factory):
     root = tmp_path_factory.mktemp("faces")
     synthesize(root, count=FACES, seed=0, num_workers=1, progress=False)
     return root
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """Run commands in an empty folder, without pytest's own arguments."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
+
+
+@pytest.fixture(scope="session")
+def finished(faces_root, tmp_path_factory):
+    """Folder of a run of four steps, which a test may look at but not change."""
+    from tests.commands import fit
+
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["gan-lightning"])
+        patch.delenv("GAN_LIGHTNING_RUN", raising=False)
+        assert fit(faces_root, "--data.count", FACES) == 0
+    return folder / "runs" / "run"
+
+
+@pytest.fixture
+def copied_run(finished, tmp_path):
+    """A copy of that run, in another folder than the one it was trained in; a test may damage it."""
+    return Path(shutil.copytree(finished, tmp_path / "runs" / "run"))

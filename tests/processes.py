@@ -120,7 +120,7 @@ def run_ranks(
     timeout: float = 200,
 ) -> list[subprocess.CompletedProcess[str]]:
     """Run a program on several ranks, each with the environment that torchrun gives it."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(ranks)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(ranks)}
     shared |= {"LOCAL_WORLD_SIZE": str(ranks), "TORCHELASTIC_RUN_ID": f"test-{time.monotonic_ns()}"}
     own = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"} for rank in range(ranks)]
     processes = [Process(program, *arguments, environment={**shared, **one, **(environment or {})}) for one in own]
@@ -132,7 +132,8 @@ def run_ranks(
     ]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that no program listens on: a fixed one would be taken when two suites run at once."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

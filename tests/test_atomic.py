@@ -1,5 +1,6 @@
 """A file is either unchanged or complete, never partial."""
 
+import socket
 import subprocess
 import sys
 
@@ -43,6 +44,16 @@ def test_a_kill_in_the_block_leaves_the_former_file(tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", script, target]).returncode == -9
     assert target.read_text() == "former"
+
+
+def test_processes_with_the_same_number_on_hosts_of_the_same_name_write_to_different_files(tmp_path):
+    """As in containers, whose processes are all number 1."""
+    with atomic_path(tmp_path / "file") as one, atomic_path(tmp_path / "file") as other:
+        assert one != other
+        assert socket.gethostname() in one.name
+        one.write_text("one")
+        other.write_text("other")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "写" * 85])

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 # What the scripts import.
@@ -21,6 +22,7 @@ SHARED = (
     "tutorial",
     "cuda_trace",
     "gpu_environment",
+    "gpu_graphs",
     "gpu_setup",
     "gpu_training",
     "gpu_runs",
@@ -63,6 +65,15 @@ def test_every_planted_bug_applies(monkeypatch):
         "stale", "gan_lightning/seeding.py", "no such text", "", "tests/test_seeding.py::test_of_no_one"
     )
     assert len(planted.check([stale])) == 2
+
+
+def test_a_step_asks_torch_for_little_more_than_plain_torch(monkeypatch):
+    """Of 299 operations 200 have a kernel; one more for each layer would be more than the margin."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    profile = importlib.import_module("step_profile")
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    everything, kernels, casts, reads = map(int, profile.operations_of_a_step(images, "bf16-mixed").cells())
+    assert (everything <= 302, kernels <= 203, casts <= 35, reads <= 1) == (True,) * 4, (everything, kernels, casts)
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if name != "planted_bugs"])  # which starts the tests alone

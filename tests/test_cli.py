@@ -18,49 +18,13 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from gan_lightning import DCGAN
-from gan_lightning.__main__ import main
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.loggers.metrics_file import MetricsFile
+from tests.commands import CONFIGS, SMALL, command, finished_wandb_run, fit, refusal, restoration_words, restore
 from tests.conftest import FACES
 from tests.processes import Process, run, run_ranks
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-SMALL = ["--data.image_size", "16", "--data.batch_size", "16"]
-SMALL += ["--model.image_size", "16", "--model.base_channels", "4"]
-SMALL += ["--evaluation.extractor", "random", "--evaluation.num_images", "10"]
-SMALL += ["--trainer.accelerator", "cpu", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
-SMALL += ["--trainer.log_every_n_steps", "1", "--trainer.enable_progress_bar", "false", "--sample_grid.num_images", "4"]
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    """Runs are written to runs/ in the working folder; pytest's own arguments must not reach the command."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
-    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
-
-
-def command(*arguments):
-    """Run a command line in this process, and return its exit status."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as stop:
-        return stop.code
-
-
-def fit(faces_root, *more, config="quickstart.yaml", name="run"):
-    return command("fit", "--config", CONFIGS / config, *SMALL, "--data.root", faces_root, "--name", name, *more)
-
-
-@pytest.fixture(scope="module")
-def finished(faces_root, tmp_path_factory):
-    """Folder of a run of four steps."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["gan-lightning"])
-        assert fit(faces_root, "--data.count", FACES) == 0
-    return folder / "runs" / "run"
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def test_a_run_writes_all_it_promises(finished):
@@ -257,44 +221,13 @@ def test_wandb_gets_configuration_metrics_and_grids_offline(faces_root):
     assert len(list((folder / "files" / "media").rglob("*.png"))) == 3
 
 
-def finished_wandb_run(wandb_folder, patience=60):
-    """Return the folder and the records of an offline run, once W&B's own process has written the last record."""
-    until = time.monotonic() + patience
-    while True:
-        for path in wandb_folder.glob("offline-run-*/*.wandb"):
-            records = read_wandb_records(path)
-            if any(record.WhichOneof("record_type") == "exit" for record in records):
-                return path.parent, records
-        assert time.monotonic() < until, "W&B has not finished its file"
-        time.sleep(0.2)
-
-
-def read_wandb_records(path):
-    """Read an offline run: a header of 7 bytes, then records in the LevelDB format with blocks of 32 KiB."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, position, parts, records = path.read_bytes(), 7, b"", []
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        parts += data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):  # whole, or last
-            records.append(Record.FromString(parts))
-            parts = b""
-    return records
-
-
 TRAINING = [path for path in sorted(CONFIGS.glob("*.yaml")) if path.stem != "encoder"]
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_every_shipped_configuration_runs(path, faces_root, tmp_path):
     root = faces_root / "celeba" / "img_align_celeba" if "folder" in path.stem else faces_root
-    count = ["--data.count", FACES] if path.stem == "quickstart" else []
+    count = ["--data.count", FACES] if path.stem in ("quickstart", "stylegan2") else []
     split = ["--data.split_fractions", "[0.6,0.2,0.2]"] if "folder" in path.stem else []
     assert fit(root, *count, *split, config=path.name) == 0
     assert (tmp_path / "runs/run/checkpoints/best.ckpt").is_file()
@@ -308,28 +241,6 @@ def test_the_encoder_configuration_runs_and_its_prediction_starts_a_restoration(
     assert MetricsFile("runs/encoder").history()["val/latent_mse"]
     encoder = ["--model.encoder_ckpt", "runs/encoder/checkpoints/best.ckpt"]
     assert restore(finished, faces_root, "deblur", *encoder) == 0
-
-
-def restoration_words(finished, faces_root, name, *more, run="restored"):
-    """Return a command that restores two faces in a few steps with a shipped configuration."""
-    arguments = ["--model.generator_ckpt", finished / "checkpoints" / "best.ckpt", "--data.root", faces_root]
-    arguments += ["--data.count", FACES, "--data.image_size", "16", "--data.eval_batch_size", "2"]
-    arguments += [
-        "--model.inversion.num_steps",
-        "3",
-        "--model.inversion.refine_steps",
-        "3",
-        "--trainer.limit_test_batches",
-        "1",
-    ]
-    arguments += ["--trainer.accelerator", "cpu"]
-    if name == "inpaint":
-        arguments += ["--model.degradation.init_args.image_size", "16", "--model.degradation.init_args.hole_size", "4"]
-    return ["test", "--config", CONFIGS / "restore" / f"{name}.yaml", *arguments, "--name", run, *more]
-
-
-def restore(*arguments, **more):
-    return command(*restoration_words(*arguments, **more))
 
 
 def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_root):
@@ -629,15 +540,6 @@ def test_an_ordinary_run_prints_no_needless_line(finished, faces_root):
 # -- what is refused, in one line -------------------------------------------------------------------------------------
 
 
-def refusal(capsys, status):
-    """Return the line printed by a refused command."""
-    assert status == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("gan-lightning: error: ")
-    return lines[0]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -653,6 +555,14 @@ def refusal(capsys, status):
         (["--ckpt_path", "last", "--name", "never"], "runs/never/checkpoints/last.ckpt does not exist"),
         (["--trainer.precision", "bf16-true"], "precision bf16-true is not supported"),
         (["--trainer.gradient_clip_val", "1"], "gradient"),
+        (["--trainer.gradient_clip_val", "-1"], "gradient_clip_val is -1: give 0 or more; of a DCGAN, set model.gra"),
+        (["--trainer.val_check_interval", "0"], "val_check_interval is 0: give a number above 0; --trainer.limit_val_"),
+        (["--trainer.val_check_interval", "-0.5"], "val_check_interval is -0.5: give a number above 0"),
+        (["--trainer.check_val_every_n_epoch", "0"], "check_val_every_n_epoch is 0: give a number above 0"),
+        (["--trainer.check_val_every_n_epoch", "-1"], "check_val_every_n_epoch is -1: give a number above 0"),
+        (["--trainer.log_every_n_steps", "-1"], "log_every_n_steps is -1: give 0 or more; 0 logs no training metrics"),
+        (["--trainer.max_steps", "-2"], "`max_steps` must be a non-negative integer or -1"),
+        (["--trainer.devices", "0"], "value is not a valid input using cpu accelerator"),
     ],
 )
 def test_settings_are_refused_before_the_first_step(faces_root, capsys, options, message):

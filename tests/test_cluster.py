@@ -4,7 +4,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +18,9 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.resume.jobs import job_stamp, requeue, requeued_when_warned, runs_again
 from gan_lightning.run import run_folder
+from tests.commands import CONFIGS, SMALL
 from tests.conftest import FACES
-from tests.processes import Process
-from tests.test_cli import CONFIGS, SMALL
+from tests.processes import Process, free_port
 
 ROOT = CONFIGS.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
@@ -87,6 +86,7 @@ def start_with_signal(words, environment, step, number):
 def train_in_slurm(words, ranks, again=0, job="4711", signal_at=None, **environment):
     """Run the tasks that `srun` would start; return their outputs."""
     given = [*words, "--trainer.devices", str(ranks), "--trainer.strategy", "ddp" if ranks > 1 else "auto"]
+    environment["MASTER_PORT"] = str(free_port())  # by default that of the job's number
     tasks = [task(rank, ranks, job, again) | environment for rank in range(ranks)]
     if signal_at is None:
         return finish(*[start(given, one) for one in tasks])
@@ -163,7 +163,7 @@ def slurm(scontrol, tmp_path, monkeypatch, faces_root):
     Path("configs").symlink_to(CONFIGS)
     job = {name: value for name, value in task(0, 2).items() if name not in ("SLURM_PROCID", "SLURM_LOCALID")}
     shared = {"GAN_LIGHTNING_CACHE": str(tmp_path / "shared"), "TMPDIR": str(tmp_path / "disk")}
-    return job | scontrol | shared | {"SLURM_CPUS_PER_TASK": "1"}
+    return job | scontrol | shared | {"SLURM_CPUS_PER_TASK": "1", "MASTER_PORT": str(free_port())}
 
 
 def commands_of_the_page(program):
@@ -216,9 +216,7 @@ def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root)
     words[words.index("--nproc_per_node") + 1] = "2"
     finish(launch(TORCHRUN, words))
     (first,) = Path("runs").iterdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     words = [*with_our_data(two_nodes[1:], faces_root), *small, "--trainer.devices", "1"]
     words[words.index("--nproc_per_node") + 1] = "1"
     words = [address if word == "NODE:29500" else word for word in words]

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from gan_lightning.__main__ import main
-from gan_lightning.errors import EXTRAS, InputError, mistake_behind
-from tests.test_cli import CONFIGS, SMALL
+from gan_lightning.errors import EXTRAS, InputError, first_line, mistake_behind
+from tests.commands import CONFIGS, SMALL
 from tests.test_package import PROJECT, distribution_name
 
 
@@ -66,3 +66,15 @@ def test_a_store_without_its_package_is_not_taken_for_a_wrong_address(tmp_path, 
     with pytest.raises(InputError, match=r"^gs://bucket/faces cannot be streamed: Requirement 'google") as raised:
         StreamedSplit("gs://bucket/faces", CropResize(16, None, 3), str(tmp_path))
     assert "give the folder or address" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("what is wrong\nand more"), "what is wrong"),
+        (OSError("\n first, after an empty line\n"), "first, after an empty line"),
+        (KeyError(), "KeyError()"),
+    ],
+)
+def test_the_first_line_of_an_error_is_never_empty(error, line):
+    assert first_line(error) == line

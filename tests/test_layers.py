@@ -38,6 +38,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "resume": 2,
     "run": 2,
     "run_options": 3,
+    "checkpoint_options": 3,
     "cli": 3,
     "cli_internals": 3,
     "commands": 3,
@@ -46,7 +47,9 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "option_help": 3,
     "options": 3,
     "restore_command": 3,
+    "restore_job": 3,
     "restore_options": 3,
+    "saved_config": 3,
     "__main__": 3,
     "__init__": 3,
 }

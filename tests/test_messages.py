@@ -8,7 +8,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from gan_lightning.errors import InputError
-from gan_lightning.messages import dead_worker, one_line
+from gan_lightning.messages import dead_rank, dead_worker, one_line
 
 # In a process of its own: torch raises its error wherever the program is when the worker's end becomes known.
 KILLED = """
@@ -78,6 +78,14 @@ def test_a_killed_worker_is_reported_in_one_line_with_what_to_do() -> None:
     how = "(was killed|exited unexpectedly)"
     assert re.fullmatch(rf"a process that reads images.* {how}.*, perhaps out of memory: lower .* last", line)
     assert dead_worker(RuntimeError("CUDA error")) is None
+
+
+def test_the_death_of_another_rank_is_reported_in_one_line() -> None:
+    error = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:50825")
+    assert (dead_rank(error) or "").startswith("another process of this job has ended without a message")
+    assert dead_rank(RuntimeError("NCCL error: ncclRemoteError, remote process exited or there was a network error"))
+    assert dead_rank(RuntimeError("CUDA error")) is None
+    assert dead_rank(ConnectionResetError("Connection reset by peer")) is None  # of a download
 
 
 def test_the_message_of_a_workers_error_is_the_original_one() -> None:

@@ -7,6 +7,8 @@ from gan_lightning.__main__ import main
 from gan_lightning.modules.safe_loading import constructor_options
 from gan_lightning.option_errors import explain, nearest, read_report
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 UNION = """\
 Parser key "model":
   Does not validate against any of the Union subtypes
@@ -30,12 +32,6 @@ class Own(DCGAN):
 
     def __init__(self, extra: float = 0.5, **kwargs):
         super().__init__(**kwargs)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["gan-lightning"])
 
 
 def refused(capsys, *words):

@@ -41,7 +41,13 @@ def test_every_public_name_is_what_its_module_defines():
 
 
 def test_the_command_line_takes_its_models_and_data_from_the_public_names():
-    assert {gan_lightning.DCGAN, gan_lightning.LatentEncoder, gan_lightning.LatentRestoration} == set(options.MODELS)
+    models = {
+        gan_lightning.DCGAN,
+        gan_lightning.StyleGAN2,
+        gan_lightning.LatentEncoder,
+        gan_lightning.LatentRestoration,
+    }
+    assert models == set(options.MODELS)
     assert {gan_lightning.CelebA, gan_lightning.ImageFolder, gan_lightning.StreamedImages} <= set(options.DATA)
     assert not set(options.MODELS) & set(options.DATA)
 

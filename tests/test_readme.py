@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from gan_lightning.__main__ import main
+from tests.commands import SMALL
 from tests.conftest import FACES
-from tests.test_cli import SMALL
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 WORDS = "--model.image_size 16 --model.base_channels 4 --model.latent_dim 4 --trainer.accelerator cpu "
 WORDS += "--trainer.max_steps 2 --trainer.enable_progress_bar false --evaluation.extractor random --name run"
 
@@ -51,13 +53,6 @@ class FailingNetwork(DCGAN):
 
 def fit(*words, model="DCGAN"):
     return main(["fit", "--model", model, "--data", f"{__name__}.Batches", *WORDS.split(), *words])
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["gan-lightning"])
-    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from gan_lightning.__main__ import main
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
@@ -17,8 +18,9 @@ from gan_lightning.data.listing import read_paths
 from gan_lightning.errors import InputError
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.options import shipped_configs
-from gan_lightning.restore_command import Job, as_json, target_names
+from gan_lightning.restore_job import Job, as_json, target_names
 from gan_lightning.restore_options import TASKS, parse
 
 SIZE = 16
@@ -69,6 +71,20 @@ def refused(capsys, words):
     lines = errors.strip().splitlines()
     assert len(lines) == 1, errors
     return lines[0]
+
+
+def test_stylegan2_restores_photographs_and_a_pickle_of_it_is_refused(tmp_path, capsys):
+    sizes = {"latent_dim": 6, "base_channels": 4, "max_channels": 8, "w_dim": 5, "mapping_layers": 1}
+    save_file(StyleGAN2Generator(SIZE, **sizes).state_dict(), "G.safetensors")
+    photo = draw("photo.png")
+    assert restore("G.safetensors", "super_resolve", draw("small.png", (4, 4)), "--output", "out") == 0
+    assert pixels("out/small.png").shape == (SIZE, SIZE, 3)
+    assert restore("G.safetensors", "denoise", photo, "--output", "denoised", "--model.space", "w+") == 0
+    capsys.readouterr()
+    Path("G.pkl").write_bytes(b"not even a pickle")
+    line = refused(capsys, [photo, "--generator", "G.pkl", "--task", "denoise", "--output", "other"])
+    assert "G.pkl is refused: unpickling it could run code" in line
+    assert "G.pkl G.safetensors" in line
 
 
 def test_a_hole_is_filled_and_the_rest_is_kept(generator, capsys):

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,34 +13,11 @@ import torch
 
 from gan_lightning import DCGAN
 from gan_lightning.loggers.metrics_file import MetricsFile
+from tests.commands import CONFIGS, SMALL, command, finished_wandb_run, fit, refusal
 from tests.conftest import FACES
 from tests.processes import run_ranks
-from tests.test_cli import CONFIGS, SMALL, command, finished_wandb_run, fit, refusal
 
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
-    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
-
-
-@pytest.fixture(scope="module")
-def finished(faces_root, tmp_path_factory):
-    """Folder of a run of four steps."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["gan-lightning"])
-        assert train(faces_root) == 0
-    return folder / "runs" / "run"
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy of that run, in another folder than the one it was trained in."""
-    shutil.copytree(finished, tmp_path / "runs" / "run")
-    return tmp_path / "runs" / "run"
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def train(faces_root, *more, **options):
@@ -68,14 +44,14 @@ def test_untrained_networks_are_measured_only_if_asked_for(faces_root, capsys, n
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
-def test_a_runs_own_checkpoint_is_measured_inside_its_folder(run, faces_root, capsys, which):
-    before = contents(run)
+def test_a_runs_own_checkpoint_is_measured_inside_its_folder(copied_run, faces_root, capsys, which):
+    before = contents(copied_run)
     for _ in range(2):
         assert measure("validate", faces_root, "--name", "run", "--ckpt_path", which) == 0
-    first, second = sorted(run.glob(f"validate-{which}-*"))
+    first, second = sorted(copied_run.glob(f"validate-{which}-*"))
     assert f"The results are in runs/run/validate-{which}-" in capsys.readouterr().out
-    step = torch.load(run / "checkpoints" / f"{which}.ckpt", weights_only=True)["global_step"]
-    expected = dict(MetricsFile(run).history()["val/fd_random"])[step]
+    step = torch.load(copied_run / "checkpoints" / f"{which}.ckpt", weights_only=True)["global_step"]
+    expected = dict(MetricsFile(copied_run).history()["val/fd_random"])[step]
     for folder in (first, second):
         metrics = json.loads((folder / "summary.json").read_text())["metrics"]
         assert metrics["val/fd_random"]["last"] == pytest.approx(expected, rel=1e-5)
@@ -83,7 +59,7 @@ def test_a_runs_own_checkpoint_is_measured_inside_its_folder(run, faces_root, ca
     assert train(faces_root, "--ckpt_path", "last", "--trainer.max_steps", "5") == 0
 
 
-def test_mistakes_in_the_name_of_a_checkpoint_are_one_line(run, faces_root, capsys):
+def test_mistakes_in_the_name_of_a_checkpoint_are_one_line(copied_run, faces_root, capsys):
     for given, said in (
         (["--ckpt_path", "best"], "--ckpt_path best needs the run that it belongs to: add --name NAME"),
         (["--ckpt_path", "best", "--name", "never"], "runs/never/checkpoints/best.ckpt does not exist"),
@@ -104,21 +80,20 @@ def test_the_end_of_a_run_without_validation_is_its_best(faces_root, recwarn):
 # -- resumed on other data, or measured in another way ----------------------------------------------------------------
 
 
-def test_a_run_is_not_resumed_on_other_images(run, faces_root, capsys, caplog):
-    before, summary = contents(run / "checkpoints"), (run / "summary.json").read_bytes()
+def test_a_run_is_not_resumed_on_other_images(copied_run, faces_root, capsys, caplog):
+    before = contents(copied_run)
     more = ["--ckpt_path", "last", "--trainer.max_steps", "5", "--data.crop", "150"]
     line = refusal(capsys, train(faces_root, *more))
     assert "runs/run was trained on other images (crop: 178 -> 150): resume it with the same data, or" in line
     assert "--name NEW --ckpt_path runs/run/checkpoints/last.ckpt" in line
-    assert contents(run / "checkpoints") == before
-    assert (run / "summary.json").read_bytes() == summary
+    assert contents(copied_run) == before
     more[1] = "runs/run/checkpoints/last.ckpt"
     assert train(faces_root, *more, name="new") == 0
     assert "last.ckpt was trained on other images than this run (crop: 178 -> 150)" in caplog.text
     assert Path("runs/new/checkpoints/best.ckpt").exists()
 
 
-def test_a_copy_of_the_images_is_the_same_data(run, faces_root, tmp_path):
+def test_a_copy_of_the_images_is_the_same_data(copied_run, faces_root, tmp_path):
     shutil.copytree(faces_root, tmp_path / "copied")
     assert train(tmp_path / "copied", "--ckpt_path", "last", "--trainer.max_steps", "5") == 0
 
@@ -133,35 +108,35 @@ def set_best(path, value):
 
 
 @pytest.mark.parametrize("options", [["--evaluation.num_images", "8"], ["--evaluation.metrics", "[kid]"]])
-def test_the_best_checkpoint_is_never_chosen_among_unlike_distances(run, faces_root, caplog, options):
-    set_best(run / "checkpoints/last.ckpt", 0.0)
-    former = (run / "checkpoints/best.ckpt").read_bytes()
+def test_the_best_checkpoint_is_never_chosen_among_unlike_distances(copied_run, faces_root, caplog, options):
+    set_best(copied_run / "checkpoints/last.ckpt", 0.0)
+    former = (copied_run / "checkpoints/best.ckpt").read_bytes()
     assert train(faces_root, "--ckpt_path", "last", "--trainer.max_steps", "6", *options) == 0
-    assert torch.load(run / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 6
-    assert (run / "checkpoints/best-before-resume-1.ckpt").read_bytes() == former
+    assert torch.load(copied_run / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 6
+    assert (copied_run / "checkpoints/best-before-resume-1.ckpt").read_bytes() == former
     assert "the best checkpoint is chosen anew; the former one is kept as best-before-resume-1.ckpt" in caplog.text
 
 
-def test_a_run_that_was_moved_keeps_its_best_checkpoint(run, faces_root, caplog):
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(copied_run, faces_root, caplog):
     """The paths in its checkpoints are those of the folder that it was trained in."""
-    set_best(run / "checkpoints/last.ckpt", 0.0)
-    former = (run / "checkpoints/best.ckpt").read_bytes()
+    set_best(copied_run / "checkpoints/last.ckpt", 0.0)
+    former = (copied_run / "checkpoints/best.ckpt").read_bytes()
     assert train(faces_root, "--ckpt_path", "last", "--trainer.max_steps", "6") == 0
-    assert (run / "checkpoints/best.ckpt").read_bytes() == former
+    assert (copied_run / "checkpoints/best.ckpt").read_bytes() == former
     assert "chosen anew" not in caplog.text
 
 
 # -- trials and loggers -----------------------------------------------------------------------------------------------
 
 
-def test_a_trial_is_quick_and_leaves_nothing_behind(run, faces_root, capsys, caplog):
-    before = contents(run)
+def test_a_trial_is_quick_and_leaves_nothing_behind(copied_run, faces_root, capsys, caplog):
+    before = contents(copied_run)
     more = ["--evaluation.num_images", "5000", "--evaluation.split", "all", "--trainer.fast_dev_run", "true"]
     with caplog.at_level(logging.INFO, logger="gan_lightning"):
         assert train(faces_root, *more) == 0
         assert measure("validate", faces_root, *more, "--name", "run", "--ckpt_path", "best") == 0
         assert train(faces_root, *more, name="new") == 0
-    assert contents(run) == before
+    assert contents(copied_run) == before
     assert [path.name for path in Path("runs").iterdir()] == ["run"]
     assert "nothing was kept" in capsys.readouterr().out
     assert "16 generated and 16 real images" in caplog.text
@@ -179,11 +154,11 @@ def test_no_logger_means_no_metrics_file(faces_root):
     assert MetricsFile("runs/default").history()["val/fd_random"]
 
 
-def test_a_part_without_a_logger_loses_no_rows_of_the_others(run, faces_root):
+def test_a_part_without_a_logger_loses_no_rows_of_the_others(copied_run, faces_root):
     for steps, logger in ((6, "false"), (8, "true")):
         more = ["--trainer.max_steps", steps, "--trainer.logger", logger]
         assert train(faces_root, "--ckpt_path", "last", *more) == 0
-    assert [step for step, _ in MetricsFile(run).history()["val/fd_random"]] == [0, 2, 4, 8]
+    assert [step for step, _ in MetricsFile(copied_run).history()["val/fd_random"]] == [0, 2, 4, 8]
 
 
 class Logs(DCGAN):

@@ -25,7 +25,8 @@ from gan_lightning.data.decode import CropResize, decode_image
 from gan_lightning.data.listing import read_folder
 from gan_lightning.data.packed import open_packed
 from gan_lightning.data.packing import pack_images
-from gan_lightning.data.photos import PhotoDataset, PhotoFormat, read_photo
+from gan_lightning.data.photo_format import PhotoFormat, read_photo
+from gan_lightning.data.photos import PhotoDataset
 from gan_lightning.data.streamed_images import StreamedImages
 from gan_lightning.degradations import FileMask, read_masks
 from gan_lightning.errors import InputError
@@ -33,8 +34,8 @@ from gan_lightning.metrics.cache import StatisticsCache
 from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.dcgan import Generator
+from tests.commands import CONFIGS, SMALL
 from tests.conftest import FACES
-from tests.test_cli import CONFIGS, SMALL
 
 SIZE = 16
 

@@ -8,17 +8,21 @@ from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
+from gan_lightning.callbacks.watch import Watch
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
+from gan_lightning.resume.rank_watch import RankWatch
 
 __all__ = [
     "Curves",
     "GenerationMetrics",
     "LastCheckpoint",
     "ProgressBar",
+    "RankWatch",
     "RestorationProgress",
     "RestorationWriter",
     "RunSummary",
     "SampleGrid",
     "SampleWriter",
+    "Watch",
     "default_callbacks",
 ]

@@ -12,12 +12,15 @@ from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
+from gan_lightning.callbacks.watch import Watch
 from gan_lightning.resume.best_checkpoint import BestCheckpoint
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
+from gan_lightning.resume.rank_watch import RankWatch
 
 CONFIGURABLE: Mapping[str, type[Callback]] = {  # key on the command line -> callback whose options stand under it
     "evaluation": GenerationMetrics,
     "sample_grid": SampleGrid,
+    "watch": Watch,
     "checkpoint": BestCheckpoint,
     "last_checkpoint": LastCheckpoint,
 }
@@ -33,6 +36,7 @@ def default_callbacks(
     evaluation: GenerationMetrics | None,
     *,
     sample_grid: SampleGrid | None = None,
+    watch: Watch | None = None,
     monitor: tuple[str, str] | None = None,
     every_n_steps: int | None = None,
     progress_bar: bool = True,
@@ -46,6 +50,7 @@ def default_callbacks(
         evaluation: Metrics at each validation, such as `GenerationMetrics(extractor="random")`, which need a data
             module of this package. None measures nothing.
         sample_grid: Grids of samples; by default of 64.
+        watch: Warnings of the ways in which a GAN fails; `Watch(stop=True)` stops the training at the first one.
         monitor: Metric by which best.ckpt is chosen, and "min" or "max"; by default the first of `evaluation`. Without
             either, it is the checkpoint of the last validation.
         every_n_steps: Number of steps after which last.ckpt is written between validations too.
@@ -58,4 +63,13 @@ def default_callbacks(
     given = [evaluation] if evaluation is not None else []
     best = BestCheckpoint(monitor=name, mode=mode, save_on_train_epoch_end=False, **BEST_CHECKPOINT)
     bar = [ProgressBar()] if progress_bar else []
-    return [*given, sample_grid or SampleGrid(), *reports(), *bar, best, LastCheckpoint(every_n_steps)]
+    return [
+        RankWatch(),
+        *given,
+        sample_grid or SampleGrid(),
+        watch or Watch(),
+        *reports(),
+        *bar,
+        best,
+        LastCheckpoint(every_n_steps),
+    ]

@@ -243,11 +243,7 @@ def _send_to_loggers(trainer: Trainer, values: dict[str, float]) -> None:
 
 
 def _describe_to_loggers(trainer: Trainer, protocol: Mapping[str, Settings]) -> None:
-    """Log each metric's protocol once, as a line among the hyperparameters."""
+    """Log each metric's protocol once, as keys among the hyperparameters, so that runs can be filtered by them."""
     if trainer.is_global_zero:
-        lines = {
-            f"protocol/{name}": ", ".join(f"{key}={value}" for key, value in settings.items())
-            for name, settings in protocol.items()
-        }
         for logger in trainer.loggers:
-            logger.log_hyperparams(lines)
+            logger.log_hyperparams({f"protocol/{name}": settings for name, settings in protocol.items()})

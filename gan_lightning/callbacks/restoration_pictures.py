@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
 from gan_lightning.images import make_grid, to_uint8
+from gan_lightning.metrics.restoration import enlarge
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOR_SCALE = 0.25  # error or spread, on the [0, 1] scale, at the upper end of the color scale
+SMALLEST_SIDE = 160  # pixels of the shorter side of each picture of a panel, at least
+TITLE_SIZE, TITLE_HEIGHT = 15, 22  # of the titles of its columns, in pixels
 FAINT = 30  # number of curves from which on they are drawn faint
 LABELLED = 10  # maximum number of curves with a legend
 LONGEST_LABEL = 30  # letters of a name in it
@@ -42,6 +48,44 @@ def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor, spread
     if spread is not None:
         pictures.append(color_map(spread[0]))
     return make_grid(torch.stack(pictures), columns=len(pictures))
+
+
+def draw_panel(target: Tensor | None, degraded: Tensor, restored: Tensor, spread: Tensor | None = None) -> Tensor:
+    """Return the pictures of `make_panel` large enough to see, under titles, with the PSNR of those that have one.
+
+    Args:
+        target: (C,H,W) in [-1, 1], or None.
+        degraded: (C',H',W').
+        restored: (C,H,W) in [-1, 1].
+        spread: (1,H,W) of several searches, on the [0, 1] scale, or None.
+
+    Returns:
+        (3,H'',W'') uint8: the shape follows from those of the arguments.
+    """
+    titles = ["degraded", "restored"]
+    if target is not None:
+        measured = {"degraded": enlarge(degraded[None], target[None].shape), "restored": restored[None]}
+        titles = ["target", *(f"{name}, {psnr(images, target):.1f} dB" for name, images in measured.items()), "error"]
+    titles += ["spread"] * (spread is not None)
+    panel = make_panel(target, degraded, restored, spread)
+    scale = panel_scale(restored.shape[-2:])
+    large = panel.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    header = Image.new("L", (large.shape[2], TITLE_HEIGHT), 255)
+    pen, font = ImageDraw.Draw(header), ImageFont.load_default(TITLE_SIZE)
+    for column, title in enumerate(titles):
+        pen.text((scale * (2 + column * (restored.shape[-1] + 2)), 3), title, fill=0, font=font)
+    return torch.cat([torch.from_numpy(np.array(header)).expand(3, -1, -1), large], dim=1)
+
+
+def panel_scale(size: Sequence[int]) -> int:
+    """Return how often each pixel is repeated in a panel of images of a height and width."""
+    return math.ceil(SMALLEST_SIDE / min(size))
+
+
+def psnr(images: Tensor, target: Tensor) -> float:
+    """Return the PSNR of one image (1,C,H,W) in dB, as it is measured: on the [0, 1] scale, clamped."""
+    difference = (images.cpu().clamp(-1, 1) - target.cpu()[None]) / 2
+    return float(-10 * torch.log10(difference.square().mean()))
 
 
 def error_map(target: Tensor, restored: Tensor) -> Tensor:

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
-from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_curves, draw_losses, make_panel
+from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_curves, draw_losses, draw_panel
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 from gan_lightning.images import make_grid, write_png
+from gan_lightning.loggers import SteadyWandbLogger
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.modules.restorer import Restored, SearchStep
 
@@ -155,7 +156,10 @@ class RestorationWriter(Callback):
             for name in ("losses", "blur"):
                 if (picture := folder / f"{name}.png").is_file():
                     logger.log_image(f"restoration/{name}", [str(picture)])
-        if hasattr(logger, "log_table"):
+        if isinstance(logger, SteadyWandbLogger):
+            panels = [folder / "panel" / f"{row['name']}.png" for row in table]
+            logger.log_pictures("restoration/images", table, {"panel": panels})
+        elif hasattr(logger, "log_table"):
             logger.log_table("restoration/images", columns=list(table[0]), data=[list(row.values()) for row in table])
         if save := getattr(getattr(logger, "experiment", None), "save", None):
             for pattern in UPLOADED:
@@ -179,7 +183,7 @@ def write_image(store: RestorationStore, restored: Restored, place: int, metrics
     pictures = {"target": target, "degraded": degraded, "restored": image}
     pictures |= {
         "spread": None if spread is None else color_map(spread[0]),
-        "panel": make_panel(target, degraded, image, spread),
+        "panel": draw_panel(target, degraded, image, spread),
     }
     for kind, picture in pictures.items():
         if picture is not None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
 
 from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.errors import InputError
 from gan_lightning.images import make_grid, write_png
 
+GAP, HEADER = 16, 14  # pixels between grids, and above them for their titles
+
 
 class SampleGrid(Callback):
     """Draw a grid of samples from fixed latents before the first step and at each validation.
 
-    The grid is written to samples/ in the run folder and sent to every logger that takes images.
+    Beside the samples of the averaged generator are those of the generator itself, which learns faster, and as many
+    real images, if the module and its data have them. The picture is written to samples/ in the run folder and sent to
+    every logger that takes images.
     """
 
     def __init__(self, num_images: int = 64, seed: int = 0) -> None:
@@ -39,6 +47,7 @@ class SampleGrid(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check whether the module draws samples."""
         self._active, self._drawn_at = hasattr(pl_module, "sample"), -1
+        self._real: Tensor | None = None  # read at the first picture
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw samples of the untrained generator."""
@@ -58,19 +67,92 @@ class SampleGrid(Callback):
     @rank_zero_only
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step
-        rng = torch.Generator().manual_seed(self.seed)
-        grid = make_grid(pl_module.sample(self.num_images, rng))  # type: ignore[operator]
+        if self._real is None:
+            self._real = read_real(trainer, self.num_images)
+        images: dict[str, Tensor | None] = {
+            "averaged": pl_module.sample(self.num_images, self._rng()),  # type: ignore[operator]
+            "generator": sample_unaveraged(pl_module, self.num_images, self._rng()),
+            "real": self._real if len(self._real) else None,
+        }
+        grids = {title: make_grid(batch) for title, batch in images.items() if batch is not None}
+        picture = side_by_side(grids)
         path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:07d}.png"
         with best_effort(str(path)):
-            write_png(path, grid)
-            self._log(trainer, path, grid)
+            write_png(path, picture)
+            self._log(trainer, path, picture, f"step {trainer.global_step}: {', '.join(grids)}")
 
-    def _log(self, trainer: Trainer, path: Path, grid: Tensor) -> None:
+    def _rng(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+    def _log(self, trainer: Trainer, path: Path, picture: Tensor, caption: str) -> None:
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):  # W&B; without a step it would use the last one logged
-                logger.log_image("samples", [str(path)], step=trainer.global_step)
+                more = {"caption": [caption]} if isinstance(logger, WandbLogger) else {}
+                logger.log_image("samples", [str(path)], step=trainer.global_step, **more)
             elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):  # TensorBoard
-                add_image("samples", grid, trainer.global_step)
+                add_image("samples", picture, trainer.global_step)
+
+
+def read_real(trainer: Trainer, count: int) -> Tensor:
+    """Return images of the validation split, (count,C,H,W) uint8, evenly spaced as those of the metrics are.
+
+    None at all are returned if the data do not tell which images are real: (0,3,1,1).
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    if not hasattr(data, "real_images"):
+        return torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+    images = data.real_images("val")
+    count = min(count, len(images))
+    return torch.as_tensor(images.read(np.arange(count, dtype=np.int64) * len(images) // max(count, 1)))
+
+
+@torch.no_grad()
+def sample_unaveraged(module: LightningModule, count: int, rng: torch.Generator) -> Tensor | None:
+    """Draw images from the generator whose average the module samples, at the same latents, in evaluation mode.
+
+    Args:
+        module: Module with `generator`, `generator_ema` and `latent_dim`; None is returned for others, and where there
+            is no average.
+        count: Number of images.
+        rng: Source of the latents, as for `module.sample`.
+    """
+    generator = getattr(module, "generator", None)
+    if (
+        not isinstance(generator, nn.Module)
+        or not hasattr(module, "generator_ema")
+        or not getattr(module, "ema_decay", 1)
+    ):
+        return None
+    latents = torch.randn(count, int(module.latent_dim), generator=rng)  # type: ignore[arg-type]
+    training = generator.training
+    generator.eval()  # moves no statistics of batch norm, and needs no other rank
+    try:
+        images: Tensor = generator(latents.to(module.device)).float()
+    finally:
+        generator.train(training)
+    return images
+
+
+def side_by_side(grids: dict[str, Tensor]) -> Tensor:
+    """Return grids beside each other under their titles, on white; a single one as it is.
+
+    Args:
+        grids: Grids (C,H,W) uint8 of the same number of channels by their titles.
+    """
+    if len(grids) == 1:
+        return next(iter(grids.values()))
+    pen = ImageDraw.Draw(Image.new("L", (1, 1)))
+    columns = {title: max(grid.shape[2], math.ceil(pen.textlength(title)) + 2) for title, grid in grids.items()}
+    height, width = max(grid.shape[1] for grid in grids.values()), sum(columns.values()) + GAP * (len(grids) - 1)
+    channels = next(iter(grids.values())).shape[0]
+    picture = torch.full((channels, HEADER + height, width), 255, dtype=torch.uint8)
+    titles, left = Image.new("L", (width, HEADER), 255), 0
+    for title, grid in grids.items():
+        ImageDraw.Draw(titles).text((left + 2, 1), title, fill=0)
+        picture[:, HEADER : HEADER + grid.shape[1], left : left + grid.shape[2]] = grid
+        left += columns[title] + GAP
+    picture[:, :HEADER] = torch.from_numpy(np.array(titles))
+    return picture
 
 
 class SampleWriter(Callback):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gan_lightning.data.cache import exclusive_root
 from gan_lightning.data.listing import SPLITS, ImageListing, stays_inside
 from gan_lightning.data.packed_data_module import PackedDataModule
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, first_line
 
 IMAGE_FOLDER = "img_align_celeba"
 PARTITION_LIST = "list_eval_partition"
@@ -70,7 +70,7 @@ class CelebA(PackedDataModule):
             self.root.mkdir(parents=True, exist_ok=True)
             TorchvisionCelebA(str(self.root), download=True)
         except Exception as error:  # no gdown, no network, a quota, a web page instead of a file
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            reason = first_line(error)
             raise InputError(
                 f"CelebA cannot be downloaded ({reason}): fetch img_align_celeba.zip and list_eval_partition.txt from "
                 f"mmlab.ie.cuhk.edu.hk/projects/CelebA.html, put them in {self.root / 'celeba'} and unzip the archive."

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from gan_lightning.data.batches import EpochBatches, ImageDataset, batches_done
 from gan_lightning.data.decode import RESIZER, CropResize
-from gan_lightning.data.resident import ResidentBatches, ResidentImages
+from gan_lightning.data.resident import ResidentBatches, ResidentImages, fit_easily
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_float
 from gan_lightning.seeding import global_seed
@@ -52,7 +52,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
         eval_batch_size: Maximum number of images in a batch of validation and test; batch_size if null.
         flip: Mirror each training image left to right with probability one half.
         resident: Hold all training images in the memory of each device as uint8 (2 GB for CelebA's train split at
-            64 px), so that an epoch reads none from the host. Their order and pixels stay the same.
+            64 px), so that an epoch reads none from the host. Their order and pixels stay the same. If null, they are
+            on a GPU half of whose free memory suffices.
         num_workers: Number of worker processes that read batches. Packed images are read so fast that 0 is enough.
         cache_dir: Folder of derived data. If null, $GAN_LIGHTNING_CACHE, or gan-lightning in the user's cache.
         strict: Refuse images that cannot be read, instead of leaving them out with a warning.
@@ -76,7 +77,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         batch_size: int = 128,
         eval_batch_size: int | None = None,
         flip: bool = True,
-        resident: bool = False,
+        resident: bool | None = None,
         num_workers: int = 0,
         cache_dir: str | None = None,
         strict: bool = False,
@@ -163,7 +164,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
                     "overfit_batches would replace our order of the images by Lightning's: use limit_train_batches "
                     "with a max_epochs."
                 )
-            if self.resident and self._resident is None:
+            if self._resident is None and self._holds_images():
                 self._resident = self._move_to_device()
 
     def teardown(self, stage: str | None = None) -> None:
@@ -205,11 +206,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """Return full batches of the train split, in a new order each epoch."""
-        if not self.resident:
+        if self._resident is None:
+            if self.resident:
+                raise InputError("The images are not on the device: call setup('fit') first.")
             return self.read_train()
         dataset = self.dataset("train")
-        if self._resident is None:
-            raise InputError("The images are not on the device: call setup('fit') first.")
         return ResidentBatches(self._resident, dataset, self._permutation(dataset))
 
     def read_train(self) -> Iterable[dict[str, Tensor]]:
@@ -243,6 +244,11 @@ class ImageDataModule(L.LightningDataModule, ABC):
                 f"A batch of {self.batch_size} on each of {devices} device(s) is more than the {count} images of the "
                 f"train split: set batch_size to {count // devices} or less."
             )
+
+    def _holds_images(self) -> bool:
+        if self.resident is not None or self.trainer is None:
+            return bool(self.resident)
+        return fit_easily(self.dataset("train"), self.trainer.strategy.root_device)
 
     def _move_to_device(self) -> ResidentImages:
         if self.trainer is None:

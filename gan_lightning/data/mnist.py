@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from gan_lightning.data.cache import exclusive_root
 from gan_lightning.data.listing import ImageArrays, ImageListing
 from gan_lightning.data.packed_data_module import PackedDataModule
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, first_line
 
 PADDED_SIZE = 32
 
@@ -137,7 +137,7 @@ def _read_set(root: Path, kind: MnistKind, official: str, download: bool) -> NDA
             raise InputError(
                 f"{kind} was not found in {root}: set download: true, or put its four files, unpacked, in {folder}."
             ) from error
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{kind} in {root} is damaged, or cannot be downloaded ({reason}): remove {folder}, and set download: true "
             "or put its four files there, unpacked."

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from gan_lightning.atomic import own_suffix
 from gan_lightning.data.cache import exclusive, make_cache_dir
 from gan_lightning.data.decode import CropResize, CropTooLargeError, describe_failure
 from gan_lightning.data.fingerprint import MAX_THREADS, look_at
@@ -138,7 +139,7 @@ def _pack(
             for part in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
                 if _is_left_over(part, f".{folder.name}.{socket.gethostname()}-"):
                     shutil.rmtree(part, ignore_errors=True)
-        part = folder.with_name(f".{folder.name}.{socket.gethostname()}-{os.getpid()}.part")
+        part = folder.with_name(f".{folder.name}{own_suffix()}")
         try:
             part.mkdir()
             if shutil.disk_usage(folder.parent).free < pixel_bytes(len(listing), crop_resize):

@@ -92,6 +92,16 @@ class ResidentBatches:
             start += len(part)
 
 
+def fit_easily(dataset: ImageDataset, device: torch.device) -> bool:
+    """Whether a device is a GPU that has twice the memory free that the images need.
+
+    The other half is for networks, optimizers, activations and CUDA graphs. A CPU reads packed images as fast as they
+    are.
+    """
+    free = free_memory(device) if device.type == "cuda" else None
+    return free is not None and 2 * pixel_bytes(len(dataset), dataset.images.crop_resize) <= free
+
+
 def free_memory(device: torch.device) -> int | None:
     """Return the number of free bytes of a device, or None if the system does not report it.
 

@@ -39,6 +39,7 @@ class StreamedImages(ImageDataModule):
 
     def __init__(self, root: str, *, num_workers: int = 4, **common: Any) -> None:
         super().__init__(num_workers=num_workers, **common)
+        self.resident = bool(self.resident)  # unless asked to, do not fetch every image before the first step
         self.url = root.rstrip("/")
         self._splits: dict[str, ImageDataset] = {}
         self._left_out = 0  # images of the training batches so far

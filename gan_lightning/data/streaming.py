@@ -23,7 +23,7 @@ from torch import Tensor
 from gan_lightning.data.cache import make_cache_dir
 from gan_lightning.data.decode import CropResize, CropTooLargeError, to_pixels, turn_upright
 from gan_lightning.data.stream_formats import SERIALIZERS, check_formats
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, first_line
 
 Item = tuple[int, NDArray[np.uint8], bool, str]
 
@@ -167,7 +167,7 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
             order = {"shuffle": shuffle, "drop_last": drop_last, "seed": seed}
             super().__init__(source.url, cache_dir=cache, serializers=SERIALIZERS, **order)
         except Exception as error:  # no folder, index, credentials or network: each raises its own class
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            reason = first_line(error)
             if isinstance(error, ModuleNotFoundError):  # such as google-cloud-storage: the address may be right
                 raise InputError(f"{source.url} cannot be streamed: {reason}") from error
             raise InputError(
@@ -187,7 +187,7 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
                 raise InputError(
                     f"{name} cannot be fetched ({error}): check the source, and resume with --ckpt_path last."
                 ) from error
-            reason = f"{name} cannot be read ({str(error).strip() or repr(error)})"
+            reason = f"{name} cannot be read ({first_line(error)})"
             pixels = np.zeros(self._crop_resize.shape, dtype=np.uint8)
         flip = False
         if self._flip_probability:

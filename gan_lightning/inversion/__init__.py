@@ -4,12 +4,16 @@ from gan_lightning.inversion.blind import BlurEstimate, estimate_blur
 from gan_lightning.inversion.data_consistency import blend_poisson, data_consistency
 from gan_lightning.inversion.invert import Inversion, invert
 from gan_lightning.inversion.noise_level import estimate_noise_level
+from gan_lightning.inversion.prior import DrawsLatents, HasFeatures, Prior
 from gan_lightning.inversion.settings import InversionSettings
 
 __all__ = [
     "BlurEstimate",
+    "DrawsLatents",
+    "HasFeatures",
     "Inversion",
     "InversionSettings",
+    "Prior",
     "blend_poisson",
     "data_consistency",
     "estimate_blur",

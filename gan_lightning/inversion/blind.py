@@ -115,7 +115,7 @@ def _residual_curve(
         problem = Problem(frozen, GaussianBlur(sigma), observed, mse, ones, center, latent_weight * ones[:, None])
         if latent is None:
             searches = [(index, 0) for index in range(len(observed))]
-            latent = best_of_k_latents(problem, frozen.latent_dim, LatentSampler(), searches, attempt=0)
+            latent = best_of_k_latents(problem, frozen.latent_dim, LatentSampler(draw=frozen.draw), searches, attempt=0)
         latent = frozen.whitening.solve(lbfgs, problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
         with torch.no_grad():
             curve.append(problem.losses(latent)[1])

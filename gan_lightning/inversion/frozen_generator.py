@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.errors import InputError
+from gan_lightning.inversion.prior import DrawsLatents, HasFeatures
 from gan_lightning.inversion.whitening import (
+    MAX_WHITENED,
+    NoWhitening,
     Whitening,
     estimate_gauss_newton_matrix,
     multiply_rows,
@@ -20,20 +23,21 @@ from gan_lightning.inversion.whitening import (
     trim_batch,
 )
 
-NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator: set refine to none"
+NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator, and offers no features: set refine to none"
 LAYERS_PER_BLOCK = 3  # of `main`: convolution, normalization, activation
 
 
 class FrozenGenerator(nn.Module):
-    """Copy of a generator in evaluation mode, with its batch normalization folded into the preceding convolutions.
+    """Copy of a generator in evaluation mode, split into two parts if possible.
 
-    Folding changes images by about 1e-6 and makes a step a third faster.
+    The batch normalization of a generator that is laid out as `gan_lightning.Generator` is folded into the preceding
+    convolutions, which changes images by about 1e-6 and makes a step a third faster.
 
     On a CPU, an image is bit-identical in any batch, since the optimization would amplify a difference of one bit.
     Convolutions sum in a different order if the threads cannot divide a batch evenly, so batches are padded.
 
     Args:
-        generator: Generator that maps latents (B, latent_dim) to images (B,C,H,W) in [-1, 1] and has an attribute
+        generator: A `Prior`: it maps latents (B, latent_dim) to images (B,C,H,W) in [-1, 1] and has an attribute
             `latent_dim`. It is not modified.
 
     Raises:
@@ -46,10 +50,11 @@ class FrozenGenerator(nn.Module):
         if not isinstance(latent_dim, int):
             raise InputError("the generator has no attribute latent_dim: set it to the length of the latent vectors")
         self.latent_dim = latent_dim
-        self.first: FirstBlock | None = None
+        self.first: nn.Module | None = None
         # Split on the CPU, where products are exact enough to verify that the parts make the same images.
-        self.rest: nn.Module = copy.deepcopy(generator).eval().requires_grad_(False).float().cpu()
-        if (parts := _split(self.rest, latent_dim)) is not None:
+        self.rest: nn.Module = _in_evaluation(copy.deepcopy(generator)).requires_grad_(False).float().cpu()
+        self._draw = self.rest.draw if isinstance(self.rest, DrawsLatents) else None
+        if (parts := _split(self.rest, latent_dim) or _offered(self.rest)) is not None:
             self.first, self.rest = parts
         self.to(next(generator.parameters()).device).to(memory_format=torch.channels_last)
 
@@ -57,17 +62,25 @@ class FrozenGenerator(nn.Module):
         """Map latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]."""
         return self.render(latents if self.first is None else self.features(latents))
 
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """Return random latents of the prior (count, latent_dim), a function of the state of `rng`, a CPU's."""
+        if self._draw is None:
+            return torch.randn(count, self.latent_dim, generator=rng)
+        with torch.no_grad():
+            return self._draw(count, rng)
+
     def render(self, features: Tensor) -> Tensor:
-        """Map features (B,C,4,4), the output of the first block, to images (B,C,H,W) in [-1, 1]."""
+        """Map features (B,...), the output of the first part, to images (B,C,H,W) in [-1, 1]."""
         threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
         images: Tensor = self.rest(pad_batch(features, threads))
         return trim_batch(images, len(features))
 
     def features(self, latents: Tensor) -> Tensor:
-        """Map latents (B, latent_dim) to features (B,C,4,4), the output of the first block.
+        """Map latents (B, latent_dim) to features (B,...), the output of the first part: of our generator, (B,C,4,4).
 
         Raises:
-            InputError: If the layers of the generator are not laid out as in `gan_lightning.Generator`.
+            InputError: If the generator has no parts: its layers are not laid out as in `gan_lightning.Generator`, and
+                it is no `HasFeatures`.
         """
         if self.first is None:
             raise InputError(NO_FIRST_BLOCK)
@@ -75,10 +88,12 @@ class FrozenGenerator(nn.Module):
         return features
 
     @cached_property
-    def whitening(self) -> Whitening:
-        """Preconditioner of the latents, computed on first use."""
+    def whitening(self) -> Whitening | NoWhitening:
+        """Preconditioner of the latents, computed on first use; none for very long latents."""
+        if self.latent_dim > MAX_WHITENED:
+            return NoWhitening()
         with torch.enable_grad():
-            return Whitening(estimate_gauss_newton_matrix(self, self.latent_dim, next(self.parameters())))
+            return Whitening(estimate_gauss_newton_matrix(self, self.latent_dim, next(self.parameters()), self.draw))
 
 
 def freeze_generator(generator: nn.Module) -> FrozenGenerator:
@@ -126,6 +141,45 @@ def _layers(module: nn.Module) -> tuple[str, list[dict[str, Any]]]:
 
 def _tensors(module: nn.Module) -> list[Tensor]:
     return [*module.parameters(), *module.buffers()]
+
+
+def _in_evaluation(network: nn.Module) -> nn.Module:
+    """Set a network to evaluation mode, except exported programs in it, which have one mode and refuse to."""
+    try:
+        return network.eval()
+    except NotImplementedError:
+        for module in network.modules():
+            module.training = False
+        return network
+
+
+def _offered(generator: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+    """Return the two parts that a generator offers, or None."""
+    return (_Features(generator), _Render(generator)) if isinstance(generator, HasFeatures) else None
+
+
+class _Features(nn.Module):
+    """The first part of a generator that offers two."""
+
+    def __init__(self, generator: Any) -> None:
+        super().__init__()
+        self.generator = (generator,)  # in a tuple: a module that is found twice cannot be called with other weights
+
+    def forward(self, latents: Tensor) -> Tensor:
+        features: Tensor = self.generator[0].features(latents)
+        return features
+
+
+class _Render(nn.Module):
+    """The second part, which holds the weights of both."""
+
+    def __init__(self, generator: Any) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, features: Tensor) -> Tensor:
+        images: Tensor = self.generator.render(features)
+        return images
 
 
 def _split(generator: nn.Module, latent_dim: int) -> tuple[FirstBlock, nn.Sequential] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.problem import Problem
+from gan_lightning.inversion.whitening import Draw, images_at_once
 from gan_lightning.seeding import image_rng
 
 StartName = Literal["mean", "random", "best_of_k"]
@@ -24,19 +25,23 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class LatentSampler:
-    """Sampler of random latents from a scaled Gaussian prior.
+    """Sampler of random latents from a scaled prior.
 
     Attributes:
         seed: Seed of all samples.
         scale: Standard deviation of the latents; 1 is that of the prior.
+        draw: Function that draws latents of the prior. Default: from N(0, 1).
     """
 
     seed: int = 0
     scale: float = 1.0
+    draw: Draw | None = None
 
     def sample(self, count: int, latent_dim: int, index: int, purpose: str) -> Tensor:
         """Return random latents (count, latent_dim) on the CPU, a function of the seed, the index and the purpose."""
-        return self.scale * torch.randn(count, latent_dim, generator=image_rng(self.seed, index, purpose))
+        rng = image_rng(self.seed, index, purpose)
+        latents = torch.randn(count, latent_dim, generator=rng) if self.draw is None else self.draw(count, rng).cpu()
+        return self.scale * latents
 
 
 def initial_latents(
@@ -82,7 +87,8 @@ def best_of_k_latents(
     All images share the samples.
     """
     candidates = sampler.sample(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
-    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, CHUNK)])
+    chunk_size = images_at_once(problem.render, candidates[:1], CHUNK)
+    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, chunk_size)])
     images = [row if attempt else row - number for row, (_, number) in enumerate(searches)]  # restarts are of any rows
     places = {image: place for place, image in enumerate(dict.fromkeys(images))}
     ranked = _candidate_losses(problem, list(places), rendered).argsort(dim=1, stable=True)
@@ -111,5 +117,7 @@ def _candidate_losses(problem: Problem, rows: list[int], rendered: Tensor) -> Te
 def sample_images(generator: FrozenGenerator, count: int) -> Tensor:
     """Return fixed random images of the generator, (count,C,H,W)."""
     parameter = next(generator.parameters())
-    latents = torch.randn(count, generator.latent_dim, generator=image_rng(0, 0, "images")).to(parameter)
-    return torch.cat([generator(chunk) for chunk in torch.split(latents, CHUNK)])
+    latents = generator.draw(count, image_rng(0, 0, "images")).to(parameter)
+    return torch.cat(
+        [generator(chunk) for chunk in torch.split(latents, images_at_once(generator, latents[:1], CHUNK))]
+    )

@@ -90,8 +90,8 @@ def invert(
     """Restore a batch of images. The result of an image does not depend on the other images of the batch.
 
     Args:
-        generator: Network from (B, latent_dim) to (B,C,H,W) in [-1, 1] with an attribute `latent_dim`. It is used in
-            evaluation mode and left unchanged.
+        generator: A `Prior`: network from (B, latent_dim) to (B,C,H,W) in [-1, 1] with an attribute `latent_dim`. It is
+            used in evaluation mode and left unchanged.
         degradation: A, a module of gan_lightning.degradations or any differentiable function on (B,C,H,W) that treats
             the images alike and independently.
         observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range to which A maps [-1, 1].
@@ -136,7 +136,7 @@ def invert(
         floor = noises.square().clamp(min=EXACT) if settings.loss == "mse" else torch.zeros_like(noises)
         tell = callback and _of_the_best(callback, count, len(rows))
         stopping = Stopping(num_steps, settings.tolerance, floor, callback=tell)
-        sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale)
+        sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale, frozen.draw)
         initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.start
         searches = [(name, number) for name in names for number in range(count)]
         search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen)

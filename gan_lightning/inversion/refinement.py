@@ -83,7 +83,7 @@ class FeatureSpace:
 def feature_std(generator: FrozenGenerator) -> Tensor:
     """Estimate the standard deviation of each feature over random latents, (1,C,H,W)."""
     parameter = next(generator.parameters())
-    latents = torch.randn(SAMPLES, generator.latent_dim, generator=image_rng(0, 0, "features"))
+    latents = generator.draw(SAMPLES, image_rng(0, 0, "features"))
     std = generator.features(latents.to(parameter)).std(0, keepdim=True)
     return std.clamp(min=0.1 * float(std.mean()))  # a constant feature must not dominate the penalty
 

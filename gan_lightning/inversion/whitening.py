@@ -13,10 +13,13 @@ from gan_lightning.inversion.problem import Problem, Solution, Stopping
 from gan_lightning.seeding import image_rng
 
 Solver = Callable[[Problem, Tensor, Stopping], Solution]
+Draw = Callable[[int, torch.Generator], Tensor]
 
 PROBES = 512  # vector-Jacobian products in the estimate; more do not improve the preconditioner
 CHUNK = 64
 FLOOR = 0.03  # relative to the mean eigenvalue; limits the scale of directions that hardly change the image
+MAX_WHITENED = 2048  # latents; beyond, the matrix takes longer to decompose than it saves
+MAX_PIXELS = CHUNK * 256**2  # of images that are made at once, to limit the memory
 PRODUCT_ROWS = 8  # rows of a matrix product are bit-identical in multiples of eight; with MKL, not in smaller ones
 
 
@@ -75,7 +78,17 @@ class Whitening:
         return replace(solution, variables=self.latents(solution.variables))
 
 
-def estimate_gauss_newton_matrix(render: Callable[[Tensor], Tensor], latent_dim: int, like: Tensor) -> Tensor:
+class NoWhitening:
+    """Solve in the latents themselves."""
+
+    def solve(self, solver: Solver, problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
+        """Solve a problem whose variables are latents; see `Whitening.solve`."""
+        return solver(problem, start, stopping)
+
+
+def estimate_gauss_newton_matrix(
+    render: Callable[[Tensor], Tensor], latent_dim: int, like: Tensor, draw: Draw | None = None
+) -> Tensor:
     """Estimate the mean of J'J over random latents, where J is the Jacobian of the image with respect to the latent.
 
     For random v with identity covariance, J'v has covariance J'J. Each probe v takes one backward pass, and no Jacobian
@@ -85,19 +98,38 @@ def estimate_gauss_newton_matrix(render: Callable[[Tensor], Tensor], latent_dim:
         render: Function that maps latents (B,D) to images (B,C,H,W).
         latent_dim: Length D of the latents.
         like: Tensor with the dtype and device of the generator.
+        draw: Function that draws latents of the prior. Default: from N(0, 1).
 
     Returns:
         (D,D), averaged over pixels, for images in [-1, 1].
     """
     rng = image_rng(0, 0, "whitening")
     gauss_newton = like.new_zeros(latent_dim, latent_dim)
-    for _ in range(PROBES // CHUNK):
-        latents = torch.randn(CHUNK, latent_dim, generator=rng).to(like).requires_grad_()
+    chunk = images_at_once(render, like.new_zeros(1, latent_dim), CHUNK)
+    for _ in range(PROBES // chunk):
+        latents = torch.randn(chunk, latent_dim, generator=rng) if draw is None else draw(chunk, rng)
+        latents = latents.to(like).requires_grad_()
         images = render(latents)
         probes = torch.randn(images.shape, generator=rng).to(images)
         (product,) = torch.autograd.grad((images * probes).sum(), latents)
         gauss_newton += product.T @ product / (PROBES * images[0].numel())
     return gauss_newton
+
+
+@torch.no_grad()
+def images_at_once(render: Callable[[Tensor], Tensor], latent: Tensor, most: int) -> int:
+    """Return how many images can be made at once without much memory: `most`, or a power of two below it.
+
+    Args:
+        render: Function that maps latents (B,D) to images (B,C,H,W).
+        latent: (1,D) latent.
+        most: Number for images of up to 256 pixels, a power of two.
+    """
+    height, width = render(latent).shape[-2:]
+    count = most
+    while count > 1 and count * height * width > MAX_PIXELS:
+        count //= 2
+    return count
 
 
 def multiply_rows(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ import io
 import os
 import shutil
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ class MetricsFile(Logger):
     """Writes logged metrics to `metrics.csv`: one row per call, one column per name, `step` first.
 
     Lightning's CSVLogger deletes the file of the run that is resumed; this logger appends to it.
+
+    Attributes:
+        in_each_row: Function that returns values to write beside all metrics, such as the number of images seen.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -39,6 +42,7 @@ class MetricsFile(Logger):
         self._step = 0  # of the last row
         self._experiment = MetricsExperiment(self.log_metrics)
         self.rows = 0  # number of rows in the file
+        self.in_each_row: Callable[[], Mapping[str, float]] = dict
         if self.path.is_file():
             with self.path.open(newline="") as file:
                 self._columns = next(csv.reader(file), [])
@@ -86,7 +90,7 @@ class MetricsFile(Logger):
             StorageError: The file cannot be written, for example on a full disk; it is left unchanged.
         """
         self._step = self._step if step is None else step
-        row = {"step": self._step, **metrics}
+        row = {"step": self._step, **self.in_each_row(), **metrics}
         new = [name for name in row if name not in self._columns]
         try:
             if new:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -17,22 +15,24 @@ from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
 from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.learning_rates import LearningRates
-from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork, prepare_precision
+from gan_lightning.modules.network_gradients import NetworkGradients
+from gan_lightning.modules.precision import ScalerPerNetwork, prepare_precision, weights_cast_once
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.modules.sampling import SamplingModule
 from gan_lightning.modules.step_axis import StepAxis
+from gan_lightning.modules.step_graphs import StepGraphs, StepKind
 from gan_lightning.modules.step_metrics import StepClock, log_metrics, without_side_effects
 from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, ObjectiveName, Penalties
-from gan_lightning.seeding import batch_rng
+from gan_lightning.seeding import batch_seed
 
 Network = Callable[[Tensor], Tensor]
 
 
-class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
+class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.
@@ -61,6 +61,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         accumulate: int = 1,
         ema_decay: float = 0.999,
         compile: bool = False,
+        cuda_graph: bool | None = None,
     ) -> None:
         """Build both networks.
 
@@ -89,6 +90,8 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
                 warmed up from 0.1. With 0 the average is the generator itself.
             compile: Speed up the training step's networks by torch.compile, which takes about a minute at the start.
                 Gradient penalties stay uncompiled: compiled networks have no second derivative.
+            cuda_graph: Replay the training step as a CUDA graph, which the host launches in one call. By default on a
+                single GPU, if the step can be captured; the weights are those of the step without it, to rounding.
 
         Raises:
             InputError: An unsupported value.
@@ -102,14 +105,13 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         self.label_smoothing, self.gradient_clip, self.ema_decay = label_smoothing, gradient_clip, ema_decay
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
-        self.compiled, self.objective = compile, OBJECTIVES[objective]
+        self.compiled, self.cuda_graph, self.objective = compile, cuda_graph, OBJECTIVES[objective]
         self._network_options = base_channels, generator_normalization, discriminator_normalization
         self.generator, self.discriminator = self.build_generator(), self.build_discriminator()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
         self._watch, self._clock = FiniteWatch(), StepClock()
         self.expect_images(channels, image_size)
-        self._gradient_norms: dict[str, Tensor] = {}
 
     def build_generator(self) -> nn.Module:
         """Return G: latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]. A subclass may return its own."""
@@ -156,11 +158,16 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         self._rates = LearningRates(self)
 
     def on_train_start(self) -> None:
-        """Use the optimizer settings of this run, not those of the checkpoint, and compile the networks if asked to."""
+        """Use the optimizer settings of this run, not those of the checkpoint; compile or capture if asked to.
+
+        Raises:
+            InputError: A CUDA graph is asked for, but impossible.
+        """
         self._rates.settle(self)
         networks = (self.generator, self.discriminator)
         # In a tuple: as attributes, compiled modules would be in the state dict again.
         self._networks: tuple[Network, ...] = tuple(map(torch.compile, networks)) if self.compiled else networks
+        self._graphs = StepGraphs(self, self.cuda_graph, DCGAN)
         self._clock.restart()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -174,108 +181,91 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, HeldOutScore, SamplingModule):
         self._rates.begin_batch()
         count = self.trainer.fit_loop.total_batch_idx
         turn_of_g = (count + 1) % self.d_steps == 0
-        reuse = turn_of_g and not self.fresh_latents and self.accumulate == 1
         step, interval = self.global_step + 1, self._log_interval
-        self._due = turn_of_g and (step == 1 or (interval > 0 and step % interval == 0))  # 1: of untrained networks
-        self._rng = batch_rng(self._seed, self.global_rank, count, self.device)
+        due = turn_of_g and (step == 1 or (interval > 0 and step % interval == 0))  # 1: of untrained networks
+        penalize = bool(self.penalties) and count % self.penalty_interval == 0
+        self._graphs.rng.manual_seed(batch_seed(self._seed, self.global_rank, count))
         self._clock.add(len(real) * self.trainer.world_size)
 
-        generator, _ = self._networks
-        latents = self._draw_latents(len(real))
-        with torch.set_grad_enabled(reuse):
-            fake = generator(latents)
-        loss_d, logits_real = self._discriminator_step(real, fake.detach(), penalize=count % self.penalty_interval == 0)
-        if not turn_of_g:
-            distributed.average_buffers(self.generator, self.discriminator)
-            self._end_batch(batch_idx, after_generator=False)
-            return
-        if not reuse:
-            latents = self._draw_latents(len(real))
-        loss_g, logits_fake = self._generator_step(real, latents, fake if reuse else None)
-        distributed.average_buffers(self.generator, self.discriminator)
-        update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
-        self._end_batch(batch_idx, after_generator=True)
-
-        self._watch.add(self.global_step, loss_d, loss_g)
-        if self._due or self._watch.is_free:
-            self._watch.check(self.trainer)
-        if self._due:
-            score = self.objective.score
-            outputs = {"d_x": score(logits_real), "d_g_z_before": score(logits_fake)}
-            self._log_step({"loss_d": loss_d, "loss_g": loss_g, **outputs}, latents)
-
-    def _end_batch(self, batch_idx: int, after_generator: bool) -> None:
-        self._rates.step(self.trainer, batch_idx, after_generator)
+        outputs = self._graphs.run(self._update_networks, real, StepKind(turn_of_g, penalize, due))
+        if turn_of_g:
+            update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
+        self._rates.step(self.trainer, batch_idx, turn_of_g)
         self.end_batch_on_axis()
 
-    def _draw_latents(self, count: int) -> Tensor:
-        return torch.randn(count, self.latent_dim, generator=self._rng, device=self.device)
+        if turn_of_g:
+            self._watch.add(self.global_step, outputs["loss_d"], outputs["loss_g"])
+        if due or (turn_of_g and self._watch.is_free):
+            self._watch.check(self.trainer)
+        if due:
+            self._log_step(outputs)
 
-    def _discriminator_step(self, real: Tensor, fake: Tensor, penalize: bool) -> tuple[Tensor, Tensor]:
+    def _update_networks(self, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
+        """Update D, and G if it is its turn: what is captured as a CUDA graph, and so reads nothing back."""
+        self.measure_gradients(kind.logged)
+        reuse = kind.of_generator and not self.fresh_latents and self.accumulate == 1
+        latents = self._draw_latents(len(real))
+        with torch.set_grad_enabled(reuse):
+            fake = self._networks[0](latents)
+        outputs = self._discriminator_step(real, fake.detach(), kind)
+        if kind.of_generator:
+            if not reuse:
+                latents = self._draw_latents(len(real))
+            outputs |= {"latents": latents, **self._generator_step(real, latents, fake if reuse else None)}
+        return outputs | self.gradient_norms
+
+    def _draw_latents(self, count: int) -> Tensor:
+        return torch.randn(count, self.latent_dim, generator=self._graphs.rng, device=self.device)
+
+    def _discriminator_step(self, real: Tensor, fake: Tensor, kind: StepKind) -> dict[str, Tensor]:
         """Update D on reals and fakes, which carry no graph; return its loss and the logits of reals."""
-        (_, discriminator), (_, optimizer) = self._networks, self._optimizers()
+        (_, discriminator), (_, optimizer) = self._networks, self.optimizer_pair()
         optimizer.zero_grad()
-        total = real.new_zeros(())
+        losses: list[Tensor] = []
         for real_part, fake_part in zip(self._parts(real), self._parts(fake), strict=True):
-            logits_real, logits_fake = discriminator(real_part), discriminator(fake_part)
+            with weights_cast_once(self.device.type):
+                logits_real, logits_fake = discriminator(real_part), discriminator(fake_part)
             loss = self.objective.discriminator(logits_real, logits_fake, 1 - self.label_smoothing)
-            if penalize and self.penalties:
-                penalty = self.penalties(self.discriminator, real_part, fake_part, self._rng)
+            if kind.penalized:
+                penalty = self.penalties(self.discriminator, real_part, fake_part, self._graphs.rng)
                 loss = loss + self.penalty_interval * penalty
-            loss = loss * (len(real_part) / len(real))
-            self._backward(loss, "discriminator")
-            total += loss.detach()
+            losses.append(self.add_gradients("discriminator", loss, len(real_part) / len(real)))
+        changed = () if kind.of_generator else (self.generator, self.discriminator)  # else they go with G's gradients
+        self.average_gradients(optimizer, *changed)
         # `optimizer.step()` would count as a step of the trainer.
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-        return total, logits_real.detach()
+        return {"loss_d": sum(losses[1:], losses[0]), "logits_real": logits_real.detach()}
 
-    def _generator_step(self, real: Tensor, latents: Tensor, fake: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _generator_step(self, real: Tensor, latents: Tensor, fake: Tensor | None) -> dict[str, Tensor]:
         """Update G through a frozen D; return its loss and the logits of fakes.
 
         `fake` is G(latents) with its graph, if it has been computed already.
         """
-        (generator, discriminator), (optimizer, _) = self._networks, self._optimizers()
+        (generator, discriminator), (optimizer, _) = self._networks, self.optimizer_pair()
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
-        total = real.new_zeros(())
+        losses: list[Tensor] = []
         for real_part, latents_part in zip(self._parts(real), self._parts(latents), strict=True):
             logits_fake = discriminator(generator(latents_part) if fake is None else fake)
             logits_real = discriminator(real_part) if self.objective.needs_real else None
-            loss = self.objective.generator(logits_fake, logits_real) * (len(real_part) / len(real))
-            self._backward(loss, "generator")
-            total += loss.detach()
+            loss = self.objective.generator(logits_fake, logits_real)
+            losses.append(self.add_gradients("generator", loss, len(real_part) / len(real)))
+        self.average_gradients(optimizer, self.generator, self.discriminator)
         optimizer.step()
         self.untoggle_optimizer(optimizer)
-        return total, logits_fake.detach()
-
-    def _backward(self, loss: Tensor, network: NetworkName) -> None:
-        """Add the gradients of a network's loss, scaled by the network's own scale if the precision has one."""
-        plugin = self.trainer.precision_plugin
-        if isinstance(plugin, ScalerPerNetwork):
-            plugin.choose(network)
-        with torch.autocast(self.device.type, enabled=False):  # or a penalty's second derivative would not be float32
-            self.manual_backward(loss)
+        return {"loss_g": sum(losses[1:], losses[0]), "logits_fake": logits_fake.detach()}
 
     def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
-        return batch.chunk(self.accumulate)
+        return batch.chunk(self.accumulate) if self.accumulate > 1 else (batch,)
 
-    def _optimizers(self) -> list[LightningOptimizer]:
-        return cast(list[LightningOptimizer], self.optimizers())
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Measure and clip a network's gradient, which is unscaled here whatever the precision."""
-        clip = self.gradient_clip
-        if self._due or clip is not None:
-            name = "g" if optimizer is self._optimizers()[0].optimizer else "d"
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
-            self._gradient_norms[f"grad_norm_{name}"] = norm
-
-    def _log_step(self, metrics: dict[str, Tensor], latents: Tensor) -> None:
+    def _log_step(self, outputs: dict[str, Tensor]) -> None:
         """Log the metrics of one step, and D on the same latents now that G has been updated."""
-        images_after = without_side_effects(self.generator)(latents)
-        metrics["d_g_z_after"] = self.objective.score(without_side_effects(self.discriminator)(images_after))
-        means = distributed.mean(metrics | self._gradient_norms)  # waits for the device, so that the clock is right
+        score = self.objective.score
+        images_after = without_side_effects(self.generator)(outputs["latents"])
+        metrics = {name: outputs[name] for name in ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g")}
+        metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
+        metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after))
+        means = distributed.mean(metrics)  # waits for the device, so that the clock is right
         if isinstance(plugin := self.trainer.precision_plugin, ScalerPerNetwork):
             means |= plugin.scales()
         means["images_per_second"] = self._clock.images_per_second()

@@ -30,9 +30,9 @@ from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
-from gan_lightning.networks.checkpoints import load_generator, load_tensors
-from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.checkpoints import AnyGenerator, load_generator, load_tensors
 from gan_lightning.networks.encoder import Encoder
+from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
 from gan_lightning.seeding import batch_rng
 
 KINDS = ("identity", "blur", "square", "pixels", "grayscale", "downsample")
@@ -102,7 +102,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         self._latent_mse, self._psnr = MeanMetric(), MeanMetric()
 
     @property
-    def generator(self) -> Generator:
+    def generator(self) -> AnyGenerator:
         """The generator, which is left unchanged."""
         return self._generator[0]
 
@@ -263,7 +263,7 @@ def random_degradation(kind: str, channels: int, image_size: int, rng: torch.Gen
     return Identity()
 
 
-def load_encoder(path: str | os.PathLike[str], generator: Generator) -> Encoder:
+def load_encoder(path: str | os.PathLike[str], generator: AnyGenerator | StyleGAN2Prior) -> Encoder:
     """Read the encoder from a checkpoint of `LatentEncoder`.
 
     Args:

@@ -19,8 +19,8 @@ class FiniteWatch:
         self._first: Tensor | None = None
 
     def add(self, step: int, *losses: Tensor) -> None:
-        """Record the losses of a step without reading their values."""
-        total = torch.stack([loss.detach().float() for loss in losses]).sum()
+        """Record the losses of a step, on an accelerator without reading their values."""
+        total = torch.stack(losses).detach().sum()
         step_if_bad = torch.where(total.isfinite(), math.inf, float(step))
         self._first = step_if_bad if self._first is None else torch.minimum(self._first, step_if_bad)
 

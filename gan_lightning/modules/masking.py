@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gan_lightning import distributed
 from gan_lightning.data.decode import upright_size
 from gan_lightning.data.listing import ImageArrays
-from gan_lightning.data.photos import largest_crop
+from gan_lightning.data.photo_format import largest_crop
 from gan_lightning.degradations import Compose, Degradation, Identity, Mask
 from gan_lightning.degradations.mask_files import MaskFolder, SharedMask, White, fit_mask, open_masks, read_mask
 from gan_lightning.degradations.masks import check_mask

@@ -1,11 +1,13 @@
-"""Mixed precision in float16 for two adversarial networks, each with a gradient scale of its own."""
+"""Mixed precision for two adversarial networks: a gradient scale for each in float16, and fewer casts of weights."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.types import Optimizable
 from lightning.pytorch.plugins import MixedPrecision
@@ -91,3 +93,22 @@ def prepare_precision(trainer: Trainer) -> None:
     plugin = strategy.precision_plugin
     if isinstance(plugin, MixedPrecision) and plugin.scaler is not None and not isinstance(plugin, ScalerPerNetwork):
         strategy.precision_plugin = ScalerPerNetwork(plugin)
+
+
+@contextmanager
+def weights_cast_once(device_type: str) -> Iterator[None]:
+    """Let several forward passes of a network share one cast of its weights, as torch's autocast does by default.
+
+    Lightning turns the sharing off, since the weights may change within a training step. They must not change inside.
+
+    Args:
+        device_type: Type of the device, such as "cuda".
+    """
+    if not torch.is_autocast_enabled(device_type):
+        yield
+        return
+    try:
+        with torch.autocast(device_type, torch.get_autocast_dtype(device_type), cache_enabled=True):
+            yield
+    finally:
+        torch.clear_autocast_cache()

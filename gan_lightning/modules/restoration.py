@@ -14,7 +14,7 @@ from lightning import Callback, LightningModule
 from gan_lightning import distributed
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
-from gan_lightning.data.photos import PhotoFormat
+from gan_lightning.data.photo_format import PhotoFormat
 from gan_lightning.degradations import Degradation, Identity
 from gan_lightning.degradations.mask_files import White
 from gan_lightning.degradations.noise import Noise
@@ -30,6 +30,7 @@ from gan_lightning.modules.masking import make_masks
 from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restorer import SEARCH_METRICS, Restored, Restorer, StepObserver, data_content, image_names
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
+from gan_lightning.networks.stylegan2_prior import LatentSpace, StyleGAN2Prior, as_prior
 
 DEFAULT_SETTINGS = InversionSettings()
 
@@ -62,11 +63,13 @@ class LatentRestoration(LightningModule):
         seed: int = 0,
         masks_white: White = "known",
         keep_searches: bool = False,
+        space: LatentSpace | None = None,
+        label: int | None = None,
     ) -> None:
         """Load the networks and check the settings.
 
         Args:
-            generator_ckpt: Checkpoint of a `DCGAN`, or generator of the PyTorch DCGAN tutorial.
+            generator_ckpt: Checkpoint of a `DCGAN`, or generator of the PyTorch DCGAN tutorial or of StyleGAN2.
             degradation: A, a class of gan_lightning.degradations. Default: the identity.
             noise: Noise that `test` adds to A(x), such as gan_lightning.degradations.GaussianNoise.
             inversion: Settings of the search.
@@ -81,6 +84,8 @@ class LatentRestoration(LightningModule):
             masks_white: What white pixels of the files in `masks` are: "known" or "missing".
             keep_searches: Keep what each of several searches found, not their mean and spread alone: the writer puts
                 them into searches/NAME/, from the most to the least likely.
+            space: Space of the search for a StyleGAN2: "z", "w" or "w+". Default: w.
+            label: Class of the images, for a StyleGAN2 with classes.
 
         Raises:
             InputError: If a file is missing or contains something else, settings exclude each other, or the
@@ -88,7 +93,9 @@ class LatentRestoration(LightningModule):
         """
         super().__init__()
         check_restoration_options(degradation, inversion, masks, encoder_ckpt, blind_blur=blind_blur)
-        self.generator = load_generator(generator_ckpt).requires_grad_(False)
+        self.generator = as_prior(load_generator(generator_ckpt), space, label).requires_grad_(False)
+        if encoder_ckpt is not None and isinstance(self.generator, StyleGAN2Prior) and space != "z":
+            raise InputError("an encoder guesses z: set space to z, or leave encoder_ckpt out")
         self.discriminator = load_discriminator(generator_ckpt) if inversion.loss == "perceptual" else None
         self.degradation = Identity() if degradation is None else degradation
         self.encoder = None if encoder_ckpt is None else load_encoder(encoder_ckpt, self.generator)

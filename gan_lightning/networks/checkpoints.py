@@ -1,4 +1,7 @@
-"""Load networks from checkpoints of this package and of the PyTorch DCGAN tutorial, without unpickling code."""
+"""Load networks from checkpoints of this package, of the PyTorch DCGAN tutorial and of StyleGAN2.
+
+Code in a file is never run.
+"""
 
 from __future__ import annotations
 
@@ -10,45 +13,59 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator
+from gan_lightning.networks.stylegan2 import StyleGAN2Generator
+from gan_lightning.networks.stylegan2_weights import FIRST_STYLEGAN2, build_stylegan2, export_command
+
+AnyGenerator = Generator | StyleGAN2Generator
 
 FIRST_LAYER = "main.0.weight"
 GENERATOR_CLASS = "generator_class"  # key of our checkpoints: shapes do not tell two classes of networks apart
-PREFERRED = ("generator_ema.", "generator.")  # the average first, because metrics are measured on it
+PREFERRED = ("generator_ema.", "G_ema.", "generator.")  # the average first, because metrics are measured on it
 
 
-def load_generator(path: str | os.PathLike[str]) -> Generator:
-    """Load a generator from a checkpoint of this package or from a state dict of the PyTorch DCGAN tutorial.
+def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
+    """Load a generator: of a checkpoint of this package, of the PyTorch DCGAN tutorial, or of StyleGAN2.
 
     The architecture is inferred from the shapes. The state dict may be the file's content or stand under keys of any
     name ("state_dict", "netG", ...), with or without the prefix "module." of DataParallel. From checkpoints of this
-    package the averaged generator is loaded.
+    package the averaged generator is loaded. StyleGAN2 is read by the names of the public PyTorch implementation.
 
     Args:
-        path: File written by `torch.save` or by Lightning.
+        path: File written by `torch.save`, by Lightning, or by safetensors (`.safetensors`).
 
     Returns:
         The generator, in evaluation mode, on the CPU.
 
     Raises:
-        InputError: If the file does not exist, is truncated, holds other objects than tensors and plain values, or
-            holds no DCGAN generator.
+        InputError: If the file does not exist, is truncated, holds other objects than tensors and plain values,
+            holds no generator, or that of a StyleGAN2 of an unsupported configuration.
     """
     content = load_tensors(path)
     made = content.get(GENERATOR_CLASS) if isinstance(content, dict) else None
-    if made not in (None, class_name(Generator)):
+    if made not in (None, class_name(Generator), class_name(StyleGAN2Generator)):
         raise InputError(
             f"the generator of {path} is a {made}, not a DCGAN's: load it with the module that was trained, "
             "Mine.load_from_checkpoint(path).generator_ema"
         )
-    candidates = [candidate for tree in mappings(content) for candidate in generator_states(tree)]
+    trees = list(mappings(content))
+    candidates = [candidate for tree in trees for candidate in generator_states(tree, FIRST_LAYER)]
     for state in sorted(candidates, key=lambda pair: pair[0]):
         if (generator := build_generator(state[1])) is not None:
             return generator.eval()
-    raise InputError(f"{path} holds no DCGAN generator: expected weights named '...{FIRST_LAYER}' and so on")
+    candidates = [candidate for tree in trees for candidate in generator_states(tree, FIRST_STYLEGAN2)]
+    for state in sorted(candidates, key=lambda pair: pair[0]):
+        parts = {name: value for name, value in state[1].items() if name.startswith(("mapping.", "synthesis."))}
+        return build_stylegan2(parts, path).eval()
+    raise InputError(
+        f"{path} holds no DCGAN generator, and no StyleGAN2 generator: expected weights named '...{FIRST_LAYER}' or "
+        f"'...{FIRST_STYLEGAN2}' and so on"
+    )
 
 
 def load_discriminator(path: str | os.PathLike[str]) -> Discriminator:
@@ -72,7 +89,7 @@ def load_discriminator(path: str | os.PathLike[str]) -> Discriminator:
 
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:
-    """Load tensors and plain values from a file of `torch.save`, on the CPU; code in the file is never run.
+    """Load tensors and plain values from a file of `torch.save` or safetensors, on the CPU; no code in it is run.
 
     Args:
         path: Path of the file.
@@ -82,13 +99,21 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
     """
     if not Path(path).is_file():
         raise InputError(f"checkpoint {path} does not exist: check the path")
+    suffix = Path(path).suffix.lower()
+    if suffix == ".pkl" and not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is refused: unpickling it could run code. Export its weights in a copy of the code that wrote it "
+            f"(docs/stylegan2.md), and give that file: {export_command(path)}"
+        )
     try:
+        if suffix == ".safetensors":
+            return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is refused: it is not a checkpoint, or contains objects that could run code when loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{path} is not a whole checkpoint: it may be truncated, or something else") from error
 
 
@@ -126,11 +151,16 @@ def mappings(content: Any) -> Iterator[Mapping[str, Any]]:
             yield from mappings(value)
 
 
-def generator_states(tree: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yield state dicts that may be a generator's, without prefixes, each with its place in the order of preference."""
+def generator_states(tree: Mapping[str, Any], first: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Yield state dicts that may be a generator's, without prefixes, each with its place in the order of preference.
+
+    Args:
+        tree: Values by name.
+        first: Name of the tensor by which a generator is recognized.
+    """
     for key in tree:
-        if key.endswith(FIRST_LAYER):
-            prefix = key.removesuffix(FIRST_LAYER)
+        if key.endswith(first):
+            prefix = key.removesuffix(first)
             state = {name.removeprefix(prefix): value for name, value in tree.items() if name.startswith(prefix)}
             rank = next((i for i, name in enumerate(PREFERRED) if prefix.endswith(name)), len(PREFERRED))
             yield rank, {name: value for name, value in state.items() if isinstance(value, Tensor)}

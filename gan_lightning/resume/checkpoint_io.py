@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from gan_lightning.atomic import atomic_path
+from gan_lightning.atomic import atomic_path, own_suffix
 from gan_lightning.errors import InputError, StorageError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -80,8 +79,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 def keep_previous(last: Path) -> None:
     """Keep what last.ckpt is now as previous.ckpt, so that a complete checkpoint exists at every moment."""
-    beside = last.with_name(f".{PREVIOUS}.{os.getpid()}.part")
-    beside.unlink(missing_ok=True)
+    beside = last.with_name(f".{PREVIOUS}{own_suffix()}")
     try:
         beside.hardlink_to(last)
     except OSError:  # no hard links on this file system: for a moment only previous.ckpt exists

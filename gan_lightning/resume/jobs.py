@@ -13,7 +13,7 @@ from types import FrameType
 
 from torch import distributed
 
-from gan_lightning.resume.launcher import is_interactive_job
+from gan_lightning.resume.launcher import find_launch, is_interactive_job
 
 STARTS_BEFORE = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 
@@ -24,19 +24,20 @@ def job_stamp(own: str) -> str | None:
     """Return a string that identifies the run, and is the same in all processes of a job.
 
     Under Slurm it is the number of the job, which a requeued job keeps. Under torchrun it is the string of the process
-    that asks first, or the rendezvous id if the launcher shares no store.
+    that asks first, or the rendezvous id if the launcher shares no store. Processes that another launcher has started
+    share nothing before they meet.
 
     Args:
         own: String that this process would choose if it were alone, for example the time.
 
     Returns:
-        The common string, or None under torchrun if the processes cannot agree on one.
+        The common string, or None if the processes cannot agree on one.
     """
     if (job := os.environ.get("SLURM_JOB_ID")) and not is_interactive_job():  # many commands share such a job
         return job
     run = os.environ.get("TORCHELASTIC_RUN_ID")
     if run is None:
-        return own
+        return own if (launch := find_launch()) is None or launch.processes == 1 else None
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         # The launcher's store outlives restarted processes, which find the string of the first one.
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])

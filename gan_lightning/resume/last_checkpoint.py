@@ -20,6 +20,7 @@ from gan_lightning.resume.data_identity import check_same_data, data_identity
 from gan_lightning.resume.lightning_internals import set_max_steps
 from gan_lightning.resume.progress_state import set_to_batch_boundary
 from gan_lightning.resume.random_states import random_states, set_random_states
+from gan_lightning.resume.same_start import check_same_start
 from gan_lightning.resume.signals import StepSignals
 from gan_lightning.resume.training_position import TrainingPosition
 
@@ -110,7 +111,12 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
             trainer.strategy.checkpoint_io = WholeCheckpoints()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the rows of metrics.csv that the resumed run writes again."""
+        """Remove the rows of metrics.csv that the resumed run writes again.
+
+        Raises:
+            InputError: The ranks have started from different checkpoints.
+        """
+        check_same_start(trainer, self._resumed_step)
         if trainer.is_global_zero:
             for log in metrics_files(trainer):
                 log.rewind(self._resumed_notes.metrics_rows, self._resumed_step)
@@ -142,7 +148,8 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         """Stop if a signal has come; save if the interval has passed and no validation is about to save."""
         self._position.end_step()
         if self._signals is not None:
-            self._signals.act()
+            ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+            self._signals.act(at_once=ends or self._position.validation_is_due)
         passed = self.every_n_steps is not None and trainer.global_step - self._saved_step >= self.every_n_steps
         if passed and not self._position.validation_is_due:
             self._save(trainer)
@@ -151,6 +158,8 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         """Note how many rows metrics.csv has before validation adds its own."""
         if trainer.state.fn == "fit":
             set_max_steps(trainer, self._max_steps)
+        else:
+            check_same_start(trainer, self._resumed_step)
         self._rows_before_validation = rows_logged(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,6 +185,16 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         others = [callback for callback in trainer.checkpoint_callbacks if callback is not self]
         folder = getattr(others[0], "dirpath", None) if others else None
         return Path(folder or trainer.default_root_dir)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that all ranks measure, or sample from, the same checkpoint.
+
+        Raises:
+            InputError: They do not.
+        """
+        check_same_start(trainer, self._resumed_step)
+
+    on_predict_start = on_test_start
 
     # What stops a run
 

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from gan_lightning.errors import InputError
 
 INTERACTIVE = ("bash", "interactive")  # names of Slurm jobs in which Lightning ignores Slurm
+MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # of Open MPI; of MPICH and Intel MPI
 
 
@@ -34,7 +35,12 @@ class Launch:
 
 
 def is_first_process() -> bool:
-    """Return whether this process writes the run folder: the first of its job, or the only one."""
+    """Return whether this process writes the run folder: the first of its job, or the only one.
+
+    Lightning knows the rank of a process of MPI when the Trainer is made, which is too late.
+    """
+    if (launch := find_launch()) is not None and launch.launcher == "MPI":
+        return next((rank for name in MPI_RANKS if (rank := _number(name)) is not None), 0) == 0
     node = 0 if {"RANK", "SLURM_PROCID"} & os.environ.keys() else int(os.environ.get("NODE_RANK") or 0)
     return getattr(rank_zero_only, "rank", 0) == 0 and node == 0
 

@@ -7,10 +7,13 @@ underscore included. tests/resume/test_lightning_internals.py names what breaks 
 from __future__ import annotations
 
 import signal
+from datetime import timedelta
 from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy, Strategy
+from torch.distributed import distributed_c10d
+from torch.distributed.constants import default_pg_timeout
 from torch.utils.data._utils import signal_handling
 
 
@@ -50,6 +53,17 @@ def count_steps_for_loggers(trainer: Trainer, steps: int) -> None:
     Lightning counts batches for it, and there is no public way to change that. It adds one after the batch.
     """
     trainer.fit_loop.epoch_loop._batches_that_stepped = steps - 1
+
+
+def count_optimizer_step(trainer: Trainer) -> None:
+    """Count a step of an optimizer that was taken without Lightning, as by a CUDA graph.
+
+    `Trainer.global_step` is the number of these steps. Under manual optimization only `LightningOptimizer.step` adds to
+    it, which would take another step.
+    """
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    progress.increment_ready()
+    progress.increment_completed()
 
 
 def skip_sigterm_broadcast(trainer: Trainer) -> None:
@@ -92,3 +106,32 @@ def uses_sync_batchnorm(strategy: Strategy) -> bool:
     DistributedDataParallel refuses them on CPUs, with no hook in between.
     """
     return getattr(strategy, "_layer_sync", None) is not None
+
+
+def set_default_timeout(strategy: Strategy, timeout: timedelta) -> None:
+    """Set how long a rank waits for the others in a collective, unless the user has.
+
+    DDPStrategy takes the timeout in its constructor alone, and `--trainer.strategy ddp` has to work as it is.
+
+    Args:
+        strategy: The trainer's strategy, before the ranks have met.
+        timeout: Limit of every wait.
+    """
+    if getattr(strategy, "_timeout", None) == default_pg_timeout:
+        strategy._timeout = timeout  # type: ignore[attr-defined]
+
+
+def runs_in_this_process(strategy: Strategy) -> bool:
+    """Return whether this process is one of the ranks, rather than one that forks or spawns all of them.
+
+    Such a process waits for its workers, and never belongs to their process group.
+    """
+    return getattr(strategy, "_start_method", "popen") == "popen"
+
+
+def default_store() -> Any:
+    """Return the store through which the ranks have met; None if they have not.
+
+    Rank 0 serves it until the process group is destroyed and nobody holds it any more.
+    """
+    return distributed_c10d._get_default_store() if distributed_c10d.is_initialized() else None

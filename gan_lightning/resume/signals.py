@@ -22,7 +22,8 @@ class StepSignals:
     """Holds signals back while a step is under way; several ranks act on a signal at the same step.
 
     A signal obeyed at once could save a discriminator that is one step ahead of its generator, and ranks that stop a
-    step apart wait for each other forever.
+    step apart wait for each other forever. Several ranks exchange their signals while the next step runs, and so act
+    one step late, without waiting for each other.
     """
 
     def __init__(self, trainer: Trainer, position: TrainingPosition) -> None:
@@ -38,6 +39,7 @@ class StepSignals:
         self._waiting: list[int] = [signal.SIGTERM] if trainer.received_sigterm else []
         self.agreed = trainer.world_size == 1  # whether all ranks stand where this one does
         self._ranks: Any = None  # a process group on the CPU, through which ranks exchange signals
+        self._exchange: tuple[Any, torch.Tensor] | None = None  # under way: its work, and what it is going to tell
         if not self.agreed:
             self._ranks = torch.distributed.new_group(backend="gloo")
             skip_sigterm_broadcast(trainer)
@@ -55,8 +57,12 @@ class StepSignals:
         if second or (self._trainer.world_size == 1 and self._position.can_stop):
             self._act(number)
 
-    def act(self) -> None:
-        """Act on a signal that any rank has received during the step that has just ended.
+    def act(self, at_once: bool = False) -> None:
+        """Act on a signal that any rank had received by the end of the step before.
+
+        Args:
+            at_once: Wait for the signals received during the step that has just ended, too: something long, or the end
+                of the training, comes next. The same on every rank.
 
         Raises:
             SIGTERMException: A rank has received SIGTERM.
@@ -64,12 +70,24 @@ class StepSignals:
         """
         number = max(self._waiting, default=0)
         if self._ranks is not None:
+            former = self._finish_exchange()
             latest = torch.tensor(number)
-            torch.distributed.all_reduce(latest, torch.distributed.ReduceOp.MAX, self._ranks)
-            number = int(latest)
+            maximum = torch.distributed.ReduceOp.MAX
+            work = torch.distributed.all_reduce(latest, maximum, self._ranks, async_op=True)
+            self._exchange = work, latest
+            number = max(former, self._finish_exchange()) if at_once or former else 0
         if number:
             self.agreed = True
             self._act(number)
+
+    def _finish_exchange(self) -> int:
+        """Return the highest signal of the exchange that is under way."""
+        if self._exchange is None:
+            return 0
+        work, latest = self._exchange
+        work.wait()
+        self._exchange = None
+        return int(latest)
 
     def _act(self, number: int) -> NoReturn:
         self._waiting = [other for other in self._waiting if other != number]

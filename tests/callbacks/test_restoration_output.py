@@ -20,7 +20,17 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from gan_lightning import ImageFolder
-from gan_lightning.callbacks.restoration_pictures import color_map, draw_losses, error_map, make_panel
+from gan_lightning.callbacks.restoration_pictures import (
+    SMALLEST_SIDE,
+    TITLE_HEIGHT,
+    color_map,
+    draw_losses,
+    draw_panel,
+    error_map,
+    make_panel,
+    panel_scale,
+    psnr,
+)
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter, describe_unexplained, until_it_stopped
 from gan_lightning.data.photos import photo_loader
@@ -28,6 +38,7 @@ from gan_lightning.degradations import Downsample, GaussianBlur, SquareMask
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_uint8, write_png
 from gan_lightning.inversion import InversionSettings
+from gan_lightning.metrics.restoration import image_errors
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.networks.dcgan import Generator
@@ -76,6 +87,14 @@ def finished(checkpoint, tmp_path_factory):
 
 
 NAMES = [f"{10 + row:06d}" for row in range(COUNT)]
+
+
+def as_made(path):
+    """Return the pictures of a panel of 16 px faces as they were before they were enlarged, without the titles."""
+    scale, whole = panel_scale((SIZE, SIZE)), pixels(path)[:, TITLE_HEIGHT:]
+    small = whole[:, ::scale, ::scale]
+    assert torch.equal(small.repeat_interleave(scale, 1).repeat_interleave(scale, 2), whole)
+    return small
 
 
 def pixels(path):
@@ -137,7 +156,7 @@ def test_several_searches_leave_their_spread_and_themselves(twice, finished):
     for name in NAMES:
         found = [pixels(folder / "searches" / name / f"{number}.png") for number in range(2)]
         assert len(list((folder / "searches" / name).iterdir())) == 2
-        panel, spread = pixels(folder / "panel" / f"{name}.png"), pixels(folder / "spread" / f"{name}.png")
+        panel, spread = as_made(folder / "panel" / f"{name}.png"), pixels(folder / "spread" / f"{name}.png")
         assert panel.shape == (3, SIZE + 4, 5 * (SIZE + 2) + 2)
         assert torch.equal(panel[:, 2:-2, -SIZE - 2 : -2], spread)
         differ = (found[0].float() - found[1]).abs().mean(0) > 3
@@ -154,7 +173,7 @@ def test_several_searches_leave_their_spread_and_themselves(twice, finished):
     alone, _ = finished
     assert not (alone / "spread").exists()
     assert not (alone / "searches").exists()
-    assert pixels(alone / "panel" / f"{NAMES[0]}.png").shape[2] == 4 * (SIZE + 2) + 2
+    assert as_made(alone / "panel" / f"{NAMES[0]}.png").shape[2] == 4 * (SIZE + 2) + 2
     with (alone / "images.csv").open() as file:
         assert not [column for column in next(csv.reader(file)) if "spread" in column]
 
@@ -581,3 +600,37 @@ def test_two_ranks_restore_and_measure_what_one_does(checkpoint, finished, tmp_p
     metrics = json.loads((tmp_path / "two-test" / "metrics.json").read_text())
     expected = {name: value for name, value in finished[1].items() if name != "test/seconds_per_image"}
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("size", "scale"), [((16, 16), 10), ((64, 64), 3), ((128, 96), 2), ((256, 256), 1)])
+def test_panels_are_large_enough_to_see(size, scale):
+    assert panel_scale(size) == scale
+    assert min(size) * scale >= SMALLEST_SIDE
+    image = torch.zeros(3, *size)
+    panel = draw_panel(image, image[:1, ::2, ::2], image, image[:1])
+    assert panel.shape == (3, TITLE_HEIGHT + scale * (size[0] + 4), scale * (5 * (size[1] + 2) + 2))
+
+
+def test_titles_of_a_panel_say_how_near_each_picture_is_to_the_target():
+    """Each title stands over its picture, and another error is another number in it."""
+    target = torch.zeros(3, 16, 16)
+
+    def header(restored):
+        return draw_panel(target, target + 0.2, restored)[0, :TITLE_HEIGHT]
+
+    near, far = header(target + 0.02), header(target + 0.5)
+    column = panel_scale((16, 16)) * 18
+    differs = near.ne(far).any(0).nonzero()
+    assert 2 * column <= differs.min()
+    assert differs.max() < 3 * column
+    for number in range(4):
+        assert near[:, number * column : (number + 1) * column].lt(128).any(), "no title"
+    without = draw_panel(None, target, target)
+    assert without.shape[2] == panel_scale((16, 16)) * (2 * 18 + 2)
+
+
+def test_the_psnr_of_a_panel_is_the_one_that_is_measured():
+    target, image = torch.rand(2, 3, 16, 16) * 2 - 1
+    assert psnr(image[None] * 1.5, target) == pytest.approx(
+        float(image_errors(image[None] * 1.5, target[None])["psnr"])
+    )

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from gan_lightning.callbacks.curves import Curves, draw_curves
+from gan_lightning.callbacks.curves import SMOOTHED, Curves, draw_curves, make_figure, smooth
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary, summarize
 from gan_lightning.loggers.metrics_file import MetricsFile
@@ -99,6 +99,13 @@ def test_summary_has_metrics_cost_and_hardware(finished_run):
     assert summary["hardware"]["cores"] >= 1
 
 
+def test_each_row_of_metrics_has_the_images_seen_and_the_learning_rate(finished_run):
+    history = MetricsFile(finished_run[0]).history()
+    assert set(history["images_seen"]) == {(0, 0), (2, 10), (4, 20)}
+    assert set(history["train/lr"]) == {(0, 0.1), (2, 0.1), (4, 0.1)}
+    assert len(history["images_seen"]) == len(history["val/fid"])
+
+
 def test_curves_are_drawn_at_the_end(finished_run):
     picture = np.asarray(Image.open(finished_run[0] / "curves.png"))
     assert picture.shape[1] > 800
@@ -115,6 +122,62 @@ def test_the_best_value_depends_on_the_direction_of_the_metric():
     assert summarize("val/fid", points) == {"first": 5.0, "best": 1.0, "best_step": 2, "last": 3.0}
     assert summarize("val/is", points)["best"] == 5.0
     assert summarize("val/psnr", points)["best_step"] == 0
+
+
+def test_only_metrics_with_a_better_value_have_a_best_one():
+    points = [(0, 5.0), (2, 1.0)]
+    for name in ("train/d_x", "train/loss_g", "train/loss_d", "val/d_x", "images_seen", "train/lr_g"):
+        assert summarize(name, points) == {"first": 5.0, "last": 1.0}
+    assert summarize("own/score", points, "max")["best"] == 5.0, "the run has chosen what is best"
+
+
+def long_history(count=200):
+    noise = np.random.default_rng(0).normal(size=count)
+    losses = [(step, 1 + float(value)) for step, value in enumerate(noise, start=1)]
+    return {
+        "train/loss_d": losses,
+        "train/grad_norm_g": losses,
+        "train/lr_g": [(step, 2e-4) for step, _ in losses],
+        "val/fid": [(0, 9.0), (100, 3.0), (200, 5.0)],
+    }
+
+
+def test_curves_show_gradients_rates_the_runs_name_and_the_best_step():
+    figure = make_figure(long_history(), "run of $mine")
+    assert figure.get_suptitle() == r"run of \$mine"
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert {"losses", "norm of the gradients", "learning rates", "Fréchet distance, logarithmic"} <= set(titles)
+    stars = [line for line in figure.axes[-2].lines if line.get_marker() == "*"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(100, 3.0)]
+    assert stars[0].get_label() == "best: 3 at step 100"
+    assert not [line for line in figure.axes[0].lines if line.get_marker() == "*"], "a loss has no best value"
+
+
+def test_smoothed_curves_have_the_raw_ones_behind_and_vary_less():
+    raw, smoothed = make_figure(long_history()).axes[0].lines
+    assert raw.get_alpha() < 0.5
+    assert list(raw.get_ydata()) == [value for _, value in long_history()["train/loss_d"]]
+    assert np.std(smoothed.get_ydata()) < 0.5 * np.std(raw.get_ydata())
+    assert raw.get_color() == smoothed.get_color()
+    assert len(make_figure(long_history(SMOOTHED - 1)).axes[0].lines) == 1
+
+
+def test_steps_are_whole_and_legends_hide_nothing():
+    figure = make_figure({"train/loss_d": [(0, 1.0), (1, 2.0), (2, 0.5)], "val/fid": [(0, 1.0), (2, 0.5)]}, "short")
+    figure.canvas.draw()
+    for axis in figure.axes:
+        assert all(tick == round(tick) for tick in axis.get_xticks())
+        if (legend := axis.get_legend()) is not None:
+            assert not any(legend.get_window_extent().overlaps(other.get_window_extent()) for other in figure.axes)
+    assert sum(axis.get_legend() is not None for axis in figure.axes) == 2
+
+
+def test_a_moving_average_keeps_a_constant_and_leaves_nan_out():
+    values = np.full(50, 3.0)
+    values[7] = np.nan
+    assert smooth(values, 5) == pytest.approx(np.full(50, 3.0))
+    assert smooth(np.arange(9.0), 3)[1:-1] == pytest.approx(np.arange(1.0, 8.0))
+    assert len(smooth(np.arange(100.0))) == 100
 
 
 def test_predicted_images_are_written_under_their_numbers(tmp_path):

@@ -9,7 +9,6 @@ import pickle
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import time
 import warnings
@@ -31,6 +30,7 @@ from gan_lightning.data.packed import PackedImages, describe_size, open_packed, 
 from gan_lightning.data.packing import pack_images
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
+from tests.processes import run
 
 Write = Callable[..., Path]
 SETTINGS = {"image_size": 16, "crop": 148, "channels": 3}
@@ -398,13 +398,13 @@ def test_a_full_disk_is_reported_and_leaves_nothing(
 
 
 def test_a_limit_on_the_size_of_files_is_reported_and_leaves_nothing(files: ImageListing, tmp_path: Path) -> None:
-    limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)); "
-        "from gan_lightning.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    limited = tmp_path / "limited.py"
+    limited.write_text(
+        "import resource, sys\nfrom gan_lightning.__main__ import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\nsys.exit(main())\n"
     )
-    options = ["--data.image_size", "16", "--data.cache_dir", str(tmp_path / "cache")]
-    command = [sys.executable, "-c", limited, "pack", "--data", "ImageFolder", "--data.root", str(files.root), *options]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--data.image_size", "16", "--data.cache_dir", tmp_path / "cache"]
+    result = run(limited, "pack", "--data", "ImageFolder", "--data.root", files.root, *options)
     assert result.returncode == 2
     assert re.search(r"^gan-lightning: error: The disk of .* is full: .* set cache_dir", result.stderr, re.MULTILINE)
     assert "Traceback" not in result.stderr

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from gan_lightning import ImageFolder, Photos
-from gan_lightning.data.photos import PhotoBatches, PhotoDataset, PhotoFormat, photo_loader
+from gan_lightning.data.photo_format import PhotoFormat
+from gan_lightning.data.photos import PhotoBatches, PhotoDataset, photo_loader
 from gan_lightning.errors import InputError
 
 SIZE = 16

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from gan_lightning.data import resident
+from gan_lightning.data import image_data_module, resident
 from gan_lightning.data.batches import ImageDataset
 from gan_lightning.data.celeba import CelebA
 from gan_lightning.data.image_data_module import ImageDataModule
@@ -132,6 +132,33 @@ def test_memory_that_another_process_takes_first_is_reported_too(
     monkeypatch.setattr(resident.torch, "empty", out_of_memory)
     with pytest.raises(InputError, match="set resident: false"):
         data.setup("fit")
+
+
+@pytest.mark.parametrize(("free", "fits"), [(2 * 20_736, True), (2 * 20_736 - 1, False), (None, False)])
+def test_images_are_resident_where_half_the_memory_of_a_gpu_suffices(
+    open_celeba: Open, monkeypatch: pytest.MonkeyPatch, free: int | None, fits: bool
+) -> None:
+    data = open_celeba()
+    data.prepare_data()
+    data.setup("fit")
+    monkeypatch.setattr(resident, "free_memory", lambda device: free)
+    assert resident.fit_easily(data.dataset("train"), torch.device("cuda")) == fits
+    assert not resident.fit_easily(data.dataset("train"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("asked", "moved"), [(None, True), (False, False)])
+def test_by_default_the_memory_decides(
+    open_celeba: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool | None, moved: bool
+) -> None:
+    monkeypatch.setattr(image_data_module, "fit_easily", lambda dataset, device: True)
+    expected = fit(open_celeba(resident=False), Keeper(), tmp_path, max_epochs=1)
+    data = open_celeba(resident=asked)
+    loaders = []
+    monkeypatch.setattr(data, "teardown", lambda stage: loaders.append(data._resident))
+    batches = fit(data, Keeper(), tmp_path, max_epochs=1)
+    assert (loaders[0] is not None) == moved
+    for one, other in zip(expected, batches, strict=True):
+        assert one["image"].equal(other["image"])
 
 
 @pytest.mark.parametrize("resident", [False, True])

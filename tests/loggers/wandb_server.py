@@ -24,6 +24,7 @@ ANSWERS = {
     "serverInfo": {"features": []},
     "upsertBucket": {"bucket": RUN, "inserted": True},
     "model": None,
+    "project": None,  # no artifact is found
 }
 
 

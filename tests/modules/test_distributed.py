@@ -7,11 +7,12 @@ import pytest
 import torch
 from lightning import Trainer
 
-from gan_lightning import DCGAN, InputError
+from gan_lightning import DCGAN, InputError, distributed
+from gan_lightning.distributed import float_buffers
 from gan_lightning.modules.batch_numbers import BatchNumbers
 from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.networks.dcgan import Generator
-from tests.modules.train_on_ranks import OVERFLOW, STEPS
+from tests.modules.train_on_ranks import OVERFLOW, STEPS, make_module
 from tests.processes import run_ranks
 
 SCRIPT = Path(__file__).parent / "train_on_ranks.py"
@@ -63,6 +64,35 @@ def test_ranks_agree_after_every_step_on_everything_but_their_latents(tmp_path, 
         )
     if kind != "encoder":
         assert not first["latent"].equal(second["latent"])
+
+
+def test_a_step_sends_each_gradient_once(tmp_path):
+    """A message for each network; the batch-norm statistics of both go with the gradients of G."""
+    first, second = train(tmp_path / "two", 2, "messages")
+    assert (first["unequal"], second["unequal"], first["compared"]) == ([], [], STEPS)
+    module = make_module("messages", None)
+    of_g, of_d = (sum(p.numel() for p in network.parameters()) for network in (module.generator, module.discriminator))
+    of_g += sum(buffer.numel() for buffer in float_buffers(module.generator, module.discriminator))
+    unlogged = [of_d, of_g]
+    assert first["sent"] == second["sent"]
+    assert first["sent"][3:-1] == unlogged * (STEPS - 1)  # the first and the last step are logged
+    assert first["of_ddp"] == second["of_ddp"] == 0
+
+
+def test_averages_keep_the_layout_of_what_is_averaged(tmp_path, monkeypatch):
+    """With one rank an average is the tensor itself; every element must come back to its place."""
+    address = f"file://{tmp_path / 'ranks'}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=0, world_size=1)
+    try:
+        weight = torch.randn(6, 5, 4, 4)
+        tensors = [weight, weight.contiguous(memory_format=torch.channels_last), weight.transpose(0, 1)]
+        tensors += [weight[:, ::2], torch.randn(7)[1:], torch.tensor(3.0), torch.empty(0)]
+        for tensor, average in zip(tensors, distributed.average(tensors), strict=True):
+            assert average.equal(tensor)
+            assert average.stride() == tensor.stride() or not distributed.is_dense(tensor)
+            assert not tensor.numel() or average.data_ptr() != tensor.data_ptr()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def refusal(module):

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from gan_lightning import ImageFolder
-from gan_lightning.data.photos import PhotoDataset, PhotoFormat
+from gan_lightning.data.photo_format import PhotoFormat
+from gan_lightning.data.photos import PhotoDataset
 from gan_lightning.degradations import Identity
 from gan_lightning.errors import InputError
 from gan_lightning.modules.masking import ImageMasks, make_masks

@@ -185,17 +185,18 @@ class HalfPrecision(TorchDispatchMode):
 
 
 def test_every_precision_trains_to_the_same_place(tmp_path):
-    """300 steps on faces of one color with noise: the color that comes out is the same, within noise."""
-    means = {}
+    """150 steps on faces of one color with noise: it is found, in each precision.
+
+    The penalty is strong, so that the networks settle; with a weak one they circle about the color, and how far they
+    are from it at a certain step depends on the rounding.
+    """
     for mode in ("32-true", "bf16-mixed", "16-mixed"):
         options = {"plugins": float16()} if mode == "16-mixed" else {"precision": mode}
         torch.manual_seed(0)
-        module = DCGAN(**TINY, lr_g=2e-3, lr_d=2e-3, ema_decay=0.95, discriminator_normalization="none", r1=1.0)
-        train(module, 300, tmp_path, DataLoader(Blue(), batch_size=BATCH), **options)
-        means[mode] = module.sample(64, torch.Generator().manual_seed(0)).mean((0, 2, 3))
-    torch.testing.assert_close(means["32-true"], torch.tensor(BLUE), rtol=0, atol=0.1)
-    for mode in ("bf16-mixed", "16-mixed"):
-        torch.testing.assert_close(means[mode], means["32-true"], rtol=0, atol=0.1)
+        module = DCGAN(**TINY, lr_g=2e-3, lr_d=2e-3, ema_decay=0.95, discriminator_normalization="none", r1=10.0)
+        train(module, 150, tmp_path, DataLoader(Blue(), batch_size=BATCH), **options)
+        mean = module.sample(64, torch.Generator().manual_seed(0)).mean((0, 2, 3))
+        torch.testing.assert_close(mean, torch.tensor(BLUE), rtol=0, atol=0.05, msg=lambda text, mode=mode: mode + text)
 
 
 class Waits(TorchDispatchMode):
@@ -222,7 +223,7 @@ def test_a_step_that_is_not_logged_never_waits_for_the_device(tmp_path, monkeypa
     def counted(self, batch, batch_idx):
         with Waits() as waits:
             step(self, batch, batch_idx)
-        counts.append((self._due, waits.count))
+        counts.append((self._norms_are_due, waits.count))
 
     monkeypatch.setattr(DCGAN, "training_step", counted)
     options = {"plugins": float16()} if precision == "16-mixed" else {"precision": precision}

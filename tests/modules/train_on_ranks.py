@@ -1,6 +1,6 @@
 """Trains a small module on CPU ranks and saves what each of them saw and its final state: run by test_distributed.py.
 
-Usage: train_on_ranks.py FOLDER RANKS KIND [CHECKPOINT], KIND one of none, batch, d_steps, float16, encoder.
+Usage: train_on_ranks.py FOLDER RANKS KIND [CHECKPOINT], KIND one of none, batch, messages, d_steps, float16, encoder.
 """
 
 import atexit
@@ -13,6 +13,7 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.utils.data import DataLoader, DistributedSampler
 
 from gan_lightning import DCGAN
@@ -40,6 +41,29 @@ def overflow_once(weight):
         return torch.full_like(gradient, torch.inf)
 
     handle = weight.register_hook(spoil)
+
+
+class Messages(Callback):
+    """Records how many numbers each message between the ranks has, and the messages that DDP sends itself."""
+
+    def __init__(self):
+        self.sent, self.of_ddp = [], 0
+        send = torch.distributed.all_reduce
+
+        def counted(tensor, *args, **kwargs):
+            self.sent.append(tensor.numel())
+            return send(tensor, *args, **kwargs)
+
+        torch.distributed.all_reduce = counted
+
+    def on_train_start(self, trainer, pl_module):
+        def count(state, bucket):
+            self.of_ddp += 1
+            return allreduce_hook(None, bucket)
+
+        if trainer.world_size > 1 and not pl_module.automatic_optimization:
+            trainer.model.register_comm_hook(None, count)
+        self.sent.clear()
 
 
 class Recorder(Callback):
@@ -101,7 +125,7 @@ def main(folder, ranks, kind, checkpoint=None):
     atexit.register(tell_whether_it_left, folder)
     seed_everything(0)
     images = torch.rand(BATCH * STEPS, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    module, recorder, logger = make_module(kind, checkpoint), Recorder(), Rows()
+    module, recorder, logger, messages = make_module(kind, checkpoint), Recorder(), Rows(), Messages()
     scaler = torch.amp.GradScaler("cpu", 2.0**10)  # 16-mixed on a CPU: asked for by name, it would be bfloat16
     plugins = MixedPrecision("16-mixed", "cpu", scaler) if kind == "float16" else None
     trainer = Trainer(
@@ -112,8 +136,8 @@ def main(folder, ranks, kind, checkpoint=None):
         max_steps=STEPS,
         max_epochs=1,
         logger=logger,
-        log_every_n_steps=1,
-        callbacks=[recorder],
+        log_every_n_steps=STEPS if kind == "messages" else 1,
+        callbacks=[recorder, messages],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -131,6 +155,7 @@ def main(folder, ranks, kind, checkpoint=None):
     rank = trainer.global_rank
     torch.save({"state": module.state_dict(), "latent": latent}, Path(folder) / f"rank-{rank}.pt")
     told = {"unequal": recorder.unequal, "compared": recorder.compared, "scales": recorder.scales, "rows": logger.rows}
+    told |= {"sent": messages.sent, "of_ddp": messages.of_ddp}
     (Path(folder) / f"rank-{rank}.json").write_text(json.dumps(told))
 
 

@@ -103,6 +103,20 @@ def test_the_first_process_is_that_of_the_first_node(launched):
     assert not is_first_process()
 
 
+@pytest.mark.parametrize(("rank", "first"), [(0, True), (3, False)])
+def test_mpi_has_one_first_process_though_lightning_knows_no_rank_yet(launched, rank, first):
+    for size, number in (("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), ("PMI_SIZE", "PMI_RANK")):
+        launched({size: 4, number: rank})
+        assert is_first_process() is first
+
+
+@pytest.mark.parametrize("environment", [MPI, {"WORLD_SIZE": 2, "RANK": 1}])
+def test_processes_that_share_nothing_get_no_default_name(launched, environment):
+    """Each would choose a time of its own, and write to a folder of its own."""
+    launched(environment)
+    assert job_stamp("own") is None
+
+
 def test_commands_in_an_interactive_job_do_not_share_its_number(launched):
     launched(SLURM)
     assert job_stamp("own") == "4711"

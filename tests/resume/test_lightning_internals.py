@@ -1,8 +1,11 @@
 """The private parts of Lightning and torch that we need are there, and do what we need them for."""
 
 import signal
+import socket
+from datetime import timedelta
 
 import pytest
+import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data._utils import signal_handling
@@ -86,6 +89,38 @@ def test_ddp_takes_defaults_where_the_user_has_set_nothing():
     has(strategy, "_ddp_kwargs", "`--trainer.strategy ddp` would fail in the first step")
     internals.set_ddp_defaults(strategy, find_unused_parameters=True, broadcast_buffers=False)
     assert strategy._ddp_kwargs == {"find_unused_parameters": False, "broadcast_buffers": False}
+
+
+@pytest.mark.parametrize("given", [None, timedelta(minutes=5)])
+def test_the_timeout_is_ours_unless_the_user_has_set_one(given):
+    strategy = DDPStrategy() if given is None else DDPStrategy(timeout=given)
+    has(strategy, "_timeout", "ranks would wait for an evaluation for half an hour at most")
+    internals.set_default_timeout(strategy, timedelta(hours=6))
+    assert strategy._timeout == (given or timedelta(hours=6))
+
+
+def test_a_process_that_forks_its_ranks_is_none_itself():
+    has(DDPStrategy(), "_start_method", "a process would wait for itself to join the ranks that it has forked")
+    assert internals.runs_in_this_process(DDPStrategy())
+    assert not internals.runs_in_this_process(DDPStrategy(start_method="fork"))
+
+
+def test_the_store_of_the_ranks_outlives_their_group(monkeypatch):
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert internals.default_store() is None
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=0, world_size=1)
+    try:
+        store = internals.default_store()
+    finally:
+        torch.distributed.destroy_process_group()
+    client = torch.distributed.TCPStore("127.0.0.1", port, is_master=False)
+    client.set("reason", "why")
+    assert store is not None
+    assert client.get("reason") == b"why"
 
 
 @pytest.mark.parametrize("chosen", [True, False])

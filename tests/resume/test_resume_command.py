@@ -2,75 +2,25 @@
 
 import errno
 import shutil
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from gan_lightning.__main__ import main
 from gan_lightning.callbacks import curves, samples, summary
 from gan_lightning.loggers.metrics_file import MetricsFile
+from tests import commands
 from tests.conftest import FACES
 from tests.processes import Process
 from tests.resume.test_checkpoint_io import no_file_larger_than
 
-ROOT = Path(__file__).parents[2]
-SMALL = {
-    "config": ROOT / "configs" / "quickstart.yaml",
-    "name": "run",
-    "data.count": FACES,
-    "data.image_size": 16,
-    "data.batch_size": 16,
-    "model.image_size": 16,
-    "model.base_channels": 4,
-    "evaluation.num_images": 10,
-    "sample_grid.num_images": 4,
-    "trainer.max_steps": 6,
-    "trainer.val_check_interval": 3,
-    "trainer.log_every_n_steps": 1,
-    "trainer.enable_progress_bar": "false",
-}
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
-def words(faces_root, **more):
-    more = {key.replace("__", "."): value for key, value in more.items()}
-    options = SMALL | {"data.root": faces_root} | more
-    return ["fit", *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
-
-
-def fit(faces_root, **more):
-    try:
-        return main(words(faces_root, **more))
-    except SystemExit as stop:
-        return stop.code
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    """Work in an empty folder, without pytest's command line."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
-    monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
-
-
-@pytest.fixture(scope="module")
-def finished(faces_root, tmp_path_factory):
-    """A working folder with a run that has taken six steps."""
-    folder = tmp_path_factory.mktemp("finished")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["gan-lightning"])
-        assert fit(faces_root) == 0
-    return folder
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A copy of that run, which a test may damage."""
-    shutil.copytree(finished / "runs", tmp_path / "runs")
-    return tmp_path / "runs" / "run"
+def fit(faces_root, name="run", **more):
+    options = [word for key, value in more.items() for word in (f"--{key.replace('__', '.')}", value)]
+    return commands.fit(faces_root, "--data.count", FACES, *options, name=name)
 
 
 def one_line(capsys, status, expected=2):
@@ -94,9 +44,9 @@ def change_bytes(path):
 
 
 @pytest.mark.parametrize("harm", [truncate, change_bytes, Path.unlink])
-def test_a_run_is_resumed_from_the_checkpoint_before_a_damaged_one(run, faces_root, capsys, harm):
+def test_a_run_is_resumed_from_the_checkpoint_before_a_damaged_one(copied_run, faces_root, capsys, harm):
     """On file systems without hard links, last.ckpt is missing for a moment while it is replaced."""
-    last, previous = run / "checkpoints" / "last.ckpt", Path("runs/run/checkpoints/previous.ckpt")
+    last, previous = copied_run / "checkpoints" / "last.ckpt", Path("runs/run/checkpoints/previous.ckpt")
     before = torch.load(last, weights_only=True)["state_dict"]
     harm(last)
     if harm is Path.unlink:
@@ -109,29 +59,29 @@ def test_a_run_is_resumed_from_the_checkpoint_before_a_damaged_one(run, faces_ro
     after = torch.load(last, weights_only=True)["state_dict"]
     for name, tensor in before.items():
         assert tensor.equal(after[name]), name
-    assert torch.load(previous, weights_only=True)["global_step"] == 3
+    assert torch.load(previous, weights_only=True)["global_step"] == 2
 
 
-def test_of_two_damaged_checkpoints_none_is_recommended(run, faces_root, capsys):
+def test_of_two_damaged_checkpoints_none_is_recommended(copied_run, faces_root, capsys):
     for name in ("last.ckpt", "previous.ckpt"):
-        truncate(run / "checkpoints" / name)
+        truncate(copied_run / "checkpoints" / name)
     refused = one_line(capsys, fit(faces_root, ckpt_path="last"))
     assert "previous.ckpt is not a whole checkpoint" in refused
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_again(run, faces_root, caplog):
-    rows = MetricsFile(run)._rows()
-    shutil.rmtree(run / "checkpoints")
+def test_a_run_killed_before_its_first_checkpoint_starts_again(copied_run, faces_root, caplog):
+    rows = MetricsFile(copied_run)._rows()
+    shutil.rmtree(copied_run / "checkpoints")
     assert fit(faces_root, ckpt_path="last") == 0
     assert "runs/run holds no checkpoint yet: training begins at its first step" in caplog.text
-    for row in (again := MetricsFile(run)._rows()) + rows:
+    for row in (again := MetricsFile(copied_run)._rows()) + rows:
         row.pop("train/images_per_second")
     assert again == rows
-    assert (run / "metrics-before-resume-1.csv").exists()
+    assert (copied_run / "metrics-before-resume-1.csv").exists()
 
 
 def test_the_last_checkpoint_can_be_written_every_few_steps(faces_root):
-    assert fit(faces_root, trainer__max_steps=5, last_checkpoint__every_n_steps=2) == 0
+    assert fit(faces_root, trainer__max_steps=5, trainer__val_check_interval=3, last_checkpoint__every_n_steps=2) == 0
     steps = [
         torch.load(f"runs/run/checkpoints/{n}.ckpt", weights_only=True)["global_step"] for n in ("previous", "last")
     ]
@@ -139,16 +89,16 @@ def test_the_last_checkpoint_can_be_written_every_few_steps(faces_root):
     assert fit(faces_root, name="other", last_checkpoint__every_n_steps=0) == 2
 
 
-def test_a_full_disk_is_reported_in_one_line_and_the_existing_checkpoints_stay(run, faces_root, capsys):
-    before = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+def test_a_full_disk_is_reported_in_one_line_and_the_existing_checkpoints_stay(copied_run, faces_root, capsys):
+    before = {path.name: path.read_bytes() for path in (copied_run / "checkpoints").iterdir()}
     smallest = min(len(content) for content in before.values())
     with no_file_larger_than(smallest - 1):
-        status = fit(faces_root, ckpt_path="last", trainer__max_steps=9)
+        status = fit(faces_root, ckpt_path="last", trainer__max_steps=6)
     refused = one_line(capsys, status, expected=1)
     assert "could not be written (File too large), the previous one is unchanged: free disk space" in refused
-    assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
-    assert fit(faces_root, ckpt_path="last", trainer__max_steps=9) == 0
-    assert [step for step, _ in MetricsFile(run).history()["val/fd_random"]] == [0, 3, 6, 9]
+    assert {path.name: path.read_bytes() for path in (copied_run / "checkpoints").iterdir()} == before
+    assert fit(faces_root, ckpt_path="last", trainer__max_steps=6) == 0
+    assert [step for step, _ in MetricsFile(copied_run).history()["val/fd_random"]] == [0, 2, 4, 6]
 
 
 def test_a_disk_too_full_for_pictures_does_not_end_a_run(faces_root, monkeypatch, caplog):
@@ -159,8 +109,8 @@ def test_a_disk_too_full_for_pictures_does_not_end_a_run(faces_root, monkeypatch
     monkeypatch.setattr(summary, "write_json", full)
     monkeypatch.setattr(curves, "draw_curves", full)
     assert fit(faces_root) == 0
-    assert torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
-    for name in ("samples/step-0000003.png", "summary.json", "curves.png"):
+    assert torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    for name in ("samples/step-0000002.png", "summary.json", "curves.png"):
         assert f"{name} could not be written (No space left on device): the run continues without it" in caplog.text
 
 
@@ -169,7 +119,8 @@ def test_of_two_jobs_in_one_folder_one_is_refused_and_the_other_ends_well(faces_
     """Two jobs start at the same time; then a third one tries to resume while the first is running."""
 
     def start(*more):
-        given = [*words(faces_root, trainer__max_steps=3000), *more]
+        words = ["fit", "--config", commands.CONFIGS / "quickstart.yaml", *commands.SMALL, "--data.root", faces_root]
+        given = [*words, "--data.count", FACES, "--name", "run", "--trainer.max_steps", "3000", *more]
         return Process("gan_lightning", *given, environment={"OMP_NUM_THREADS": "1"})
 
     jobs = [start(), start()]

@@ -1,0 +1,265 @@
+"""The known ways in which a GAN fails, noticed while it trains."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gan_lightning import distributed
+from gan_lightning.errors import InputError
+from gan_lightning.loggers import SteadyWandbLogger
+from gan_lightning.modules.image_batches import count_images, images_of
+from gan_lightning.modules.step_metrics import without_side_effects
+
+_log = logging.getLogger(__name__)
+
+LASTS = 100  # steps for which a sign must last before it counts, and
+POINTS = 3  # measurements of it
+NEAR_ZERO = 0.05  # loss of a discriminator that makes no mistakes
+VANISHED = 0.1  # gradient of a generator that learns nothing, relative to the largest one of the run
+CHANCE = 0.05  # difference between D(x) and D(G(z)) of a discriminator that tells nothing apart
+MEMORIZED = 0.75  # how far D takes held-out images for fakes: 0 as little as training images, 1 as fakes
+SAMPLES, SIDE = 32, 8  # images whose diversity is measured, and the side to which they are reduced
+ALIKE = 0.04  # diversity, relative to that of real images, of samples that are one image; untrained noise has 0.1
+DIVERSE, COLLAPSED = 0.3, 0.08  # diversity of a generator that has begun to learn, and of one that has lost it
+PATIENCE, WORSE = 5, 1.2  # measurements since the best one, and how much worse the last one must be
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A failure that was noticed.
+
+    Attributes:
+        name: Kind of the failure, such as "generator_collapsed".
+        step: Step at which it was noticed.
+        reason: What was seen, and what to try.
+    """
+
+    name: str
+    step: int
+    reason: str
+
+
+class Lasting:
+    """Tells whether a sign has lasted for some steps without a break."""
+
+    def __init__(self, steps: int = LASTS, points: int = POINTS) -> None:
+        """Choose how long is long enough.
+
+        Args:
+            steps: Steps between the first and the last measurement.
+            points: Number of measurements.
+        """
+        self._steps, self._points = steps, points
+        self._since, self._count = 0, 0
+
+    def update(self, step: int, present: bool) -> bool:
+        """Note whether the sign is there at a step; return whether it has lasted until now."""
+        if not present:
+            self._count = 0
+            return False
+        self._since = self._since if self._count else step
+        self._count += 1
+        return self._count >= self._points and step - self._since >= self._steps
+
+
+class Watch(Callback):
+    """Warn when a GAN fails: in the log, in summary.json and by an alert of W&B, once for each kind of failure.
+
+    It notices that the discriminator has won (its loss is near zero and the generator's gradient has vanished), is at
+    chance from the start, or memorizes the training images (it takes held-out ones for fakes); that the generator has
+    collapsed (its samples differ far less than real images do); and that the best value of the metric that chooses
+    best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that learns gives
+    no alarm.
+
+    Attributes:
+        alarms: What was noticed, in the order of time.
+    """
+
+    def __init__(self, stop: bool = False, every_n_steps: int = 50) -> None:
+        """Store the settings.
+
+        Args:
+            stop: Whether to stop the run at the first alarm; best.ckpt and last.ckpt are kept.
+            every_n_steps: Number of steps between measurements of the diversity of samples; 0 for none.
+
+        Raises:
+            InputError: If the interval is negative.
+        """
+        if every_n_steps < 0:
+            raise InputError(f"watch.every_n_steps must be 0 or more, but got {every_n_steps}")
+        self.stop, self.every_n_steps = stop, every_n_steps
+        self.alarms: list[Alarm] = []
+        self._restart()
+
+    def _restart(self) -> None:
+        self._won, self._at_chance, self._collapsed = Lasting(), Lasting(), Lasting()
+        self._memorized = Lasting(0, 2)
+        self._largest_gradient, self._most_diverse = 0.0, 0.0
+        self._seen_at, self._measured_at = -1, -1
+        self._left_chance = False
+        self._best, self._since_best = math.nan, 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget the alarms of an earlier run."""
+        self.alarms, self._most_diverse = [], 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the alarms, for a run that resumes this one."""
+        return {"alarms": [asdict(alarm) for alarm in self.alarms], "most_diverse": self._most_diverse}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the alarms."""
+        self.alarms = [Alarm(**alarm) for alarm in state_dict["alarms"]]
+        self._most_diverse = state_dict["most_diverse"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to watch; whether D is at chance from the start is seen at the start alone."""
+        most_diverse = self._most_diverse
+        self._restart()
+        self._most_diverse, self._left_chance = most_diverse, trainer.global_step > 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the metrics of a step that was logged, and now and then at samples."""
+        step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step != self._seen_at and (step == 1 or (interval > 0 and step % interval == 0)):
+            self._seen_at = step
+            self._look_at_losses(trainer, step, as_numbers(trainer.callback_metrics))
+        due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at
+        if due and is_gan(pl_module) and count_images(batch) > 1:
+            self._measured_at = step
+            self._look_at_samples(trainer, step, diversity(pl_module, images_of(batch)))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at held-out images, and at how long ago the best value was."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        metrics = as_numbers(trainer.callback_metrics)
+        self._look_at_held_out(trainer, metrics)
+        for callback in trainer.checkpoint_callbacks:
+            if (monitor := getattr(callback, "monitor", None)) in metrics:
+                self._look_at_best(trainer, monitor, metrics[monitor], getattr(callback, "mode", "min"))
+                return
+
+    def _look_at_losses(self, trainer: Trainer, step: int, metrics: Mapping[str, float]) -> None:
+        names = ("train/loss_d", "train/grad_norm_g", "train/d_x", "train/d_g_z_before")
+        if not metrics.keys() >= set(names):
+            return
+        loss, gradient, d_x, d_g_z = (metrics[name] for name in names)
+        self._largest_gradient = max(self._largest_gradient, gradient)
+        won = 0 <= loss < NEAR_ZERO and gradient < VANISHED * self._largest_gradient
+        if self._won.update(step, won):
+            part = gradient / self._largest_gradient
+            self._raise(
+                trainer,
+                "discriminator_won",
+                f"D's loss is {loss:.2g}, and G's gradient {part:.1%} of its largest one: G learns nothing more. Try "
+                "the objective non_saturating, a lower lr_d, or a gradient penalty (r1)",
+            )
+        self._left_chance |= d_x - d_g_z > CHANCE
+        if self._at_chance.update(step, not self._left_chance):
+            self._raise(
+                trainer,
+                "discriminator_at_chance",
+                f"D tells nothing apart since the start: D(x) is {d_x:.3f} and D(G(z)) {d_g_z:.3f}. Try a higher lr_d, "
+                "and check that the images are not all alike",
+            )
+
+    def _look_at_samples(self, trainer: Trainer, step: int, relative: float) -> None:
+        self._most_diverse = max(self._most_diverse, relative)
+        collapsed = relative < (COLLAPSED if self._most_diverse > DIVERSE else ALIKE)
+        if self._collapsed.update(step, collapsed):
+            self._raise(
+                trainer,
+                "generator_collapsed",
+                f"samples differ {relative:.1%} as much as real images do. Go on from an earlier checkpoint with lower "
+                "rates, another objective or a gradient penalty",
+            )
+
+    def _look_at_held_out(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
+        names = ("train/d_x", "val/d_x", "train/d_g_z_before")
+        if not metrics.keys() >= set(names):
+            return
+        seen, held_out, fakes = (metrics[name] for name in names)
+        memorized = seen - fakes > CHANCE and (seen - held_out) / (seen - fakes) > MEMORIZED
+        if self._memorized.update(trainer.global_step, memorized):
+            self._raise(
+                trainer,
+                "discriminator_memorizes",
+                f"D(x) is {seen:.3f} for training images, {held_out:.3f} for held-out ones and {fakes:.3f} for fakes. "
+                "More images, smaller networks or a gradient penalty help",
+            )
+
+    def _look_at_best(self, trainer: Trainer, monitor: str, value: float, mode: str) -> None:
+        sign = 1 if mode == "min" else -1
+        if math.isnan(self._best) or sign * value < sign * self._best:
+            self._best, self._since_best = value, 0
+            return
+        self._since_best += 1
+        worse = value > WORSE * self._best if mode == "min" else value * WORSE < self._best
+        if self._since_best >= PATIENCE and worse:
+            self._raise(
+                trainer,
+                "best_is_past",
+                f"{monitor} was {self._best:.4g} {self._since_best} validations ago, and is {value:.4g} now. best.ckpt "
+                "has the best networks; more steps make them worse",
+            )
+
+    def _raise(self, trainer: Trainer, name: str, reason: str) -> None:
+        if any(alarm.name == name for alarm in self.alarms):
+            return
+        alarm = Alarm(name, trainer.global_step, reason)
+        self.alarms.append(alarm)
+        title = name.replace("_", " ").capitalize()
+        if trainer.is_global_zero:
+            _log.warning("%s at step %d: %s", title, alarm.step, reason)
+            for logger in trainer.loggers:
+                if isinstance(logger, SteadyWandbLogger):
+                    logger.alert(title, f"step {alarm.step}: {reason}")
+        trainer.should_stop |= self.stop  # the ranks have seen the same numbers
+
+
+def as_numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return metrics as Python numbers."""
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def is_gan(module: LightningModule) -> bool:
+    """Return whether a module trains a generator and a discriminator."""
+    networks = (getattr(module, name, None) for name in ("generator", "discriminator"))
+    return all(isinstance(network, nn.Module) for network in networks) and hasattr(module, "latent_dim")
+
+
+def diversity(module: LightningModule, real: Tensor) -> float:
+    """Return how much a few samples of G itself differ, relative to real images; the mean over all ranks.
+
+    It is the ratio of the median distances to the nearest other image, between images that are reduced to 8x8 pixels:
+    0 if all samples are one image, or a few.
+
+    Args:
+        module: Module with `generator` and `latent_dim`; its state, and that of random generators, is left as it is.
+        real: Images (B,C,H,W) in [-1, 1].
+    """
+    generator: Any = module.generator
+    rng = torch.Generator().manual_seed(0)
+    latents = torch.randn(SAMPLES, int(module.latent_dim), generator=rng).to(real.device)  # type: ignore[arg-type]
+    samples = without_side_effects(generator)(latents)[: len(real)]
+    distance = nearest_distance(samples) / nearest_distance(real[: len(samples)]).clamp(min=1e-6)
+    return distributed.mean({"diversity": distance})["diversity"]
+
+
+def nearest_distance(images: Tensor) -> Tensor:
+    """Return the median distance of images (B,C,H,W) to the nearest other one, reduced to 8x8 pixels."""
+    pixels = F.adaptive_avg_pool2d(images.detach().float(), SIDE).flatten(1)
+    distances = torch.cdist(pixels, pixels)
+    return distances.fill_diagonal_(math.inf).min(dim=1).values.median()

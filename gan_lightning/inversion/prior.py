@@ -1,0 +1,48 @@
+"""What latent inversion needs of a generator, so that any generator is a prior."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+class Prior(Protocol):
+    """A `torch.nn.Module` that maps latents to images; `gan_lightning.Generator` is one.
+
+    The latents of the prior have mean zero and mean square one, as those of N(0, 1) have: `latent_weight` is in these
+    units, and searches may start at zero. A module whose latents are distributed otherwise offers `DrawsLatents` too.
+
+    Attributes:
+        latent_dim: Length D of a latent vector.
+    """
+
+    latent_dim: int
+
+    def __call__(self, latents: Tensor, /) -> Tensor:
+        """Map latents (B,D) to images (B,C,H,W) in [-1, 1], differentiably and each on its own."""
+
+
+@runtime_checkable
+class DrawsLatents(Protocol):
+    """A prior whose latents are not drawn from N(0, 1)."""
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """Return random latents (count, D), a function of the state of `rng`, which is on the CPU."""
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A prior that can be searched beyond its range (`refine: features`), because it has two parts.
+
+    `render(features(latents))` are the images of the latents. Features may be of any shape (B,...); the more images
+    the second part can make, the closer a photograph is approached. A generator that is laid out as
+    `gan_lightning.Generator` is split after its first block without offering it.
+    """
+
+    def features(self, latents: Tensor) -> Tensor:
+        """Map latents (B,D) to features (B,...)."""
+
+    def render(self, features: Tensor) -> Tensor:
+        """Map features (B,...) to images (B,C,H,W) in [-1, 1]."""

@@ -1,0 +1,237 @@
+"""The training step as CUDA graphs: what the device does in a step is launched by the host in one call."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from lightning import Callback, LightningModule
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gan_lightning.errors import InputError
+from gan_lightning.modules.precision import ScalerPerNetwork
+from gan_lightning.resume.lightning_internals import count_optimizer_step
+
+WARM_UP = 3  # steps of each kind before its capture, in which libraries set themselves up
+HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")  # called within a step
+
+TORCH = Path(torch.__file__).parent
+
+_log = logging.getLogger(__name__)
+
+
+class StepKind(NamedTuple):
+    """What a step consists of: kinds of steps are captured one by one."""
+
+    of_generator: bool  # whether the generator's turn follows that of the discriminator
+    penalized: bool
+    logged: bool
+
+
+Step = Callable[[Tensor, StepKind], dict[str, Tensor]]
+
+
+class StepGraphs:
+    """Runs a step, from its fourth time on by replaying a CUDA graph.
+
+    A graph repeats the same operations at the same addresses. What changes from step to step therefore comes from
+    outside: images are copied to where the graph reads them, learning rates are tensors, and the random generator is
+    seeded before. A step of another batch size, or with other settings of the optimizers than at its capture, is run
+    without the graph. See https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
+
+    Attributes:
+        rng: Random generator on the module's device, to be seeded before each step.
+        active: Whether graphs are used.
+    """
+
+    def __init__(self, module: LightningModule, asked: bool | None, step_of: type[LightningModule]) -> None:
+        """Decide whether graphs are used.
+
+        Args:
+            module: The module, when its training starts.
+            asked: Whether to use graphs; None to use them where they can be, on a single GPU.
+            step_of: Class that defines the step and the hooks within it. Those of subclasses are no part of a replay.
+
+        Raises:
+            InputError: Graphs are asked for, but impossible.
+        """
+        self._module, self._asked = module, asked
+        self.rng = torch.Generator(module.device)
+        reason = why_impossible(module) if asked else obstacle(module, step_of)
+        if asked and reason:
+            raise InputError(f"cuda_graph: true is impossible: {reason}; or set it to null or false")
+        self.active = asked is not False and reason is None
+        self._seen: Counter[StepKind] = Counter()
+        self._captured: dict[StepKind, CapturedStep] = {}
+        self._pool = torch.cuda.graph_pool_handle() if self.active else None
+
+    def run(self, step: Step, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
+        """Run a step, or replay it.
+
+        Args:
+            step: Function of images and kind, whose random numbers are all from `rng`.
+            real: Images (B,C,H,W).
+            kind: Kind of the step.
+
+        Returns:
+            What the step returns; the tensors of a graph are overwritten by its next replay.
+        """
+        if not self.active:
+            return step(real, kind)
+        if kind not in self._captured:
+            self._seen[kind] += 1
+            if self._seen[kind] <= WARM_UP:
+                return step(real, kind)
+            try:
+                self._captured[kind] = self._capture(step, real, kind)
+            except Exception as error:
+                return self._give_up(error, step, real, kind)
+            return self._captured[kind].replay(real)  # its optimizer step has been counted by the capture
+        captured = self._captured[kind]
+        if not captured.fits(real):
+            return step(real, kind)
+        if kind.of_generator:
+            count_optimizer_step(self._module.trainer)
+        return captured.replay(real)
+
+    def _capture(self, step: Step, real: Tensor, kind: StepKind) -> CapturedStep:
+        optimizers = self._module.trainer.optimizers
+        images, rates = real.clone(), [rate_tensors(optimizer, real.device) for optimizer in optimizers]
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.rng)
+        # Other threads, which pin the memory of batches, may go on using the device.
+        capture = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
+        with rates_in_tensors(optimizers, rates), capture:
+            outputs = step(images, kind)
+        return CapturedStep(graph, images, outputs, optimizers, rates, list(map(settings_of, optimizers)))
+
+    def _give_up(self, error: Exception, step: Step, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
+        """Run a step that could not be captured, and all others, without graphs."""
+        reason = origin_of(error)
+        if self._asked:
+            raise InputError(f"the training step cannot be captured as a CUDA graph: {reason}; set cuda_graph: false")
+        _log.warning("The training step cannot be captured as a CUDA graph, and runs without one: %s", reason)
+        self.active = False
+        self._captured.clear()
+        for optimizer in self._module.trainer.optimizers:  # the capture may have ended within the turn of one
+            self._module.untoggle_optimizer(optimizer)
+        self.rng = torch.Generator(real.device).manual_seed(self.rng.initial_seed())  # the other may be left capturing
+        return step(real, kind)
+
+
+@dataclass
+class CapturedStep:
+    """A step as a CUDA graph, with the tensors that it reads and writes.
+
+    Attributes:
+        graph: The graph.
+        images: Images (B,C,H,W) that it reads.
+        outputs: What it writes.
+        optimizers: Optimizers that take a step in it.
+        rates: Learning rates that it reads, one for each parameter group of each optimizer.
+        settings: The other settings of the optimizers at the capture.
+    """
+
+    graph: torch.cuda.CUDAGraph
+    images: Tensor
+    outputs: dict[str, Tensor]
+    optimizers: Sequence[Optimizer]
+    rates: list[list[RateTensor]]
+    settings: list[list[dict[str, Any]]]
+
+    def fits(self, real: Tensor) -> bool:
+        """Whether the graph does what the step would do for these images."""
+        return real.shape == self.images.shape and self.settings == list(map(settings_of, self.optimizers))
+
+    def replay(self, real: Tensor) -> dict[str, Tensor]:
+        """Launch the graph."""
+        self.images.copy_(real)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                rate.set(group["lr"])
+        self.graph.replay()
+        return self.outputs
+
+
+class RateTensor:
+    """A learning rate on the device, written only when it changes."""
+
+    def __init__(self, value: float, device: torch.device) -> None:
+        self.value, self.tensor = value, torch.tensor(value, device=device)
+
+    def set(self, value: float) -> None:
+        """Change the value."""
+        if value != self.value:
+            self.tensor.fill_(value)
+            self.value = value
+
+
+def rate_tensors(optimizer: Optimizer, device: torch.device) -> list[RateTensor]:
+    """Return the learning rates of an optimizer's parameter groups as tensors."""
+    return [RateTensor(float(group["lr"]), device) for group in optimizer.param_groups]
+
+
+@contextmanager
+def rates_in_tensors(optimizers: Sequence[Optimizer], rates: Sequence[Sequence[RateTensor]]) -> Iterator[None]:
+    """Let optimizers read their learning rates from tensors, as a capture needs; checkpoints hold plain numbers."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    before = [{"lr": group["lr"], "capturable": group["capturable"]} for group in groups]
+    for group, rate in zip(groups, (rate for part in rates for rate in part), strict=True):
+        group.update(lr=rate.tensor, capturable=True)
+    try:
+        yield
+    finally:
+        for group, settings in zip(groups, before, strict=True):
+            group.update(settings)
+
+
+def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Return the settings of an optimizer that a graph cannot change: all but the learning rates."""
+    outside = ("params", "lr", "initial_lr")
+    return [{name: value for name, value in group.items() if name not in outside} for group in optimizer.param_groups]
+
+
+def origin_of(error: BaseException) -> str:
+    """Return what went wrong first, and where: the end of a failed capture raises another error."""
+    while error.__context__ is not None:
+        error = error.__context__
+    message = (str(error).strip() or repr(error)).splitlines()[0]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if TORCH not in Path(frame.filename).parents]
+    return f"{message} ({frames[-1].filename}:{frames[-1].lineno})" if frames else message
+
+
+def why_impossible(module: LightningModule) -> str | None:
+    """Return what keeps a module's step from being a CUDA graph, and the way on; None if nothing is known to."""
+    trainer = module.trainer
+    if trainer.strategy.root_device.type != "cuda":
+        return "it needs a GPU: choose --trainer.accelerator gpu"
+    if getattr(module, "accumulate", 1) > 1:
+        return "accumulate splits the batch to save memory, which a graph would hold: set accumulate to 1"
+    if getattr(module, "compiled", False):
+        return "compile has graphs of its own: leave compile out"
+    if isinstance(trainer.precision_plugin, ScalerPerNetwork):
+        return "the host scales the losses of 16-mixed: choose --trainer.precision bf16-mixed"
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    if not all(group.get("fused") and "capturable" in group for group in groups):
+        return "an optimizer cannot be captured: use Adam or AdamW with fused=True"
+    return None
+
+
+def obstacle(module: LightningModule, step_of: type[LightningModule]) -> str | None:
+    """Return why a module's step is not replayed unless it is asked for."""
+    if module.trainer.world_size > 1:
+        return "graphs were not tried on several GPUs"
+    callbacks: Sequence[Callback] = getattr(module.trainer, "callbacks", [])
+    for hook in HOOKS:  # a replay would not call them
+        if is_overridden(hook, module, step_of) or any(is_overridden(hook, other, Callback) for other in callbacks):
+            return f"{hook} is a part of the step"
+    return why_impossible(module)

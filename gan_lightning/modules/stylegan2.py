@@ -1,0 +1,126 @@
+"""StyleGAN2 trained as `DCGAN` is, with its two lazy regularizers."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning import distributed
+from gan_lightning.errors import InputError
+from gan_lightning.modules.dcgan import DCGAN
+from gan_lightning.networks.stylegan2 import StyleGAN2Generator
+from gan_lightning.networks.stylegan2_discriminator import StyleGAN2Discriminator, path_lengths
+
+MEAN_RATE = 0.01  # at which the mean path length follows that of a batch
+FEWER = 2  # path lengths are measured on a part of the batch
+
+
+class StyleGAN2(DCGAN):
+    """StyleGAN2 (Karras et al. 2020, arXiv 1912.04958) with the training step, the options and the files of `DCGAN`.
+
+    Regularizers are lazy: R1 at every `penalty_interval`-th step of the discriminator, the path length at every
+    `path_interval`-th step of the generator. Without style mixing and augmentation.
+    """
+
+    path_mean: Tensor
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        latent_dim: int = 64,
+        base_channels: int = 32,
+        max_channels: int = 128,
+        w_dim: int = 64,
+        mapping_layers: int = 4,
+        path_length: float = 2.0,
+        path_interval: int = 4,
+        r1: float = 0.1,
+        penalty_interval: int = 16,
+        lr_g: float = 2e-3,
+        lr_d: float = 2e-3,
+        betas: tuple[float, float] = (0.0, 0.99),
+        **training: Any,
+    ) -> None:
+        """Build both networks.
+
+        Args:
+            image_size: Height and width of the images: a power of two from 16 to 1024.
+            latent_dim: Length of the latent vector z.
+            base_channels: Number of channels at the full size, doubled at each halving of it, in both networks.
+            max_channels: Largest number of channels of a layer.
+            w_dim: Length of w.
+            mapping_layers: Number of layers of the mapping.
+            path_length: Weight of the squared distance of the path lengths from their mean; 0 for none.
+            path_interval: Compute it only at every n-th generator step, multiplied by n.
+            r1: Weight gamma of the gradient penalty on real images; the papers use more for larger images.
+            penalty_interval: Compute R1 only at every n-th discriminator step, multiplied by n.
+            lr_g: Adam's learning rate for the generator.
+            lr_d: Adam's learning rate for the discriminator.
+            betas: Adam's decay rates, for both networks.
+            training: Options of `DCGAN`.
+
+        Raises:
+            InputError: An unsupported value.
+        """
+        if path_length < 0 or path_interval < 1:
+            raise InputError(
+                f"path_length must not be negative and path_interval at least 1, not {path_length} and {path_interval}"
+            )
+        if training.setdefault("cuda_graph", False):
+            raise InputError("cuda_graph: true is impossible: path lengths are read by the host; set it to false")
+        self.path_length, self.path_interval = path_length, path_interval
+        super().__init__(
+            image_size=image_size,
+            latent_dim=latent_dim,
+            base_channels=base_channels,
+            r1=r1,
+            penalty_interval=penalty_interval,
+            lr_g=lr_g,
+            lr_d=lr_d,
+            betas=betas,
+            **training,
+        )
+        self.register_buffer("path_mean", torch.zeros(()))
+
+    def build_generator(self) -> nn.Module:
+        """Return G."""
+        options: Any = self.hparams
+        return StyleGAN2Generator(
+            self.image_size,
+            self.channels,
+            self.latent_dim,
+            options.base_channels,
+            options.max_channels,
+            options.w_dim,
+            mapping_layers=options.mapping_layers,
+        )
+
+    def build_discriminator(self) -> nn.Module:
+        """Return D."""
+        options: Any = self.hparams
+        return StyleGAN2Discriminator(self.image_size, self.channels, options.base_channels, options.max_channels)
+
+    def _generator_step(self, real: Tensor, latents: Tensor, fake: Tensor | None) -> dict[str, Tensor]:
+        outputs = super()._generator_step(real, latents, fake)
+        if self.path_length and self.global_step % self.path_interval == 0:
+            norms = dict(self.gradient_norms)  # those of the losses are logged
+            self._path_length_step(latents[: max(1, len(latents) // FEWER)])
+            self.gradient_norms = norms
+        return outputs
+
+    def _path_length_step(self, latents: Tensor) -> None:
+        """Draw the path lengths of G to their mean, in a step of their own."""
+        generator, (optimizer, _) = cast(StyleGAN2Generator, self.generator), self.optimizer_pair()
+        self.toggle_optimizer(optimizer)
+        optimizer.zero_grad()
+        with torch.autocast(self.device.type, enabled=False):
+            lengths = path_lengths(generator.synthesis, generator.mapping(latents), self._graphs.rng)
+        length = distributed.mean({"length": lengths.mean().detach()})["length"]
+        self.path_mean += MEAN_RATE * (length - self.path_mean)
+        penalty = self.path_interval * self.path_length * (lengths - self.path_mean).square().mean()
+        self.add_gradients("generator", penalty, share=1)
+        self.average_gradients(optimizer)
+        self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)  # not counted as a step of the trainer
+        self.untoggle_optimizer(optimizer)

@@ -1,0 +1,137 @@
+"""StyleGAN2 as a prior of latent inversion, over its latents z, its w, or one w for each layer (w+)."""
+
+from __future__ import annotations
+
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from gan_lightning.errors import InputError
+from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.stylegan2 import StyleGAN2Generator
+
+LatentSpace = Literal["z", "w", "w+"]
+
+SAMPLES = 8192  # of w, for its mean and spread
+
+
+def as_prior(
+    generator: Generator | StyleGAN2Generator, space: LatentSpace | None = None, label: int | None = None
+) -> Generator | StyleGAN2Prior:
+    """Return a generator as a prior: a StyleGAN2 in one of its spaces, by default w, and a DCGAN as it is.
+
+    Args:
+        generator: Generator.
+        space: Space of the search, for a StyleGAN2.
+        label: Class of the images, for a StyleGAN2 with classes.
+
+    Raises:
+        InputError: If the generator has no such space or class.
+    """
+    if isinstance(generator, StyleGAN2Generator):
+        return StyleGAN2Prior(generator, space or "w", label)
+    if space not in (None, "z"):
+        raise InputError(f"space is {space}, but the generator is a DCGAN, which has z alone: leave space out")
+    if label is not None:
+        raise InputError(f"label is {label}, but the generator is a DCGAN without classes: leave label out")
+    return generator
+
+
+class StyleGAN2Prior(nn.Module):
+    """Map from the latents of a search to images, for `invert`.
+
+    In the spaces w and w+, a latent is the distance from the mean of w in units of its spread, the root of the mean
+    square over all elements: zero is the mean, and latents of random images have mean square one. So `latent_weight`
+    does not depend on the scale of w. The refinement of features (`refine="features"`) searches w+ from where the
+    first search ended.
+
+    Attributes:
+        latent_dim: Length of a latent: that of z, of w, or `num_ws` times that of w.
+        mean: (w_dim,) mean of w.
+        spread: Root mean square distance of the elements of w from their means, a scalar.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        generator: StyleGAN2Generator,
+        space: LatentSpace = "w",
+        label: int | None = None,
+        noise_mode: Literal["const", "none"] = "const",
+    ) -> None:
+        """Measure the mean and the spread of w.
+
+        Args:
+            generator: Generator. It is not modified.
+            space: "z", "w" or "w+".
+            label: Class of the images, for a generator with classes.
+            noise_mode: Noise of the images: that of the buffers ("const"), or "none".
+
+        Raises:
+            InputError: If the space or the noise mode is unknown, or the label is missing or not a class.
+        """
+        super().__init__()
+        for name, value, choices in (
+            ("space", space, get_args(LatentSpace)),
+            ("noise_mode", noise_mode, ("const", "none")),
+        ):
+            if value not in choices:
+                raise InputError(f"{name} {value!r} is unknown: choose one of {', '.join(choices)}")
+        classes = generator.label_dim
+        if classes and label is None:
+            raise InputError(f"this generator has {classes} classes: set label to a number from 0 to {classes - 1}")
+        if label is not None and not 0 <= label < classes:
+            raise InputError(f"label is {label}, but this generator has {classes} classes")
+        self.generator, self.space, self.label, self.noise_mode = generator, space, label, noise_mode
+        self.image_size, self.channels = generator.image_size, generator.channels
+        self.num_ws, self.w_dim = generator.synthesis.num_ws, generator.synthesis.w_dim
+        self.latent_dim = {"z": generator.latent_dim, "w": self.w_dim, "w+": self.num_ws * self.w_dim}[space]
+        with torch.no_grad():
+            w = self._map(torch.randn(SAMPLES, generator.latent_dim, generator=torch.Generator().manual_seed(0)))
+        self.register_buffer("mean", w.mean(0))
+        self.register_buffer("spread", w.var(0).mean().sqrt())
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Map latents (B, latent_dim) to images (B,C,H,W), about [-1, 1]."""
+        return self.render(self.features(latents))
+
+    def features(self, latents: Tensor) -> Tensor:
+        """Map latents (B, latent_dim) to those of w+, (B, num_ws * w_dim)."""
+        if self.space == "z":
+            latents = self._normalize(self._map(latents))
+        return latents if self.space == "w+" else latents.repeat(1, self.num_ws)
+
+    def render(self, features: Tensor) -> Tensor:
+        """Map latents of w+ (B, num_ws * w_dim) to images (B,C,H,W), about [-1, 1]."""
+        ws = self.mean + self.spread * features.view(len(features), self.num_ws, self.w_dim)
+        images: Tensor = self.generator.synthesis(ws, noise_mode=self.noise_mode)
+        return images
+
+    def ws(self, latents: Tensor) -> Tensor:
+        """Map latents (B, latent_dim) to the input of `synthesis`, (B, num_ws, w_dim)."""
+        return self.mean + self.spread * self.features(latents).view(len(latents), self.num_ws, self.w_dim)
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """Return the latents (count, latent_dim) of random images, a function of the state of `rng`, a CPU's."""
+        z = torch.randn(count, self.generator.latent_dim, generator=rng).to(self.mean)
+        if self.space == "z":
+            return z
+        latents = self._normalize(self._map(z))
+        return latents if self.space == "w" else latents.repeat(1, self.num_ws)
+
+    def _normalize(self, w: Tensor) -> Tensor:
+        return (w - self.mean) / self.spread
+
+    def _map(self, z: Tensor) -> Tensor:
+        """Map z (B, z_dim) to w (B, w_dim); the average of w that a mapping in training collects is left alone."""
+        mapping = self.generator.mapping
+        weight = next(mapping.parameters())
+        labels = None if self.label is None else torch.full((len(z),), self.label, device=weight.device)
+        was_training = mapping.training
+        try:
+            return cast(Tensor, mapping.eval()(z.to(weight), labels)[:, 0])
+        finally:
+            mapping.train(was_training)

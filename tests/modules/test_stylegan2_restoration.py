@@ -1,0 +1,81 @@
+"""`LatentRestoration` with a StyleGAN2 generator: the same degradations, searches and files as with a DCGAN."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from gan_lightning.degradations import GaussianBlur, SquareMask
+from gan_lightning.errors import InputError
+from gan_lightning.inversion import InversionSettings, invert, whitening
+from gan_lightning.modules.restoration import LatentRestoration
+from gan_lightning.networks.checkpoints import load_generator
+from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.stylegan2 import StyleGAN2Generator
+from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
+from tests.modules.test_restoration import run_test
+
+SIZES = {"latent_dim": 6, "base_channels": 4, "max_channels": 8, "w_dim": 5, "mapping_layers": 2}
+QUICK = InversionSettings(solver="adam", num_searches=2, num_steps=8, start="mean", refine_steps=4, noise_level=0.0)
+
+
+@pytest.fixture(autouse=True)
+def few_probes(monkeypatch):
+    """Measure a rougher preconditioner, which takes less time than the searches of these tests."""
+    monkeypatch.setattr(whitening, "PROBES", 64)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("stylegan2") / "G.safetensors"
+    save_file(StyleGAN2Generator(16, **SIZES).state_dict(), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def images(weights):
+    with torch.no_grad():
+        return load_generator(weights)(torch.randn(3, 6, generator=torch.Generator().manual_seed(0))).clamp(-1, 1)
+
+
+@pytest.mark.parametrize("space", [None, "z", "w+"])
+def test_a_test_step_searches_in_the_space_that_was_asked_for(weights, images, tmp_path, space):
+    module = LatentRestoration(weights, SquareMask(16, 4), seed=5, inversion=QUICK, space=space)
+    metrics, (output,) = run_test(module, images, tmp_path)
+    prior = StyleGAN2Prior(load_generator(weights), space or "w")
+    rng = torch.Generator().manual_seed(5)
+    expected = invert(prior, SquareMask(16, 4), SquareMask(16, 4)(images), QUICK, rng=rng, indices=range(3))
+    torch.testing.assert_close(output.restored, expected.image, atol=1e-5, rtol=0)
+    assert output.latent.shape == (3, {None: 5, "z": 6, "w+": 30}[space])
+    assert metrics["test/images"] == 3
+    assert module.photo_format.height == 16
+
+
+def test_an_unknown_blur_of_photographs_is_removed(weights, images, tmp_path):
+    module = LatentRestoration(weights, GaussianBlur(1.0), inversion=QUICK, blind_blur=True)
+    metrics, (output,) = run_test(module, images, tmp_path)
+    assert output.blur.sigma.isfinite().all()
+    assert metrics["test/psnr"] > 0
+    (record,) = tmp_path.glob("*/records/000000.safetensors")
+    assert load_file(record)["latent"].shape == (5,)
+
+
+def test_spaces_are_told_apart_in_the_record_of_a_run(weights):
+    digests = {
+        LatentRestoration(weights, inversion=QUICK, space=space).restorer.settings()["generator"]
+        for space in ("z", "w", "w+")
+    }
+    assert len(digests) == 3
+
+
+def test_settings_that_do_not_fit_are_refused(weights, tmp_path):
+    torch.save(Generator(16, latent_dim=6, base_channels=4).state_dict(), tmp_path / "dcgan.pt")
+    for path, options, message in (
+        (weights, {"encoder_ckpt": "encoder.ckpt"}, "set space to z"),
+        (weights, {"label": 1}, "this generator has 0 classes"),
+        (weights, {"space": "v"}, "space 'v' is unknown"),
+        (weights, {"inversion": InversionSettings(loss="perceptual")}, "holds no discriminator"),
+        (tmp_path / "dcgan.pt", {"space": "w"}, "leave space out"),
+    ):
+        with pytest.raises(InputError, match=message):
+            LatentRestoration(path, **options)
