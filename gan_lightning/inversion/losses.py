@@ -6,8 +6,8 @@ All losses are for pixel values in [0, 1], so that `mse` is the value that the l
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -38,36 +38,76 @@ def huber(predicted: Tensor, observed: Tensor) -> Tensor:
     return mean_of_each(F.huber_loss(predicted / 2, observed / 2, reduction="none", delta=HUBER_DELTA))
 
 
+@runtime_checkable
+class OffersFeatures(Protocol):
+    """A discriminator other than `gan_lightning.Discriminator` that the perceptual loss can use: a `torch.nn.Module`.
+
+    Attributes:
+        channels: Number of channels of its images.
+    """
+
+    channels: int
+
+    def features(self, images: Tensor) -> Sequence[Tensor]:
+        """Map images (B,C,H,W) to the outputs of its layers, (B,...) each; each image on its own."""
+
+
 class PerceptualLoss:
     """Relative squared distance between discriminator features, summed over layers, plus the mean squared error.
 
     Grayscale images are expanded to the number of channels of the discriminator.
 
     Args:
-        discriminator: `gan_lightning.Discriminator`, or another network with its layers in `main`. It is not modified.
+        discriminator: `gan_lightning.Discriminator`, another network with its layers in `main`, or one that
+            `OffersFeatures`, such as that of `StyleGAN2`. It is not modified.
         device: Device of the images.
 
     Raises:
-        InputError: If the discriminator has no `main`.
+        InputError: If the discriminator has no `main`, and offers no features.
     """
 
     def __init__(self, discriminator: nn.Module, device: torch.device) -> None:
         layers = getattr(discriminator, "main", None)
-        if not isinstance(layers, nn.Sequential):
+        if isinstance(layers, nn.Sequential):
+            discriminator = _MainLayers(layers[:-1])
+        if not isinstance(discriminator, OffersFeatures):
             raise InputError("the perceptual loss reads the features of gan_lightning.Discriminator: pass one")
-        self.layers = copy.deepcopy(layers[:-1]).eval().requires_grad_(False).to(device)
-        self.channels = int(next(self.layers.parameters()).shape[1])
+        network: Any = copy.deepcopy(discriminator).eval().requires_grad_(False).to(device)
+        self.network: OffersFeatures = network
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
         """Compute the loss (B,) between images (B,C,H,W) in [-1, 1]."""
         loss = mse(predicted, observed)
+<<<<<<< HEAD
         features, targets = (images.expand(-1, self.channels, -1, -1) for images in (predicted, observed))
         for layer in self.layers:
             features, targets = layer(features), layer(targets)
             if isinstance(layer, nn.LeakyReLU):
                 distance = mean_of_each((features - targets).square())
                 loss = loss + distance / mean_of_each(targets.square()).clamp(min=1e-12)
+=======
+        both = [self.network.features(x.expand(-1, self.network.channels, -1, -1)) for x in (predicted, observed)]
+        for features, targets in zip(*both, strict=True):
+            distance = (features - targets).square().flatten(1).mean(1)
+            loss = loss + distance / targets.square().flatten(1).mean(1).clamp(min=1e-12)
+>>>>>>> w-stylegan
         return loss
+
+
+class _MainLayers(nn.Module):
+    """The layers of a DCGAN's discriminator; its features are those after each LeakyReLU."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers, self.channels = layers, int(next(layers.parameters()).shape[1])
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        features = []
+        for layer in self.layers:
+            images = layer(images)
+            if isinstance(layer, nn.LeakyReLU):
+                features.append(images)
+        return features
 
 
 def make_loss(name: LossName, discriminator: nn.Module | None, device: torch.device) -> ImageLoss:

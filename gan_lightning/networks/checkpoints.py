@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from gan_lightning.errors import InputError
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
-from gan_lightning.networks.stylegan2_weights import FIRST_STYLEGAN2, build_stylegan2, export_command
+from gan_lightning.networks.stylegan2_discriminator import StyleGAN2Discriminator
+from gan_lightning.networks.stylegan2_weights import (
+    FIRST_STYLEGAN2,
+    build_stylegan2,
+    build_stylegan2_discriminator,
+    export_command,
+)
 
 AnyGenerator = Generator | StyleGAN2Generator
 
@@ -68,11 +74,11 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
     )
 
 
-def load_discriminator(path: str | os.PathLike[str]) -> Discriminator:
+def load_discriminator(path: str | os.PathLike[str]) -> Discriminator | StyleGAN2Discriminator:
     """Read the discriminator from a checkpoint of this package; the architecture is read off the shapes.
 
     Args:
-        path: Checkpoint of a `DCGAN`.
+        path: Checkpoint of a `DCGAN` or `StyleGAN2`.
 
     Returns:
         The discriminator, in evaluation mode, without gradients, on the CPU.
@@ -83,9 +89,10 @@ def load_discriminator(path: str | os.PathLike[str]) -> Discriminator:
     prefix = "discriminator."
     for tree in mappings(load_tensors(path)):
         state = {name.removeprefix(prefix): value for name, value in tree.items() if name.startswith(prefix)}
-        if (discriminator := build_discriminator(state)) is not None:
+        discriminator = build_discriminator(state) or build_stylegan2_discriminator(state)
+        if discriminator is not None:
             return discriminator.eval().requires_grad_(False)
-    raise InputError(f"{path} holds no discriminator: the perceptual loss needs a checkpoint of DCGAN")
+    raise InputError(f"{path} holds no discriminator: the perceptual loss needs a checkpoint of DCGAN or StyleGAN2")
 
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:

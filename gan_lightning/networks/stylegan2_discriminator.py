@@ -109,7 +109,7 @@ class StyleGAN2Discriminator(nn.Module):
         super().__init__()
         check_stylegan2(image_size, channels, base_channels=base_channels, max_channels=max_channels)
         widths = stylegan2_widths(image_size, base_channels, max_channels)
-        self.sizes = list(reversed(widths))
+        self.channels, self.sizes = channels, list(reversed(widths))
         for size in self.sizes[:-1]:
             block = ResidualBlock(channels if size == image_size else 0, widths[size], widths[size // 2])
             self.add_module(f"b{size}", block)
@@ -120,11 +120,15 @@ class StyleGAN2Discriminator(nn.Module):
 
         A logit depends on up to three other images of the batch.
         """
-        features = images
-        for size in self.sizes[:-1]:
-            features = self.get_submodule(f"b{size}")(features)
-        logits: Tensor = self.b4(features)
+        logits: Tensor = self.b4(self.features(images)[-1])
         return logits
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Map images (B,C,H,W) to the outputs of the residual blocks, the largest first; each image on its own."""
+        features = [images]
+        for size in self.sizes[:-1]:
+            features.append(self.get_submodule(f"b{size}")(features[-1]))
+        return features[1:]
 
 
 def batch_deviation(features: Tensor) -> Tensor:

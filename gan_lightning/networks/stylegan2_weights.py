@@ -1,4 +1,4 @@
-"""Build a StyleGAN2 generator from a state dict: its configuration is read off the shapes."""
+"""Build the networks of StyleGAN2 from state dicts: their configuration is read off the shapes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gan_lightning.errors import InputError
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
+from gan_lightning.networks.stylegan2_discriminator import StyleGAN2Discriminator
 
 FIRST_STYLEGAN2 = "synthesis.b4.const"
 EXPORT = (  # docs/stylegan2.md explains it
@@ -51,6 +52,26 @@ def build_stylegan2(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -
     return generator
 
 
+def build_stylegan2_discriminator(state: Mapping[str, Tensor]) -> StyleGAN2Discriminator | None:
+    """Build the discriminator that the shapes of a state dict describe, with its weights; None if it is another's."""
+    size = max(_sizes(state, "b"), default=0)
+    first = state.get(f"b{size}.fromrgb.weight")
+    last = state.get("b4.conv.weight")
+    if first is None or last is None:
+        return None
+    try:
+        discriminator = StyleGAN2Discriminator(size, first.shape[1], first.shape[0], last.shape[0])
+        discriminator.load_state_dict(dict(state))
+    except (InputError, RuntimeError, IndexError):
+        return None
+    return discriminator
+
+
+def _sizes(state: Mapping[str, Tensor], prefix: str) -> list[int]:
+    """Return the sizes of the blocks, once for each tensor."""
+    return [int(match[1]) for name in state if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", name))]
+
+
 def _configuration(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -> dict[str, int]:
     """Return the arguments of `StyleGAN2Generator` that the shapes imply."""
 
@@ -60,8 +81,7 @@ def _configuration(state: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
             _refuse(path, name, f"a tensor of {dimensions} dimensions", theirs)
         return tuple(state[name].shape)
 
-    sizes = [int(match[1]) for name in state if (match := re.match(r"synthesis\.b(\d+)\.", name))]
-    size = max(sizes, default=4)
+    size = max(_sizes(state, "synthesis.b"), default=4)
     last = shape(f"synthesis.b{size}.torgb.weight", 4)
     w_dim = shape("mapping.w_avg", 1)[0]
     label_dim = shape("mapping.embed.weight", 2)[1] if "mapping.embed.weight" in state else 0

@@ -41,6 +41,8 @@ def test_a_run_is_regularized_lazily_and_its_generator_restores(tmp_path, monkey
     torch.testing.assert_close(generator(latents), loaded(latents), atol=1e-4, rtol=1e-3)
     settings = InversionSettings(num_steps=2, refine_steps=2, num_searches=1)
     assert LatentRestoration(tmp_path / "stylegan2.ckpt", inversion=settings).generator.latent_dim == 5
+    perceptual = InversionSettings(loss="perceptual")
+    assert LatentRestoration(tmp_path / "stylegan2.ckpt", inversion=perceptual).discriminator.sizes == [16, 8, 4]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from gan_lightning.errors import InputError
+from gan_lightning.inversion.losses import make_loss
+from gan_lightning.networks.checkpoints import load_discriminator
 from gan_lightning.networks.stylegan2_discriminator import (
     EqualizedConv,
     StyleGAN2Discriminator,
@@ -75,6 +77,41 @@ def test_equal_images_are_told_from_different_ones():
     alone = discriminator(images[:1].expand(4, -1, -1, -1))
     torch.testing.assert_close(alone, alone[:1].expand(4))
     assert not torch.isclose(discriminator(images)[0], alone[0])
+
+
+def test_the_perceptual_loss_is_the_sum_of_relative_distances_of_the_blocks():
+    torch.manual_seed(0)
+    discriminator = StyleGAN2Discriminator(16, base_channels=4, max_channels=8)
+    ours, theirs = torch.randn(2, 3, 3, 16, 16)
+    loss = make_loss("perceptual", discriminator, torch.device("cpu"))
+    expected = ((ours - theirs) / 2).square().mean((1, 2, 3))
+    both = ours, theirs
+    for size in (16, 8):
+        both = [discriminator.get_submodule(f"b{size}")(images) for images in both]
+        expected = expected + (both[0] - both[1]).square().sum((1, 2, 3)) / both[1].square().sum((1, 2, 3))
+    torch.testing.assert_close(loss(ours, theirs), expected)
+    torch.testing.assert_close(loss(ours[:1], theirs[:1]), expected[:1])  # no other image has a part in it
+    gray = [images[:, :1] for images in (ours, theirs)]
+    torch.testing.assert_close(loss(*gray), loss(*(images.expand(-1, 3, -1, -1) for images in gray)))
+    assert discriminator.training
+
+
+@pytest.mark.parametrize("sizes", [(16, 3, 4, 8), (32, 1, 2, 4)])
+def test_the_discriminator_of_a_checkpoint_is_the_one_that_was_trained(tmp_path, sizes):
+    torch.manual_seed(0)
+    discriminator = StyleGAN2Discriminator(*sizes)
+    state = {f"discriminator.{name}": value for name, value in discriminator.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "stylegan2.ckpt")
+    loaded = load_discriminator(tmp_path / "stylegan2.ckpt")
+    images = torch.randn(4, sizes[1], sizes[0], sizes[0])
+    torch.testing.assert_close(loaded(images), discriminator(images))
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    for name, value in (("b4.conv.weight", torch.zeros(8)), ("b4.other", torch.zeros(1)), ("b8.skip.weight", None)):
+        other = {**state, f"discriminator.{name}": value}
+        torch.save({name: value for name, value in other.items() if value is not None}, tmp_path / "other.ckpt")
+        with pytest.raises(InputError, match=r"other\.ckpt holds no discriminator"):
+            load_discriminator(tmp_path / "other.ckpt")
 
 
 def test_path_lengths_are_those_of_the_jacobian():
