@@ -189,15 +189,9 @@ BUGS = [
     *bugs_of(
         "inversion/losses.py",
         "tests/inversion/test_losses.py",
-<<<<<<< HEAD
         ("errors on the scale of [-1, 1]", "reduction=\"none\")) / 4", "reduction=\"none\"))"),
         ("a perceptual loss that is not relative", "distance / mean_of_each(targets.square())", "distance / mean_of_each(torch.ones_like(targets))"),
-        ("a perceptual loss of a critic in training", "copy.deepcopy(layers[:-1]).eval()", "copy.deepcopy(layers[:-1])"),
-=======
-        ("errors on the scale of [-1, 1]", ".flatten(1).mean(1) / 4", ".flatten(1).mean(1)"),
-        ("a perceptual loss that is not relative", "distance / targets.square()", "distance / torch.ones_like(targets)"),
         ("a perceptual loss of a critic in training", "copy.deepcopy(discriminator).eval()", "copy.deepcopy(discriminator)"),
->>>>>>> w-stylegan
     ),
     *bugs_of(
         "inversion/noise_level.py",

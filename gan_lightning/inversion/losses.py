@@ -78,19 +78,10 @@ class PerceptualLoss:
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
         """Compute the loss (B,) between images (B,C,H,W) in [-1, 1]."""
         loss = mse(predicted, observed)
-<<<<<<< HEAD
-        features, targets = (images.expand(-1, self.channels, -1, -1) for images in (predicted, observed))
-        for layer in self.layers:
-            features, targets = layer(features), layer(targets)
-            if isinstance(layer, nn.LeakyReLU):
-                distance = mean_of_each((features - targets).square())
-                loss = loss + distance / mean_of_each(targets.square()).clamp(min=1e-12)
-=======
         both = [self.network.features(x.expand(-1, self.network.channels, -1, -1)) for x in (predicted, observed)]
         for features, targets in zip(*both, strict=True):
-            distance = (features - targets).square().flatten(1).mean(1)
-            loss = loss + distance / targets.square().flatten(1).mean(1).clamp(min=1e-12)
->>>>>>> w-stylegan
+            distance = mean_of_each((features - targets).square())
+            loss = loss + distance / mean_of_each(targets.square()).clamp(min=1e-12)
         return loss
 
 
