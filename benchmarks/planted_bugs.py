@@ -189,8 +189,8 @@ BUGS = [
     *bugs_of(
         "inversion/losses.py",
         "tests/inversion/test_losses.py",
-        ("errors on the scale of [-1, 1]", ".flatten(1).mean(1) / 4", ".flatten(1).mean(1)"),
-        ("a perceptual loss that is not relative", "distance / targets.square()", "distance / torch.ones_like(targets)"),
+        ("errors on the scale of [-1, 1]", "reduction=\"none\")) / 4", "reduction=\"none\"))"),
+        ("a perceptual loss that is not relative", "distance / mean_of_each(targets.square())", "distance / mean_of_each(torch.ones_like(targets))"),
         ("a perceptual loss of a critic in training", "copy.deepcopy(discriminator).eval()", "copy.deepcopy(discriminator)"),
     ),
     *bugs_of(

@@ -98,6 +98,7 @@ def test_the_wait_policy_of_the_user_wins(given):
     assert result.stdout.strip() == (given or "PASSIVE")
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_busy_machine_runs():
     """A training step and a restoration, each alone and beside a process that keeps a core busy."""
     command = [sys.executable, BENCHMARKS / "busy_machine.py", "--quick", "--repeats", "1"]
@@ -108,6 +109,7 @@ def test_the_benchmark_of_a_busy_machine_runs():
     assert all(float(alone) > 0 and float(beside) > 0 for _, alone, beside, *_ in rows)
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_a_gpu_runs_on_a_cpu(tmp_path):
     """Every part runs from end to end on small networks; what only a GPU can tell says so."""
     command = [sys.executable, BENCHMARKS / "gpu.py", "--device", "cpu", "--quick", "--out", tmp_path]

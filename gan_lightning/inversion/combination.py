@@ -10,6 +10,7 @@ from gan_lightning.degradations.masks import Mask
 from gan_lightning.inversion.data_consistency import data_consistency, linear_estimate
 from gan_lightning.inversion.empirical_wiener import empirical_wiener
 from gan_lightning.inversion.problem import Problem
+from gan_lightning.inversion.reductions import mean_of_each
 
 UNEXPLAINED = 0.15  # residual in excess of the noise, on the [0, 1] scale; for faces of another domain it is 0.05
 
@@ -34,7 +35,7 @@ def mean_and_spread(solutions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]
 def is_explained(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
     """Return (B,), false where the degraded images are far from the observed ones, by the root mean square."""
     difference = (problem.degradation(images) - problem.observed) / 2
-    return difference.square().flatten(1).mean(1) / problem.known_fraction < noise.square() + UNEXPLAINED**2
+    return mean_of_each(difference.square()) / problem.known_fraction < noise.square() + UNEXPLAINED**2
 
 
 @torch.no_grad()

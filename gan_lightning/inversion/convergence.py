@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 
-KEPT = 0.75  # fraction of images still searched from which on a GPU computes the others too, rather than drop them
+KEPT = 0.75  # on a GPU, images that are done are dropped once less than this fraction is still searched
 ROOM = 256  # steps that histories have room for at first
 
 

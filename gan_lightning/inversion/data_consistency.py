@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.degradations.masks import Mask
+from gan_lightning.inversion.reductions import sum_of_each
 from gan_lightning.inversion.smoothness import conjugate_gradients, posterior_mean
 
 EIGHT_BITS = 12**-0.5 / 255  # standard deviation of the rounding to 8 bits, on the [0, 1] scale
@@ -73,7 +74,8 @@ def linear_estimate(
     ones = torch.ones_like(degradation.adjoint(observed))
     gray = degradation(ones)
     axes = (2, 3) if gray.shape[1] == ones.shape[1] else (1, 2, 3)
-    level = (gray * observed).sum(axes, keepdim=True) / gray.square().sum(axes, keepdim=True).clamp(min=1e-12)
+    products, squares = (sum_of_each(values, axes, keepdim=True) for values in (gray * observed, gray.square()))
+    level = products / squares.clamp(min=1e-12)
     mean = level * ones
     if isinstance(degradation, Mask):  # where conjugate gradients alone would take thousands of iterations
         mean = blend_poisson(mean, observed, degradation.mask.to(observed))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_lightning.errors import InputError
+from gan_lightning.inversion.reductions import mean_of_each
 from gan_lightning.lpips import load_lpips
 
 ImageLoss = Callable[[Tensor, Tensor], Tensor]  # predicted and observed images (B,C,H,W) in [-1,1] -> (B,)
@@ -24,17 +25,17 @@ HUBER_DELTA = 0.1  # absolute error above which the loss is linear, on the [0, 1
 
 def mse(predicted: Tensor, observed: Tensor) -> Tensor:
     """Compute the mean squared error of each image."""
-    return F.mse_loss(predicted, observed, reduction="none").flatten(1).mean(1) / 4
+    return mean_of_each(F.mse_loss(predicted, observed, reduction="none")) / 4
 
 
 def l1(predicted: Tensor, observed: Tensor) -> Tensor:
     """Compute the mean absolute error of each image."""
-    return ((predicted - observed) / 2).abs().flatten(1).mean(1)
+    return mean_of_each(((predicted - observed) / 2).abs())
 
 
 def huber(predicted: Tensor, observed: Tensor) -> Tensor:
     """Compute the Huber loss of each image, quadratic up to an error of 0.1 and linear above."""
-    return F.huber_loss(predicted / 2, observed / 2, reduction="none", delta=HUBER_DELTA).flatten(1).mean(1)
+    return mean_of_each(F.huber_loss(predicted / 2, observed / 2, reduction="none", delta=HUBER_DELTA))
 
 
 @runtime_checkable
@@ -79,8 +80,8 @@ class PerceptualLoss:
         loss = mse(predicted, observed)
         both = [self.network.features(x.expand(-1, self.network.channels, -1, -1)) for x in (predicted, observed)]
         for features, targets in zip(*both, strict=True):
-            distance = (features - targets).square().flatten(1).mean(1)
-            loss = loss + distance / targets.square().flatten(1).mean(1).clamp(min=1e-12)
+            distance = mean_of_each((features - targets).square())
+            loss = loss + distance / mean_of_each(targets.square()).clamp(min=1e-12)
         return loss
 
 

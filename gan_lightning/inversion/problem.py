@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.losses import ImageLoss
+from gan_lightning.inversion.reductions import mean_of_each
 
 Callback = Callable[[str, int, Tensor, Callable[[], Tensor]], None]
 
@@ -81,7 +82,7 @@ class Problem:
         """Return the penalty (B,), and the weighted distance from the center (B,D), half D times its gradient."""
         offset = variables - self.center
         weighted = self.weight * offset
-        return (weighted * offset).mean(1), weighted
+        return mean_of_each(weighted * offset), weighted
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gan_lightning.degradations.base import Degradation
+from gan_lightning.inversion.reductions import sum_of_each
 
 EXPONENT = 1.5  # of the fall of the amplitudes with the frequency; 1 to 2 in photographs
 BASIS_IMAGES = 64  # that are degraded at once
@@ -158,4 +159,4 @@ def conjugate_gradients(
 
 
 def _dot(first: Tensor, second: Tensor) -> Tensor:
-    return (first * second).sum((1, 2, 3), keepdim=True)
+    return sum_of_each(first * second, (1, 2, 3), keepdim=True)

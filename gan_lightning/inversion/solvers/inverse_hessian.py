@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gan_lightning.inversion.reductions import sum_of_each
+
 LEAST_CURVATURE = 1e-20  # pairs with less are skipped: with them the direction could be one of ascent
 CHUNK = 256  # variables that are summed at once on a CPU; sums of more would depend on the size of the batch
 
@@ -40,7 +42,7 @@ class InverseHessian:
         self._inverse = gradient.new_zeros(batch, memory, memory)  # of R
         self._products = torch.zeros_like(self._inverse)  # Y'Y
         self._curvatures = torch.zeros_like(self._inverse[:, 0])  # D
-        self.scale = 1 / gradient.norm(dim=1, keepdim=True).clamp(min=1e-30)
+        self.scale = 1 / sum_of_each(gradient.square(), keepdim=True).sqrt().clamp(min=1e-30)
         self._next = torch.zeros_like(self.scale, dtype=torch.int64)
         self._rows = torch.arange(batch, device=gradient.device)[:, None]
         self._places = torch.arange(memory, device=gradient.device)

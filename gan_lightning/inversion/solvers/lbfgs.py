@@ -8,6 +8,7 @@ from torch import Tensor
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.convergence import ConvergenceTracker
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
+from gan_lightning.inversion.reductions import sum_of_each
 from gan_lightning.inversion.solvers.inverse_hessian import InverseHessian
 from gan_lightning.inversion.solvers.recorded import RecordedStep, record_cuda_graph
 
@@ -78,7 +79,7 @@ class _Search:
         Returns:
             Data terms (B,) of the points, and which images have moved and which are stuck (B,).
         """
-        slope = (self.gradient * self.direction).sum(1).clamp(max=0)  # rounding can turn a direction uphill
+        slope = sum_of_each(self.gradient * self.direction).clamp(max=0)  # rounding can turn a direction uphill
         point = torch.addcmul(self.variables, self.direction, self.length[:, None])
         losses, data, gradient = problem.gradient(point)
         accepted = (losses <= torch.addcmul(self.losses, self.length, slope, value=ARMIJO)) & active
