@@ -74,6 +74,8 @@ def find_config(given: str) -> str:
     for name, path in shipped.items():
         if f"/{name}".endswith(f"/{given}"):
             return str(path)
+    if Path(given).expanduser().is_dir():
+        return given  # reading it is refused by name
     raise InputError(f"the configuration {given} does not exist: give a path, or one of {', '.join(shipped)}")
 
 
