@@ -114,6 +114,7 @@ def test_partial_files_of_a_killed_job_are_removed(tmp_path):
 def test_a_resumed_run_is_the_same_one_in_wandb(tmp_path):
     first = claim(tmp_path / "run")
     identity = first.wandb_id()
+    (tmp_path / "run" / "config.yaml").touch()  # the run has begun
     first.release()
     again = claim(tmp_path / "run")
     again.resumes = True
