@@ -309,8 +309,10 @@ BUGS = [
         ("a replay at the learning rate of the capture", "            self.tensor.fill_(value)\n", ""),
         ("a replay for a batch of another size", "real.shape == self.images.shape and ", ""),
         ("a replay with other betas", " and self.settings == list(map(settings_of, self.optimizers))", ""),
+        ("a replay with layers frozen since", "same and self.state == state", "same"),
+        ("a step counted twice", "count_optimizer_step(self._module.trainer, -1)", "pass"),
         ("rates that stay tensors", "        for group, settings in zip(groups, before, strict=True):\n            group.update(settings)\n", "        pass\n"),
-        ("hooks that a replay leaves out", "            return f\"{hook} is a part of the step\"\n", "            pass\n"),
+        ("hooks that a replay leaves out", "            return f\"a replay would not call {hook}\"\n", "            pass\n"),
     ),
     *bugs_of(
         "modules/held_out.py",

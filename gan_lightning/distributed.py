@@ -78,7 +78,7 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Average tensors over the ranks in a single message.
 
     Args:
-        tensors: Tensors of one floating-point type, of the same shapes on every rank.
+        tensors: Floating-point tensors, of the same shapes on every rank.
 
     Returns:
         The averages, with the strides of the tensors; in a single process the tensors themselves.
@@ -99,6 +99,7 @@ def in_order_of_memory(tensor: Tensor) -> Tensor:
 
 def in_order_of(tensor: Tensor, elements: Tensor) -> Tensor:
     """Return elements (N,), in the order of `in_order_of_memory(tensor)`, in the shape of the tensor."""
+    elements = elements.to(tensor.dtype)  # tensors of several types make a message of the widest one
     if not is_dense(tensor):
         return elements.view_as(tensor)
     return elements.as_strided(tensor.shape, tensor.stride(), elements.storage_offset())

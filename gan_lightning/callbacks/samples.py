@@ -128,12 +128,13 @@ def sample_unaveraged(module: LightningModule, count: int, rng: torch.Generator)
     ):
         return None
     latents = torch.randn(count, int(module.latent_dim), generator=rng)  # type: ignore[arg-type]
-    training = generator.training
+    modes = [(part, part.training) for part in generator.modules()]  # a user may have put some into evaluation
     generator.eval()  # moves no statistics of batch norm, and needs no other rank
     try:
         images: Tensor = generator(latents.to(module.device)).float()
     finally:
-        generator.train(training)
+        for part, training in modes:
+            part.training = training
     return images
 
 

@@ -136,7 +136,7 @@ class Watch(Callback):
             self._seen_at = step
             self._look_at_losses(trainer, step, as_numbers(trainer.callback_metrics))
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at
-        if due and is_gan(pl_module) and count_images(batch) > 1:
+        if due and is_gan(pl_module) and trainer.strategy.reduce_boolean_decision(count_images(batch) > 1):
             self._measured_at = step
             self._look_at_samples(trainer, step, diversity(pl_module, images_of(batch)))
 
@@ -149,7 +149,9 @@ class Watch(Callback):
         for callback in trainer.checkpoint_callbacks:
             if (monitor := getattr(callback, "monitor", None)) in metrics:
                 self._look_at_best(trainer, monitor, metrics[monitor], getattr(callback, "mode", "min"))
-                return
+                break
+        if self.stop:  # a metric of the user's may differ between ranks, which must stop together
+            trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop, all=False)
 
     def _look_at_losses(self, trainer: Trainer, step: int, metrics: Mapping[str, float]) -> None:
         names = ("train/loss_d", "train/grad_norm_g", "train/d_x", "train/d_g_z_before")
@@ -206,7 +208,8 @@ class Watch(Callback):
             self._best, self._since_best = value, 0
             return
         self._since_best += 1
-        worse = value > WORSE * self._best if mode == "min" else value * WORSE < self._best
+        # Values below zero, as those of the unbiased kernel distance, are all noise around zero.
+        worse = self._best > 0 and sign * (value - self._best) > (WORSE - 1) * self._best
         if self._since_best >= PATIENCE and worse:
             self._raise(
                 trainer,
@@ -226,7 +229,7 @@ class Watch(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, SteadyWandbLogger):
                     logger.alert(title, f"step {alarm.step}: {reason}")
-        trainer.should_stop |= self.stop  # the ranks have seen the same numbers
+        trainer.should_stop |= self.stop
 
 
 def as_numbers(metrics: Mapping[str, Tensor]) -> dict[str, float]:
@@ -253,7 +256,8 @@ def diversity(module: LightningModule, real: Tensor) -> float:
     generator: Any = module.generator
     rng = torch.Generator().manual_seed(0)
     latents = torch.randn(SAMPLES, int(module.latent_dim), generator=rng).to(real.device)  # type: ignore[arg-type]
-    samples = without_side_effects(generator)(latents)[: len(real)]
+    with torch.random.fork_rng([real.device] if real.device.type == "cuda" else []):  # a generator may draw noise
+        samples = without_side_effects(generator)(latents)[: len(real)]
     distance = nearest_distance(samples) / nearest_distance(real[: len(samples)]).clamp(min=1e-6)
     return distributed.mean({"diversity": distance})["diversity"]
 

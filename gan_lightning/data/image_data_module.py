@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -53,7 +54,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         flip: Mirror each training image left to right with probability one half.
         resident: Hold all training images in the memory of each device as uint8 (2 GB for CelebA's train split at
             64 px), so that an epoch reads none from the host. Their order and pixels stay the same. If null, they are
-            on a GPU half of whose free memory suffices.
+            on a GPU a quarter of whose free memory suffices, unless there are worker processes.
         num_workers: Number of worker processes that read batches. Packed images are read so fast that 0 is enough.
         cache_dir: Folder of derived data. If null, $GAN_LIGHTNING_CACHE, or gan-lightning in the user's cache.
         strict: Refuse images that cannot be read, instead of leaving them out with a warning.
@@ -246,7 +247,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
             )
 
     def _holds_images(self) -> bool:
-        if self.resident is not None or self.trainer is None:
+        own = [name for name in ("train_dataloader", "read_train") if is_overridden(name, self, ImageDataModule)]
+        if self.resident is not None or self.trainer is None or self.num_workers or own:
             return bool(self.resident)
         return fit_easily(self.dataset("train"), self.trainer.strategy.root_device)
 

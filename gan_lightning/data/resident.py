@@ -16,6 +16,7 @@ from gan_lightning.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+SHARE = 4  # of the free memory, that images take at most without being asked to, is one in so many
 CHUNK = 8192  # images copied at a time, so that the host never holds a second copy of all
 
 
@@ -93,13 +94,13 @@ class ResidentBatches:
 
 
 def fit_easily(dataset: ImageDataset, device: torch.device) -> bool:
-    """Whether a device is a GPU that has twice the memory free that the images need.
+    """Whether a device is a GPU that has four times the memory free that the images need.
 
-    The other half is for networks, optimizers, activations and CUDA graphs. A CPU reads packed images as fast as they
-    are.
+    The rest is for networks, optimizers, activations and CUDA graphs, which are not on the device yet. A CPU reads
+    packed images as fast as they are.
     """
     free = free_memory(device) if device.type == "cuda" else None
-    return free is not None and 2 * pixel_bytes(len(dataset), dataset.images.crop_resize) <= free
+    return free is not None and SHARE * pixel_bytes(len(dataset), dataset.images.crop_resize) <= free
 
 
 def free_memory(device: torch.device) -> int | None:

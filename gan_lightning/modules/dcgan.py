@@ -273,6 +273,10 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         log_metrics(self, named, bar=("train/loss_d", "train/loss_g", "train/images_per_second"))
         self._clock.restart()
 
+    def on_train_end(self) -> None:
+        """Free the memory of CUDA graphs."""
+        self._graphs.close()
+
     def on_validation_start(self) -> None:
         """Raise before networks that have diverged are evaluated."""
         self._watch.check(self.trainer, self)

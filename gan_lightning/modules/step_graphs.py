@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gan_lightning.errors import InputError
@@ -24,6 +24,8 @@ from gan_lightning.resume.lightning_internals import count_optimizer_step
 WARM_UP = 3  # steps of each kind before its capture, in which libraries set themselves up
 HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")  # called within a step
 
+NETWORKS = ("generator", "discriminator")
+OPTIONS = ("objective", "penalties", "penalty_interval", "label_smoothing", "gradient_clip", "fresh_latents")
 TORCH = Path(torch.__file__).parent
 
 _log = logging.getLogger(__name__)
@@ -45,8 +47,8 @@ class StepGraphs:
 
     A graph repeats the same operations at the same addresses. What changes from step to step therefore comes from
     outside: images are copied to where the graph reads them, learning rates are tensors, and the random generator is
-    seeded before. A step of another batch size, or with other settings of the optimizers than at its capture, is run
-    without the graph. See https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
+    seeded before. A step of another batch size, or with other options, settings of the optimizers, modes or frozen
+    parameters than at its capture, is run without the graph. See https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 
     Attributes:
         rng: Random generator on the module's device, to be seeded before each step.
@@ -66,7 +68,9 @@ class StepGraphs:
         """
         self._module, self._asked = module, asked
         self.rng = torch.Generator(module.device)
-        reason = why_impossible(module) if asked else obstacle(module, step_of)
+        reason = why_impossible(module) or hook_within(module, step_of)
+        if reason is None and not asked and module.trainer.world_size > 1:
+            reason = "graphs were not tried on several GPUs"
         if asked and reason:
             raise InputError(f"cuda_graph: true is impossible: {reason}; or set it to null or false")
         self.active = asked is not False and reason is None
@@ -91,19 +95,29 @@ class StepGraphs:
             self._seen[kind] += 1
             if self._seen[kind] <= WARM_UP:
                 return step(real, kind)
+            before = self._module.global_step
             try:
                 self._captured[kind] = self._capture(step, real, kind)
             except Exception as error:
+                if self._module.global_step > before:  # the capture had counted a step that was not taken
+                    count_optimizer_step(self._module.trainer, -1)
                 return self._give_up(error, step, real, kind)
             return self._captured[kind].replay(real)  # its optimizer step has been counted by the capture
         captured = self._captured[kind]
-        if not captured.fits(real):
+        if not captured.fits(real, state_of(self._module)):
             return step(real, kind)
+        outputs = captured.replay(real)
         if kind.of_generator:
             count_optimizer_step(self._module.trainer)
-        return captured.replay(real)
+        return outputs
+
+    def close(self) -> None:
+        """Free the memory of the graphs."""
+        self.active, self._pool = False, None
+        self._captured.clear()
 
     def _capture(self, step: Step, real: Tensor, kind: StepKind) -> CapturedStep:
+        check_memory(real.device)
         optimizers = self._module.trainer.optimizers
         images, rates = real.clone(), [rate_tensors(optimizer, real.device) for optimizer in optimizers]
         graph = torch.cuda.CUDAGraph()
@@ -112,7 +126,8 @@ class StepGraphs:
         capture = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
         with rates_in_tensors(optimizers, rates), capture:
             outputs = step(images, kind)
-        return CapturedStep(graph, images, outputs, optimizers, rates, list(map(settings_of, optimizers)))
+        settings = list(map(settings_of, optimizers))
+        return CapturedStep(graph, images, outputs, optimizers, rates, settings, state_of(self._module))
 
     def _give_up(self, error: Exception, step: Step, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
         """Run a step that could not be captured, and all others, without graphs."""
@@ -139,6 +154,7 @@ class CapturedStep:
         optimizers: Optimizers that take a step in it.
         rates: Learning rates that it reads, one for each parameter group of each optimizer.
         settings: The other settings of the optimizers at the capture.
+        state: What else the step depended on.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -147,10 +163,12 @@ class CapturedStep:
     optimizers: Sequence[Optimizer]
     rates: list[list[RateTensor]]
     settings: list[list[dict[str, Any]]]
+    state: list[Any]
 
-    def fits(self, real: Tensor) -> bool:
-        """Whether the graph does what the step would do for these images."""
-        return real.shape == self.images.shape and self.settings == list(map(settings_of, self.optimizers))
+    def fits(self, real: Tensor, state: list[Any]) -> bool:
+        """Whether the graph does what the step would do for these images, in this state of the module."""
+        same = real.shape == self.images.shape and self.settings == list(map(settings_of, self.optimizers))
+        return same and self.state == state
 
     def replay(self, real: Tensor) -> dict[str, Tensor]:
         """Launch the graph."""
@@ -209,6 +227,30 @@ def origin_of(error: BaseException) -> str:
     return f"{message} ({frames[-1].filename}:{frames[-1].lineno})" if frames else message
 
 
+def state_of(module: LightningModule) -> list[Any]:
+    """Return what a step depends on besides images and optimizers: options, modes, and which tensors are where."""
+    networks = [network for name in NETWORKS if isinstance(network := getattr(module, name, None), nn.Module)]
+    state: list[Any] = [getattr(module, name, None) for name in OPTIONS]
+    for network in networks:
+        state += [part.training for part in network.modules()]
+        state += [(parameter.data_ptr(), parameter.requires_grad) for parameter in network.parameters()]
+        state += [buffer.data_ptr() for buffer in network.buffers()]
+    return state
+
+
+def check_memory(device: torch.device) -> None:
+    """Check that the memory for a step's activations is free twice: for graphs, and for steps without one.
+
+    Raises:
+        RuntimeError: It is not.
+    """
+    allocated = torch.cuda.memory_allocated(device)
+    needed = torch.cuda.max_memory_allocated(device) - allocated
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - allocated
+    if free < 2 * needed:
+        raise RuntimeError(f"too little memory is free: {free / 2**30:.1f} GiB, of {2 * needed / 2**30:.1f} needed")
+
+
 def why_impossible(module: LightningModule) -> str | None:
     """Return what keeps a module's step from being a CUDA graph, and the way on; None if nothing is known to."""
     trainer = module.trainer
@@ -223,15 +265,15 @@ def why_impossible(module: LightningModule) -> str | None:
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     if not all(group.get("fused") and "capturable" in group for group in groups):
         return "an optimizer cannot be captured: use Adam or AdamW with fused=True"
+    if any(isinstance(group["lr"], Tensor) for group in groups):
+        return "a learning rate is a tensor: give a number"
     return None
 
 
-def obstacle(module: LightningModule, step_of: type[LightningModule]) -> str | None:
-    """Return why a module's step is not replayed unless it is asked for."""
-    if module.trainer.world_size > 1:
-        return "graphs were not tried on several GPUs"
+def hook_within(module: LightningModule, step_of: type[LightningModule]) -> str | None:
+    """Return which hook is called within the step, where a replay would not call it; None if there is none."""
     callbacks: Sequence[Callback] = getattr(module.trainer, "callbacks", [])
-    for hook in HOOKS:  # a replay would not call them
+    for hook in HOOKS:
         if is_overridden(hook, module, step_of) or any(is_overridden(hook, other, Callback) for other in callbacks):
-            return f"{hook} is a part of the step"
-    return why_impossible(module)
+            return f"a replay would not call {hook}"
+    return None

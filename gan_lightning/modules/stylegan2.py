@@ -68,8 +68,9 @@ class StyleGAN2(DCGAN):
             raise InputError(
                 f"path_length must not be negative and path_interval at least 1, not {path_length} and {path_interval}"
             )
-        if training.setdefault("cuda_graph", False):
+        if training.get("cuda_graph"):
             raise InputError("cuda_graph: true is impossible: path lengths are read by the host; set it to false")
+        training["cuda_graph"] = False  # null, too, which the command line gives
         self.path_length, self.path_interval = path_length, path_interval
         super().__init__(
             image_size=image_size,

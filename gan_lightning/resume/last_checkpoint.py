@@ -148,7 +148,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         """Stop if a signal has come; save if the interval has passed and no validation is about to save."""
         self._position.end_step()
         if self._signals is not None:
-            ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps
+            ends = trainer.is_last_batch or trainer.global_step == trainer.max_steps or trainer.should_stop
             self._signals.act(at_once=ends or self._position.validation_is_due)
         passed = self.every_n_steps is not None and trainer.global_step - self._saved_step >= self.every_n_steps
         if passed and not self._position.validation_is_due:

@@ -55,15 +55,20 @@ def count_steps_for_loggers(trainer: Trainer, steps: int) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = steps - 1
 
 
-def count_optimizer_step(trainer: Trainer) -> None:
+def count_optimizer_step(trainer: Trainer, number: int = 1) -> None:
     """Count a step of an optimizer that was taken without Lightning, as by a CUDA graph.
 
     `Trainer.global_step` is the number of these steps. Under manual optimization only `LightningOptimizer.step` adds to
     it, which would take another step.
+
+    Args:
+        trainer: The trainer.
+        number: 1, or -1 for a step that was counted and not taken.
     """
     progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-    progress.increment_ready()
-    progress.increment_completed()
+    for tracker in (progress.total, progress.current):
+        tracker.ready += number
+        tracker.completed += number
 
 
 def skip_sigterm_broadcast(trainer: Trainer) -> None:

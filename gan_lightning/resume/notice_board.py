@@ -97,7 +97,7 @@ class NoticeBoard:
             if (failure := self.failure()) is not None:
                 return failure
             beat = self._store.add(f"beat/{self._neighbor}", 0)
-            self._silent = self._silent + 1 if beat == self._beat else 0
+            self._silent = self._silent + 1 if beat == self._beat > 0 else 0  # 0: it has not begun to look
             self._beat = beat
             if self._silent < silent or self._store.check([f"left/{self._neighbor}"]):
                 return None

@@ -214,13 +214,12 @@ class RankWatch(Callback):
                 return
             if time.monotonic() - started > JOINING:
                 self._end(1, f"not all {trainer.world_size} processes of this job have started")
-        board = self._connect()
         failure = None
-        while board is not None and failure is None:
+        while (board := self._connect()) is None or failure is None:
             if over.wait(POLL):
                 return
-            failure = board.look(SILENT)
-        if board is None or failure is None or over.wait(0):
+            failure = None if board is None else board.look(SILENT)
+        if over.wait(0):
             return
         self.failure = failure
         if over.wait(GRACE_OF_STOP if failure.stopped else GRACE) or (failure.stopped and self._asked):

@@ -91,6 +91,10 @@ def test_averages_keep_the_layout_of_what_is_averaged(tmp_path, monkeypatch):
             assert average.equal(tensor)
             assert average.stride() == tensor.stride() or not distributed.is_dense(tensor)
             assert not tensor.numel() or average.data_ptr() != tensor.data_ptr()
+        mixed = [torch.randn(3), torch.randn(2, dtype=torch.float64), torch.randn(2).half()]
+        for tensor, average in zip(mixed, distributed.average(mixed), strict=True):
+            assert average.equal(tensor)
+            assert average.dtype == tensor.dtype
     finally:
         torch.distributed.destroy_process_group()
 

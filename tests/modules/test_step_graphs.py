@@ -13,7 +13,7 @@ from lightning import Callback
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 
-from gan_lightning import DCGAN, InputError
+from gan_lightning import DCGAN, InputError, StyleGAN2
 from gan_lightning.modules import step_graphs
 from gan_lightning.modules.step_graphs import (
     CapturedStep,
@@ -79,7 +79,8 @@ def recordings(monkeypatch):
             step_graphs.count_optimizer_step(self._module.trainer)
         made[kind] = recording = Recording(self, step, images, kind, optimizers, rates)
         settings = list(map(settings_of, optimizers))
-        return CapturedStep(recording, images, recording.outputs, optimizers, rates, settings)
+        state = step_graphs.state_of(self._module)
+        return CapturedStep(recording, images, recording.outputs, optimizers, rates, settings, state)
 
     monkeypatch.setattr(StepGraphs, "_capture", capture)
     monkeypatch.setattr(step_graphs, "why_impossible", lambda module: None)
@@ -176,6 +177,78 @@ def test_steps_with_hooks_inside_are_not_replayed(tmp_path, recordings):
     trained(tmp_path, callbacks=[Hook()])
     trained(tmp_path, Own)
     assert not recordings
+    with pytest.raises(InputError, match="a replay would not call on_before_optimizer_step"):
+        trained(tmp_path, callbacks=[Hook()], cuda_graph=True)
+
+
+class Freeze(Callback):
+    """Freezes a layer of D after some steps, as a replay of earlier ones would not."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 8:
+            pl_module.discriminator.main[0].requires_grad_(False)
+
+
+class Anneal(Callback):
+    """Changes an option of the step."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 8:
+            pl_module.label_smoothing = 0.3
+
+
+class Settle(Callback):
+    """Puts batch normalization into evaluation."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == 8:
+            pl_module.generator.main[1].eval()
+
+
+@pytest.mark.parametrize("change", [Freeze, Anneal, Settle])
+def test_what_changes_between_steps_is_no_part_of_a_replay(tmp_path, recordings, change):
+    runs = []
+    for options in ({"cuda_graph": False}, {}):
+        runs.append(trained(tmp_path, callbacks=[change()], steps=10, **options).state_dict())
+    replays = [recording.replays for kind, recording in recordings.items() if not kind.logged]
+    assert replays == [3]  # of steps 6 to 8; the tenth is logged
+    assert_same(runs[1], runs[0])
+
+
+def test_a_step_that_a_failed_capture_has_counted_is_not_counted_twice(tmp_path, recordings, monkeypatch):
+    def capture(self, step, real, kind):
+        step_graphs.count_optimizer_step(self._module.trainer)
+        raise RuntimeError("too late")
+
+    monkeypatch.setattr(StepGraphs, "_capture", capture)
+    logged = []
+
+    class Count(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            logged.append(trainer.global_step)
+
+    trained(tmp_path, callbacks=[Count()], steps=9)
+    assert logged == list(range(1, 10))
+
+
+@pytest.mark.parametrize(("free", "room"), [(8, True), (5, False)])
+def test_a_graph_leaves_room_for_steps_without_one(monkeypatch, free, room):
+    numbers = {"memory_allocated": 2, "max_memory_allocated": 5, "memory_reserved": 6, "mem_get_info": (free - 4, 10)}
+    for name, number in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, number=number: number)
+    if room:
+        step_graphs.check_memory(torch.device("cuda"))
+    else:
+        with pytest.raises(RuntimeError, match="too little memory is free"):
+            step_graphs.check_memory(torch.device("cuda"))
+
+
+def test_stylegan2_is_never_captured():
+    options = {"image_size": 16, "base_channels": 4, "max_channels": 4, "latent_dim": 4, "w_dim": 4}
+    assert StyleGAN2(**options).cuda_graph is False
+    assert StyleGAN2(**options, cuda_graph=None).cuda_graph is False  # as the command line gives it
+    with pytest.raises(InputError, match="path lengths are read by the host"):
+        StyleGAN2(**options, cuda_graph=True)
 
 
 def test_a_step_that_cannot_be_captured_is_run_without_a_graph(tmp_path, recordings, monkeypatch, caplog):
@@ -218,6 +291,8 @@ def test_what_a_graph_needs_is_said(monkeypatch):
     for optimizer in (SGD(weights, 0.1), Adam(weights)):
         trainer.optimizers = [optimizer]
         assert "use Adam or AdamW with fused=True" in step_graphs.why_impossible(module)
+    trainer.optimizers = [Adam(weights, torch.tensor(0.1), fused=True)]
+    assert "a learning rate is a tensor" in step_graphs.why_impossible(module)
 
 
 def test_rates_are_tensors_during_the_capture_alone():
