@@ -20,6 +20,7 @@ from gan_lightning.callbacks import curves
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.errors import DivergedError
 from gan_lightning.loggers.metrics_file import MetricsFile
+from gan_lightning.messages import dead_worker
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from tests.conftest import FACES
 
@@ -171,8 +172,9 @@ def kill_the_workers():
 @pytest.mark.slow
 def test_the_last_whole_step_is_kept_when_data_workers_are_killed(faces_root, tmp_path, whole):
     """Batches loaded in advance are still trained on; more are asked for at the end of the epoch at the latest."""
-    with pytest.raises(RuntimeError, match="DataLoader worker"):
+    with pytest.raises((RuntimeError, ConnectionError, EOFError)) as caught:
         train(faces_root, tmp_path, trouble=Trouble(2, kill_the_workers), data={"num_workers": 2})
+    assert dead_worker(caught.value) is not None  # torch's own error, or that of a tensor yet to be handed over
     last = tmp_path / "checkpoints" / "last.ckpt"
     assert 3 <= torch.load(last, weights_only=True)["global_step"] <= 6
     assert_same(whole({}), train(faces_root, tmp_path, last, data={"num_workers": 2}))
