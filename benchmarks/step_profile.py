@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import lightning as L
 from gpu_setup import Setup, Sizes
-from gpu_training import PlainStep, tutorial_loop
+from gpu_training import PlainStep, SameBatch, tutorial_loop
 from report import print_header, print_table, quieten_lightning
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_lightning import DCGAN
 from gan_lightning.distributed import float_buffers
 
-BATCH = 16
+BATCH, STEPS = 16, 5
 NO_KERNEL = (
     "detach", "view", "empty", "split", "expand", "alias", "as_strided", "_record_function", "scalar_tensor"
 )  # fmt: skip
@@ -71,19 +70,6 @@ class OneStep(L.Callback):
             self.operations.__exit__(None, None, None)
 
 
-class Batches:
-    """Five times the same batch."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return 5
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        return ({"image": self.images} for _ in range(len(self)))
-
-
 def operations_of_a_step(images: Tensor, precision: Any, **options: Any) -> Operations:
     """Return the operations of our training step in `Trainer.fit`.
 
@@ -102,7 +88,7 @@ def operations_of_a_step(images: Tensor, precision: Any, **options: Any) -> Oper
         callbacks=[callback],
         **dict.fromkeys(quiet, False),  # type: ignore[arg-type]
     )
-    trainer.fit(DCGAN(image_size=images.shape[-1], **options), Batches(images))
+    trainer.fit(DCGAN(image_size=images.shape[-1], **options), SameBatch(images, STEPS))
     return callback.operations
 
 

@@ -49,7 +49,7 @@ class Alarm:
 
 
 class Lasting:
-    """Tells whether a sign has lasted for some steps without a break."""
+    """Check whether a sign has lasted for some steps without a break."""
 
     def __init__(self, steps: int = LASTS, points: int = POINTS) -> None:
         """Choose how long is long enough.

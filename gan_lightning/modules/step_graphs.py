@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, first_line
 from gan_lightning.modules.precision import ScalerPerNetwork
 from gan_lightning.resume.lightning_internals import count_optimizer_step
 
@@ -222,7 +222,7 @@ def origin_of(error: BaseException) -> str:
     """Return what went wrong first, and where: the end of a failed capture raises another error."""
     while error.__context__ is not None:
         error = error.__context__
-    message = (str(error).strip() or repr(error)).splitlines()[0]
+    message = first_line(error)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if TORCH not in Path(frame.filename).parents]
     return f"{message} ({frames[-1].filename}:{frames[-1].lineno})" if frames else message
 

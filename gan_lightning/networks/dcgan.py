@@ -7,6 +7,7 @@ tutorial, except that the discriminator returns logits.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -122,19 +123,20 @@ class Discriminator(nn.Module):
         return logits.flatten()
 
 
-def check_architecture(image_size: int, channels: int, **positive: int) -> None:
+def check_architecture(image_size: int, channels: int, sizes: Sequence[int] = IMAGE_SIZES, **positive: int) -> None:
     """Check that networks can be built with these sizes.
 
     Args:
         image_size: Height and width of the images.
         channels: Number of channels of the images.
+        sizes: Supported heights and widths; by default those of DCGAN.
         positive: Widths by name, which must be at least 1.
 
     Raises:
-        InputError: If the image size is not 16, 32, 64, 128 or 256, the channels are not 1 or 3, or a width is below 1.
+        InputError: If the image size is not supported, the channels are not 1 or 3, or a width is below 1.
     """
-    if image_size not in IMAGE_SIZES:
-        raise InputError(f"image_size {image_size} is not supported: choose one of {', '.join(map(str, IMAGE_SIZES))}")
+    if image_size not in sizes:
+        raise InputError(f"image_size {image_size} is not supported: choose one of {', '.join(map(str, sizes))}")
     if channels not in (1, 3):
         raise InputError(f"channels {channels} is not supported: choose 1 (gray) or 3 (color)")
     for name, value in positive.items():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gan_lightning.errors import InputError
+from gan_lightning.networks.dcgan import check_architecture
 
 IMAGE_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 LEAK = 0.2
@@ -92,21 +92,5 @@ def stylegan2_widths(image_size: int, base_channels: int, max_channels: int) -> 
 
 
 def check_stylegan2(image_size: int, channels: int, **positive: int) -> None:
-    """Check that networks can be built with these sizes.
-
-    Args:
-        image_size: Height and width of the images.
-        channels: Number of channels of the images.
-        positive: Widths by name, which must be at least 1.
-
-    Raises:
-        InputError: If the image size is not a power of two from 16 to 1024, the channels are not 1 or 3, or a width is
-            below 1.
-    """
-    if image_size not in IMAGE_SIZES:
-        raise InputError(f"image_size {image_size} is not supported: choose one of {', '.join(map(str, IMAGE_SIZES))}")
-    if channels not in (1, 3):
-        raise InputError(f"channels {channels} is not supported: choose 1 (gray) or 3 (color)")
-    for name, value in positive.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, but is {value}")
+    """Check that networks can be built with these sizes, as `check_architecture` does, from 16 to 1024 pixels."""
+    check_architecture(image_size, channels, IMAGE_SIZES, **positive)

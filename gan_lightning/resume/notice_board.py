@@ -86,7 +86,7 @@ class NoticeBoard:
         return Failure(**json.loads(self._store.get("failed"))) if self._store.check(["failed"]) else None
 
     def look(self, silent: int) -> Failure | None:
-        """Give a sign of life, and return the failure of a rank, or None.
+        """Write a sign of life, and return the failure of a rank, or None.
 
         Args:
             silent: Number of looks after which a rank without a sign of life has failed. Looks are counted, not
@@ -106,7 +106,7 @@ class NoticeBoard:
         return self.tell(Failure(self._neighbor, self._rank, 1, f"rank {self._neighbor} shows no sign of life"))
 
     def leave(self) -> None:
-        """Tell that this rank ends."""
+        """Write that this rank ends."""
         try:
             if not self._store.check([f"left/{self._rank}"]):
                 self._store.set(f"left/{self._rank}", "")

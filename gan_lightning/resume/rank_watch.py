@@ -115,7 +115,7 @@ class RankWatch(Callback):
         self._over = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Tell the other ranks what has ended the run of this one."""
+        """Report to the other ranks what has ended the run of this one."""
         if self._over is None:
             return
         self._over.set()
