@@ -1,7 +1,7 @@
 """Latent inversion: the image that a generator can make, or nearly make, whose degradation explains a photograph."""
 
 from gan_lightning.inversion.blind import BlurEstimate, estimate_blur
-from gan_lightning.inversion.data_consistency import blend_poisson, data_consistency
+from gan_lightning.inversion.data_consistency import data_consistency
 from gan_lightning.inversion.invert import Inversion, invert
 from gan_lightning.inversion.noise_level import estimate_noise_level
 from gan_lightning.inversion.prior import DrawsLatents, HasFeatures, Prior
@@ -14,7 +14,6 @@ __all__ = [
     "Inversion",
     "InversionSettings",
     "Prior",
-    "blend_poisson",
     "data_consistency",
     "estimate_blur",
     "estimate_noise_level",

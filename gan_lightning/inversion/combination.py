@@ -8,9 +8,10 @@ from torch import Tensor
 from gan_lightning.degradations.base import Identity, has_adjoint
 from gan_lightning.degradations.masks import Mask
 from gan_lightning.inversion.data_consistency import data_consistency, linear_estimate
-from gan_lightning.inversion.empirical_wiener import empirical_wiener
+from gan_lightning.inversion.nonlocal_bayes import nonlocal_bayes
 from gan_lightning.inversion.problem import Problem
 from gan_lightning.inversion.reductions import mean_of_each
+from gan_lightning.inversion.self_similarity import regularize
 
 UNEXPLAINED = 0.15  # residual in excess of the noise, on the [0, 1] scale; for faces of another domain it is 0.05
 
@@ -32,10 +33,11 @@ def mean_and_spread(solutions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def is_explained(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
-    """Return (B,), false where the degraded images are far from the observed ones, by the root mean square."""
+def excess_residual(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
+    """Return (B,), the root mean square of A(images) - y over what was observed, in excess of the noise, in [0, 1]."""
     difference = (problem.degradation(images) - problem.observed) / 2
-    return mean_of_each(difference.square()) / problem.known_fraction < noise.square() + UNEXPLAINED**2
+    squares = mean_of_each(difference.square()) / problem.known_fraction
+    return (squares - noise.square()).clamp(min=0).sqrt()
 
 
 @torch.no_grad()
@@ -66,26 +68,34 @@ def without_generator(images: Tensor, problem: Problem, noise: Tensor, explained
 
 
 @torch.no_grad()
-def filter_noise(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
-    """Return the images, with details of the noisy photographs where pixels were observed, see `empirical_wiener`.
+def add_details(images: Tensor, problem: Problem, noise: Tensor, residual: Tensor) -> Tensor:
+    """Return the images with the details of the photographs that the generator lacks.
 
-    The filter is applied twice: the result of the first time is a better guide than the image of the generator.
+    Noise is removed from pixels that were observed directly, where the statistics of patches are those of the result so
+    far, twice. Elsewhere the images are made self-similar, see `regularize`.
 
     Args:
-        images: Restored images (B,C,H,W).
+        images: Restored images (B,C,H,W), consistent with the observed ones.
         problem: Problem that they solve.
         noise: (B,) standard deviation of the noise on the [0, 1] scale.
+        residual: (B,) `excess_residual` of the images of the generator.
     """
     degradation, observed = problem.degradation, problem.observed
-    if isinstance(degradation, Identity):
-        noisy = observed
-    elif isinstance(degradation, Mask):
-        known = degradation.mask.to(observed)
-        noisy = observed * known + images * (1 - known)
-    else:
+    if not has_adjoint(degradation):
         return images
-    filtered = empirical_wiener(empirical_wiener(images, noisy, noise), noisy, noise)
-    return torch.where(noise[:, None, None, None] > 0, filtered.clamp(-1, 1), images)
+    if isinstance(degradation, Identity):
+        photograph = observed
+    else:
+        images = regularize(images, degradation, observed, noise, residual)
+        if not isinstance(degradation, Mask):
+            return images
+        known = degradation.mask.to(observed)
+        photograph = observed * known + images * (1 - known)
+    noisy = noise[:, None, None, None] > 0
+    if not bool(noisy.any()):
+        return images
+    filtered = nonlocal_bayes(nonlocal_bayes(images, photograph, noise), photograph, noise)
+    return torch.where(noisy, filtered.clamp(-1, 1), images)
 
 
 def _is_plain(degradation: object, noise: Tensor) -> Tensor:

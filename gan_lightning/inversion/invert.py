@@ -13,8 +13,9 @@ from gan_lightning.degradations.base import Degradation, Identity, unwrap
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_observed, check_pixels, check_start
 from gan_lightning.inversion.combination import (
-    filter_noise,
-    is_explained,
+    UNEXPLAINED,
+    add_details,
+    excess_residual,
     make_consistent,
     mean_and_spread,
     solution_weights,
@@ -23,7 +24,7 @@ from gan_lightning.inversion.combination import (
 from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
 from gan_lightning.inversion.initialization import LatentSampler, StartName
 from gan_lightning.inversion.losses import make_loss
-from gan_lightning.inversion.noise_level import visible_noise
+from gan_lightning.inversion.noise_level import noise_after_blur, visible_noise
 from gan_lightning.inversion.precision import float32_gradients
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
@@ -178,18 +179,21 @@ def _build_problem(
         observed = observed * known  # pixels in a hole are no observation, whatever they contain
         fraction = known.flatten(1).mean(1).expand(len(observed))
     center = observed.new_zeros(len(observed), frozen.latent_dim)
+    image = frozen(center[:1])
     if settings.noise_level is not None:
         noise = torch.full_like(center[:, 0], settings.noise_level)
-    elif observed.shape[-2:] == frozen(center[:1]).shape[-2:]:
-        noise = visible_noise(observed, known)
+    elif observed.shape[-2:] == image.shape[-2:]:
+        left = None
+        if isinstance(degradation, Degradation) and observed.shape[1] == image.shape[1]:
+            left = noise_after_blur(observed, degradation)
+        noise = visible_noise(observed, known) if left is None else left
     else:
         noise = torch.zeros_like(fraction)  # in a small image, details look like noise
     loss = make_loss(settings.loss, discriminator, observed.device)
     if settings.latent_weight is not None:
         weight = torch.full_like(noise, settings.latent_weight)
     else:
-        image_size = frozen(center[:1])[0].numel()
-        weight = LATENT_WEIGHT * image_size / (fraction * observed[0].numel())
+        weight = LATENT_WEIGHT * image[0].numel() / (fraction * observed[0].numel())
         if isinstance(degradation, Identity):
             weight = weight * (noise > 0)
     return Problem(frozen, degradation, observed, loss, fraction, center, weight[:, None]), noise
@@ -231,14 +235,15 @@ def _combine(
     best = losses.argmin(1) + first
     rows = first.repeat_interleave(count) // count
     gaussian = settings.loss == "mse"  # other losses are for noise that a squared error says nothing about
-    explained = is_explained(images[best], problem, noise) if gaussian else torch.ones_like(noise, dtype=torch.bool)
+    residual = excess_residual(images[best], problem, noise)
+    explained = residual < UNEXPLAINED if gaussian else torch.ones_like(noise, dtype=torch.bool)
     composite = settings.composite and (gaussian or not isinstance(problem.degradation, Identity))
     shape, weights = (batch, count, *images.shape[1:]), solution_weights(losses)
     solutions = make_consistent(images, problem.select(rows), noise[rows], count) if composite else images
     image, spread = mean_and_spread(solutions.view(shape), weights)
     if composite and gaussian:
         image = without_generator(image, problem, noise, explained)
-        image = filter_noise(image, problem, noise)
+        image = add_details(image, problem, noise, residual * explained)
     return Inversion(
         image=image,
         latent=latents[best],

@@ -5,6 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gan_lightning.degradations.base import Degradation
+from gan_lightning.inversion.data_consistency import EIGHT_BITS, PHOTOGRAPH
+from gan_lightning.inversion.smoothness import SmoothnessPrior, operator_gain
+
 NORMAL_MEDIAN = 0.6745  # median of |x| for a standard normal x
 MIN_DETAILS = 64  # fewer wavelet coefficients are too few for an estimate
 VISIBLE = 0.02  # lower estimates may be due to the texture of the photograph
@@ -45,3 +49,27 @@ def visible_noise(observed: Tensor, known: Tensor | None = None) -> Tensor:
     """
     noise = estimate_noise_level(observed, known)
     return noise * (noise > VISIBLE)
+
+
+@torch.no_grad()
+def noise_after_blur(observed: Tensor, degradation: Degradation) -> Tensor | None:
+    """Estimate the standard deviation of white noise from the frequencies at which a blur leaves nothing but noise.
+
+    These are the frequencies at which photographs, degraded, lie below the rounding to 8 bits.
+
+    Args:
+        observed: Noisy images (B,C,H,W) in [-1, 1], of the size of A(x).
+        degradation: Forward operator A, which changes neither size nor channels.
+
+    Returns:
+        (B,) standard deviation on the [0, 1] scale, the rounding to 8 bits included; None if A leaves too many
+        frequencies.
+    """
+    std, flat_below = PHOTOGRAPH
+    prior = SmoothnessPrior(observed.shape[-2], observed.shape[-1], std, flat_below, observed)
+    power = operator_gain(prior, degradation, observed) * prior.variance
+    empty = (power < EIGHT_BITS**2).expand(len(observed), *observed.shape[1:])
+    if int(empty.flatten(1).sum(1).min()) < MIN_DETAILS:
+        return None
+    details = (prior.coefficients(observed) / 2).abs().masked_fill(~empty, torch.nan)
+    return details.flatten(1).nanmedian(1).values / NORMAL_MEDIAN

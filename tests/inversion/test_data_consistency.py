@@ -1,4 +1,4 @@
-"""Data consistency, Poisson blending, noise level and blind blur estimation."""
+"""Data consistency, holes, noise level and blind blur estimation."""
 
 import copy
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from gan_lightning.degradations import Compose, Downsample, GaussianBlur, GaussianNoise, Grayscale, Mask, SquareMask
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.errors import InputError
-from gan_lightning.inversion import blend_poisson, data_consistency, estimate_blur, estimate_noise_level
+from gan_lightning.inversion import data_consistency, estimate_blur, estimate_noise_level
 from gan_lightning.inversion.blind import BlurMethod
 from gan_lightning.inversion.blur_likelihood import maximum_likelihood_sigma
 from gan_lightning.inversion.data_consistency import MODEL_ERROR, linear_estimate
-from gan_lightning.inversion.noise_level import visible_noise
+from gan_lightning.inversion.noise_level import noise_after_blur, visible_noise
 from gan_lightning.inversion.smoothness import CHROMA, EXPONENT, SmoothnessPrior, conjugate_gradients, operator_gain
 from gan_lightning.networks.dcgan import Generator
 
@@ -33,13 +33,16 @@ def test_data_consistency_reduces_the_error(degradation: Degradation) -> None:
 
 
 def precision_matrix(channels: int, size: int) -> np.ndarray:
-    """Return the inverse covariance of errors, from SciPy's cosine transform and the published shape."""
+    """Return the inverse covariance of errors, from SciPy's cosine transform and the shape of the spectrum."""
     std, flat_below = MODEL_ERROR
-    frequencies = np.arange(size) / (2 * size)
+    frequencies = np.arange(size) / (2 * (size - 1))
     power = (frequencies[:, None] ** 2 + frequencies**2 + flat_below**2) ** -EXPONENT
     variance = (2 * std) ** 2 * power / power.mean()
-    basis = scipy.fft.dctn(np.eye(size * size).reshape(-1, size, size), axes=(1, 2), norm="ortho").reshape(size**2, -1)
-    smooth = basis @ np.diag(1 / variance.flatten()) @ basis.T
+    # The functions whose coefficients SciPy's DCT-I of a mirrored signal returns, of norm one.
+    functions = scipy.fft.idct(np.eye(size), type=1, axis=0).T
+    functions /= np.linalg.norm(functions, axis=1, keepdims=True)
+    basis = np.kron(functions, functions).T
+    smooth = np.linalg.inv(basis @ np.diag(variance.flatten()) @ basis.T)
     brightness = np.full((channels, channels), 1 / channels)
     chroma = np.eye(channels) - brightness
     matrix: np.ndarray = np.kron(brightness + chroma / CHROMA**2, smooth)
@@ -91,15 +94,6 @@ def test_the_linear_estimate_is_closer_than_what_was_observed(operator: Degradat
     estimate = linear_estimate(operator, observed, torch.zeros(2))
     errors = [(image - photograph).square().flatten(1).mean(1) for image in (estimate, shown)]
     assert (errors[0] < 0.2 * errors[1]).all()
-
-
-def test_poisson_blending_removes_an_offset() -> None:
-    """A restored image with a constant offset is blended without error."""
-    ramp = torch.linspace(-0.5, 0.5, 16).expand(1, 3, 16, 16)
-    photograph = ramp + 0.1 * torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    mask = SquareMask(16, 6, top=0).mask  # at the border, where nothing is known on one side
-    blended = blend_poisson(photograph + 0.2, photograph * mask, mask)
-    torch.testing.assert_close(blended, photograph, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.1, 0.2])
@@ -159,29 +153,31 @@ def test_decreasing_sigmas_raise(generator: Generator, own_images: Tensor) -> No
 
 
 @pytest.mark.parametrize("top", [0, 3])
-def test_poisson_blending_is_the_solution_of_its_equations(top: int) -> None:
-    """In a hole the differences to the neighbours add up to those of the restored image (Perez et al. 2003, eq. 7)."""
+def test_holes_are_filled_by_the_conditional_mean(top: int) -> None:
+    """Of a Gaussian with this inverse covariance, given the known pixels; what was left in the hole does not matter."""
     rng = torch.Generator().manual_seed(0)
-    restored, photograph = 0.2 * torch.randn(2, 1, 1, 8, 8, generator=rng, dtype=torch.float64)
-    mask = SquareMask(8, 3, top=top, left=2).mask.double()
-    unknown = [(row, column) for row in range(8) for column in range(8) if not mask[0, 0, row, column]]
-    matrix, right = torch.zeros(9, 9, dtype=torch.float64), torch.zeros(9, dtype=torch.float64)
-    for number, (row, column) in enumerate(unknown):
-        for place in ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)):
-            if min(place) < 0 or max(place) > 7:
-                continue
-            matrix[number, number] += 1
-            right[number] += restored[0, 0, row, column] - restored[0, 0, place[0], place[1]]
-            if place in unknown:
-                matrix[number, unknown.index(place)] -= 1
-            else:
-                right[number] += photograph[0, 0, place[0], place[1]]
-    expected = photograph.clone()
-    for (row, column), value in zip(unknown, torch.linalg.solve(matrix, right), strict=True):
-        expected[0, 0, row, column] = value
-    # What was left in the hole does not matter.
-    blended = blend_poisson(restored, photograph * mask + 0.3 * (1 - mask), mask)
-    torch.testing.assert_close(blended, expected, atol=1e-6, rtol=0)
+    image, observed = 0.2 * torch.randn(2, 1, 3, 8, 8, generator=rng, dtype=torch.float64)
+    hole = SquareMask(8, 3, top=top, left=2).double()
+    missing = np.flatnonzero(hole.mask.expand(1, 3, 8, 8).flatten() == 0)
+    known = np.setdiff1d(np.arange(192), missing)
+    matrix, error = precision_matrix(3, 8), (observed - image).flatten().numpy()
+    expected = observed.flatten().numpy().copy()
+    filled = -np.linalg.solve(matrix[np.ix_(missing, missing)], matrix[np.ix_(missing, known)] @ error[known])
+    expected[missing] = image.flatten().numpy()[missing] + filled
+    found = data_consistency(image, hole, observed * hole.mask + 0.3 * (1 - hole.mask), torch.zeros(1).double())
+    np.testing.assert_allclose(found.flatten(), expected.clip(-1, 1), atol=1e-6)
+
+
+def test_a_photograph_with_noise_and_one_without_are_masked_alike_in_a_batch() -> None:
+    rng = torch.Generator().manual_seed(0)
+    images, observed = torch.rand(2, 2, 3, 16, 16, generator=rng) - 0.5
+    hole, levels = SquareMask(16, 6), torch.tensor([0.0, 0.1])
+    together = data_consistency(images, hole, hole(observed), levels)
+    for row in range(2):
+        alone = data_consistency(images[row : row + 1], hole, hole(observed[row : row + 1]), levels[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+    assert torch.equal((together * hole.mask)[0], hole(observed)[0])
+    assert not torch.allclose((together * hole.mask)[1], hole(observed)[1], atol=0.01)
 
 
 def test_agreement_is_each_images_own_and_in_range() -> None:
@@ -240,6 +236,24 @@ def test_visible_noise_is_none_where_texture_may_be_all_and_looks_at_known_pixel
     half_noisy = torch.where(left > 0, torch.zeros(()), noisy[1:])
     assert visible_noise(half_noisy, 1 - left).item() == pytest.approx(0.1, rel=0.1)
     assert visible_noise(half_noisy, left).item() == 0
+
+
+@pytest.mark.parametrize("sigma", [1.5, 3.0])
+def test_noise_after_a_blur_is_told_from_what_the_blur_leaves(sigma: float) -> None:
+    """From the rounding to 8 bits on, whatever is shown: an edge, a texture."""
+    rng = torch.Generator().manual_seed(0)
+    photographs = 0.3 * torch.randn(3, 3, 48, 48, generator=rng)
+    photographs[1] = torch.linspace(-1, 1, 48) > 0
+    levels = torch.tensor([0.002, 0.01, 0.1])
+    noisy = GaussianBlur(sigma)(photographs) + 2 * levels.view(3, 1, 1, 1) * torch.randn(3, 3, 48, 48, generator=rng)
+    found = noise_after_blur(noisy, GaussianBlur(sigma))
+    assert found is not None
+    torch.testing.assert_close(found, levels, rtol=0.1, atol=0)
+    several = noise_after_blur(noisy, GaussianBlur([sigma] * 3))
+    assert several is not None
+    torch.testing.assert_close(several, found)
+    assert noise_after_blur(noisy, GaussianBlur(0.5)) is None
+    assert noise_after_blur(noisy, SquareMask(48, 8)) is None
 
 
 def test_an_image_with_too_few_known_pixels_has_no_estimate_and_spoils_no_other() -> None:

@@ -1,0 +1,107 @@
+"""Non-local Bayes: an image denoised by the statistics of its own patches, which recur nearby."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+PATCH = 4  # side of a patch in pixels
+SIMILAR = 60  # patches in a group
+REACH = 10  # pixels by which a similar patch may be away
+STEP = 2  # pixels between the patches that groups are made for
+DISTANCES = 2**22  # computed at once
+LEAST_RELATIVE, LEAST = 1e-5, 1e-8  # variance that is added, relative to that of the patches, and in all cases
+
+
+@torch.no_grad()
+def nonlocal_bayes(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
+    """Denoise images by groups of similar patches, each of which has a Gaussian distribution of its own.
+
+    The second stage of NL-Bayes (Lebrun et al. 2013). For every second patch of the pilot, the most similar ones nearby
+    are found. Their mean and covariance are the prior of the patches of the noisy image at the same places, whose
+    posterior means are averaged where they overlap. Edges and textures that recur are kept; anything else is smoothed.
+
+    Args:
+        pilot: Estimates (B,C,H,W) of the noise-free images.
+        noisy: Noisy images (B,C,H,W), on the same scale in [-1, 1].
+        noise_level: (B,) standard deviation of the noise on the [0, 1] scale.
+
+    Returns:
+        Denoised images (B,C,H,W). An image does not depend on the others of the batch.
+    """
+    size = min(PATCH, *pilot.shape[-2:])
+    groups = _Groups(pilot.shape[-2] - size + 1, pilot.shape[-1] - size + 1, pilot.device)
+    variances = (2 * noise_level).square()
+    images = zip(F.unfold(pilot, size).mT, F.unfold(noisy, size).mT, variances, strict=True)
+    means, counts = zip(*(groups.estimate(*image) for image in images), strict=True)
+    total = F.fold(torch.stack(means).mT, pilot.shape[-2:], size)
+    number = F.fold(torch.stack(counts).mT.expand(-1, size * size, -1), pilot.shape[-2:], size)
+    return total / number
+
+
+class _Groups:
+    """Places of the patches of an image for which groups are made, and of the candidates for each group.
+
+    Args:
+        rows: Number of places of a patch from the top to the bottom.
+        columns: Number of places from left to right.
+        device: Device of the images.
+    """
+
+    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
+        self.rows, self.columns = rows, columns
+        self.centers = [_every_second(length, device) for length in (rows, columns)]
+        self.windows = [_windows(some, length) for some, length in zip(self.centers, (rows, columns), strict=True)]
+
+    def estimate(self, pilot: Tensor, noisy: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums (N,D) of the estimates of the patches (N,D), and the number (N,1) of estimates in each."""
+        total, count = torch.zeros_like(noisy), noisy.new_zeros(len(noisy), 1)
+        squares = pilot.square().sum(1)
+        across = self.centers[1], self.windows[1]
+        at_once = max(1, DISTANCES // (len(across[0]) * len(pilot)))
+        for centers, windows in zip(
+            torch.split(self.centers[0], at_once), torch.split(self.windows[0], at_once), strict=True
+        ):
+            first, last = int(windows.min()), int(windows.max()) + 1
+            band = slice(first * self.columns, last * self.columns)
+            middle = (centers[:, None] * self.columns + across[0]).flatten()
+            candidates = (windows[:, None, :, None] - first) * self.columns + across[1][None, :, None]
+            candidates = candidates.flatten(2).flatten(0, 1)
+            distances = squares[band] - 2 * pilot[middle] @ pilot[band].T  # but for what all candidates share
+            own = (
+                middle[:, None] - band.start
+            )  # in a flat region all are equally near, and each pixel needs an estimate
+            distances.scatter_(1, own, -torch.inf)
+            near = distances.gather(1, candidates)
+            nearest = near.topk(min(SIMILAR, near.shape[1]), largest=False, sorted=False).indices
+            group = candidates.gather(1, nearest) + band.start
+            estimates = posterior_means(pilot[group], noisy[group], variance)
+            total.index_add_(0, group.flatten(), estimates.flatten(0, 1))
+            count.index_add_(0, group.flatten(), count.new_ones(group.numel(), 1))
+        return total, count
+
+
+def posterior_means(pilot: Tensor, noisy: Tensor, variance: Tensor) -> Tensor:
+    """Return the posterior means (G,K,D) of groups of K noisy vectors, whose prior is that of the pilot's vectors."""
+    mean = pilot.mean(1, keepdim=True)
+    centered = pilot - mean
+    covariance = centered.mT @ centered / max(pilot.shape[1] - 1, 1)
+    diagonal = covariance.diagonal(dim1=1, dim2=2)
+    # Fewer vectors than dimensions, or all alike, have a singular covariance.
+    added = variance + LEAST_RELATIVE * diagonal.mean(1, keepdim=True) + LEAST
+    gain = torch.linalg.solve(covariance + torch.diag_embed(added.expand_as(diagonal)), covariance)
+    means: Tensor = mean + (noisy - mean) @ gain
+    return means
+
+
+def _every_second(length: int, device: torch.device) -> Tensor:
+    places = torch.arange(0, length, STEP, device=device)
+    return places if places[-1] == length - 1 else torch.cat([places, places.new_tensor([length - 1])])
+
+
+def _windows(centers: Tensor, length: int) -> Tensor:
+    """Return the places (N, width) within reach of each center, moved inwards at the ends so that all are as many."""
+    width = min(2 * REACH + 1, length)
+    starts = (centers - REACH).clamp(0, length - width)
+    return starts[:, None] + torch.arange(width, device=centers.device)
