@@ -23,7 +23,7 @@ from tests.conftest import FACES
 from tests.processes import Process, free_port
 
 ROOT = CONFIGS.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = Path(torch.__file__).parent / "distributed" / "run.py"
 
 
 @pytest.fixture(autouse=True)
@@ -57,14 +57,9 @@ def fit_words(faces_root, *more):
 
 
 def start(words, environment, program="gan_lightning"):
-    return Process(program, *words, environment={"OMP_NUM_THREADS": "1"} | environment)
-
-
-def launch(program, words, environment=None):
-    """Start a program that starts Python processes itself."""
-    shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | (environment or {})
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*program, *words], env=os.environ | shared, **pipes)
+    """Start a program, which may start Python processes itself."""
+    shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return Process(program, *words, environment=shared | environment)
 
 
 def finish(*processes):
@@ -131,7 +126,7 @@ def test_a_warning_outside_slurm_ends_the_training_and_calls_no_scheduler(faces_
 @pytest.mark.slow
 def test_devices_and_ddp_are_the_only_options_needed(faces_root):
     words = fit_words(faces_root, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 8)
-    finish(launch([sys.executable, "-m", "gan_lightning"], words))  # Lightning launches the second rank
+    finish(start(words, {}))  # Lightning launches the second rank
     (run,) = Path("runs").iterdir()
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["devices"], summary["images_seen"]) == (2, 4 * 16)
@@ -187,7 +182,9 @@ def test_the_batch_file_trains_from_packed_data_on_the_nodes_disk(faces_root, sl
     copies = tmp_path / "disk" / "gan-lightning-4711"
     (copies / ".copy-celeba-0").mkdir(parents=True)  # left by a job that was killed while it copied
     (tmp_path / "shared" / ".celeba-1.node-7.part").mkdir()  # another job is packing this one
-    (output,) = finish(launch(["bash", batch_file], words, slurm))
+    environment = os.environ | slurm | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    (output,) = finish(subprocess.Popen(["bash", batch_file, *words], env=environment, **pipes))
     summary = json.loads(Path("runs/gan-4711/summary.json").read_text())
     assert (summary["devices"], summary["g_steps"], summary["images_seen"]) == (2, 4, 4 * 2 * 8)
     (pack,) = (tmp_path / "shared").glob("celeba-*")
@@ -214,13 +211,13 @@ def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root)
     small = [*SMALL, "--data.batch_size", "8"]
     words = [*with_our_data(one_node[1:], faces_root), *small, "--trainer.devices", "2"]
     words[words.index("--nproc_per_node") + 1] = "2"
-    finish(launch(TORCHRUN, words))
+    finish(start(words, {}, TORCHRUN))
     (first,) = Path("runs").iterdir()
     address = f"127.0.0.1:{free_port()}"
     words = [*with_our_data(two_nodes[1:], faces_root), *small, "--trainer.devices", "1"]
     words[words.index("--nproc_per_node") + 1] = "1"
     words = [address if word == "NODE:29500" else word for word in words]
-    finish(launch(TORCHRUN, words), launch(TORCHRUN, words))
+    finish(start(words, {}, TORCHRUN), start(words, {}, TORCHRUN))
     (second,) = set(Path("runs").iterdir()) - {first}
     for run in (first, second):
         assert json.loads((run / "summary.json").read_text())["devices"] == 2

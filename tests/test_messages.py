@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
+import tempfile
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from gan_lightning.errors import InputError
 from gan_lightning.messages import dead_rank, dead_worker, one_line
+from tests import processes
 
 # In a process of its own: torch raises its error wherever the program is when the worker's end becomes known.
 KILLED = """
@@ -58,7 +59,12 @@ warnings.warn_explicit("of a user", UserWarning, "/x/mine.py", 3)
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(script)
+        file.flush()
+        result = processes.run(file.name, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result
 
 
 class Refusing(Dataset[int]):

@@ -4,8 +4,6 @@ import csv
 import json
 import logging
 import os
-import subprocess
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -48,6 +46,7 @@ from gan_lightning.metrics.restoration import image_errors
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.networks.dcgan import Generator
+from tests.processes import run_ranks
 
 SIZE, LATENT, COUNT = 16, 6, 4
 QUICK = InversionSettings(solver="lbfgs", num_searches=1, num_steps=6, start="random", refine_steps=4, noise_level=0.0)
@@ -564,7 +563,6 @@ def test_losses_bear_zeros(tmp_path):
 
 TWO_RANKS = """
 import sys
-sys.path.insert(0, {root!r})
 from tests.callbacks.test_restoration_output import *
 
 def two_ranks(checkpoint, photos, folder):
@@ -587,14 +585,9 @@ def test_two_ranks_restore_and_measure_what_one_does(checkpoint, finished, tmp_p
     for row, face in enumerate(faces()[:3]):  # an odd number: one rank has more
         write_png(tmp_path / "photos" / f"{row}.png", face["image"])
     script = tmp_path / "two.py"
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    script.write_text(TWO_RANKS.format(root=root))
-    subprocess.run(
-        [sys.executable, script, checkpoint, tmp_path / "photos", tmp_path / "two"],
-        check=True,
-        timeout=200,
-        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-    )
+    script.write_text(TWO_RANKS)
+    ranks = run_ranks(script, checkpoint, tmp_path / "photos", tmp_path / "two", ranks=2)
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr + ranks[1].stderr
     module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK)
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[RestorationWriter()], default_root_dir=tmp_path / "1")
     trainer.predict(module, photo_loader(tmp_path / "photos", module.photo_format, 2))
