@@ -40,11 +40,16 @@ def faces_root(tmp_path_factory):
     return root
 
 
+def leave_figures_undrawn(patch):
+    """Leave empty files where figures would be drawn, which takes half of the time of a small run."""
+    patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: Path(path).touch())
+
+
 @pytest.fixture
 def own_folder(tmp_path, monkeypatch):
     """Run commands in an empty folder, without pytest's own arguments; figures are composed there, but not drawn."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: Path(path).touch())
+    leave_figures_undrawn(monkeypatch)
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
 

@@ -27,8 +27,7 @@ TORCHRUN = Path(torch.__file__).parent / "distributed" / "run.py"
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def in_a_folder_of_its_own(own_folder, monkeypatch):
     for name in list(os.environ):
         if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in ("GAN_LIGHTNING_RUN", "MASTER_ADDR", "MASTER_PORT"):
             monkeypatch.delenv(name)
@@ -224,9 +223,8 @@ def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root)
     assert_same_state(last(first.name), last(second.name))
 
 
-def test_the_command_of_the_sweep_runs(faces_root, monkeypatch):
+def test_the_command_of_the_sweep_runs(faces_root):
     """W&B replaces ${args} by the sampled options, each as --NAME=VALUE."""
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     Path("configs").symlink_to(CONFIGS)
     sweep = yaml.safe_load((CONFIGS / "cluster" / "sweep.yaml").read_text())
     drawn = [f"--{name}={p.get('max') or p['values'][-1]}" for name, p in sweep["parameters"].items()]
@@ -301,7 +299,6 @@ def test_a_job_knows_whether_it_runs_again(monkeypatch, name, value, again):
 
 
 def test_a_requeued_job_without_a_checkpoint_starts_again(faces_root, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     Path("runs/run").mkdir(parents=True)
     Path("runs/run/metrics.csv").write_text("step,val/fd_random\n0,9.5\n")
     words = fit_words(faces_root, "--name", "run")
@@ -313,7 +310,6 @@ def test_a_requeued_job_without_a_checkpoint_starts_again(faces_root, monkeypatc
 
 def test_a_warning_ends_predict_after_the_batch_and_requeues_the_job(scontrol, faces_root, monkeypatch, tmp_path):
     """Lightning's own loop would continue predicting until the job is killed."""
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     assert main(fit_words(faces_root, "--name", "run")) == 0
     set_environment(monkeypatch, task() | scontrol)
     predict = DCGAN.predict_step

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -80,7 +81,8 @@ class Refusing(Dataset[int]):
 
 
 def test_a_killed_worker_is_reported_in_one_line_with_what_to_do() -> None:
-    (line,) = run(KILLED).stdout.splitlines()
+    result = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=True)
+    (line,) = result.stdout.splitlines()
     how = "(was killed|exited unexpectedly)"
     assert re.fullmatch(rf"a process that reads images.* {how}.*, perhaps out of memory: lower .* last", line)
     assert dead_worker(RuntimeError("CUDA error")) is None

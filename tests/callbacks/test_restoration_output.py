@@ -46,6 +46,7 @@ from gan_lightning.metrics.restoration import image_errors
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.networks.dcgan import Generator
+from tests.conftest import leave_figures_undrawn
 from tests.processes import run_ranks
 
 SIZE, LATENT, COUNT = 16, 6, 4
@@ -70,7 +71,8 @@ def faces():
     return [{"image": image, "index": torch.tensor(10 + row)} for row, image in enumerate(images)]
 
 
-def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inversion=QUICK, **options):
+def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inversion=QUICK, drawn=False, **options):
+    """Restore the faces; figures are composed, and drawn if asked to."""
     trainer = Trainer(
         accelerator="cpu",
         logger=logger,
@@ -81,14 +83,17 @@ def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inve
         enable_progress_bar=any(isinstance(callback, RestorationProgress) for callback in callbacks),
     )
     module = LatentRestoration(checkpoint, degradation or SquareMask(SIZE, 4), inversion=inversion, **options)
-    (metrics,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if not drawn:
+            leave_figures_undrawn(patch)
+        (metrics,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
     return metrics
 
 
 @pytest.fixture(scope="module")
 def finished(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return folder, restore(checkpoint, folder)
+    return folder, restore(checkpoint, folder, drawn=True)
 
 
 NAMES = [f"{10 + row:06d}" for row in range(COUNT)]
@@ -526,7 +531,7 @@ def test_steps_are_shown_on_the_progress_bar(checkpoint, tmp_path, capsys):
 
 def test_the_curve_of_a_blind_deblurring_is_drawn(checkpoint, tmp_path):
     logger = Kept()
-    restore(checkpoint, tmp_path, degradation=GaussianBlur(1.0), blind_blur=True, logger=logger)
+    restore(checkpoint, tmp_path, degradation=GaussianBlur(1.0), blind_blur=True, logger=logger, drawn=True)
     assert logger.images["restoration/blur"] == [str(tmp_path / "blur.png")]
     assert (tmp_path / "blur.png").stat().st_size > 5000
     with (tmp_path / "images.csv").open() as file:
