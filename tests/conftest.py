@@ -46,10 +46,15 @@ def leave_figures_undrawn(patch):
 
 
 @pytest.fixture
-def own_folder(tmp_path, monkeypatch):
+def undrawn_figures(monkeypatch):
+    """Compose figures, but do not draw them."""
+    leave_figures_undrawn(monkeypatch)
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch, undrawn_figures):
     """Run commands in an empty folder, without pytest's own arguments; figures are composed there, but not drawn."""
     monkeypatch.chdir(tmp_path)
-    leave_figures_undrawn(monkeypatch)
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)
 
