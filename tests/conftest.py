@@ -46,9 +46,10 @@ def leave_figures_undrawn(patch):
 
 
 @pytest.fixture
-def undrawn_figures(monkeypatch):
-    """Compose figures, but do not draw them."""
-    leave_figures_undrawn(monkeypatch)
+def undrawn_figures(request, monkeypatch):
+    """Compose figures, but do not draw them, except in tests marked `drawn`."""
+    if request.node.get_closest_marker("drawn") is None:
+        leave_figures_undrawn(monkeypatch)
 
 
 @pytest.fixture
