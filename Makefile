@@ -36,8 +36,11 @@ $(RESTORATIONS): install | runs/demo/checkpoints/best.ckpt
 	$(call keep,runs/restore-$@)
 	$(RUN) test --config restore/$@ --model.generator_ckpt runs/demo/checkpoints/best.ckpt --name restore-$@
 
+# Each test uses one thread, so that two of them may run at once.
+TWO_AT_ONCE := --numprocesses 2 --dist worksteal
+
 test: install lint ## run lint, type checks and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO_AT_ONCE)
 
 lint: install ## run ruff and mypy
 	$(BIN)/ruff check .
@@ -53,14 +56,14 @@ LONG := tests/data tests/faces tests/loggers tests/resume tests/test_cli.py test
 .PHONY: test-fast test-lowest mutants planted-bugs docs try-image
 
 test-fast: install ## the tests to run after each change; a minute or so
-	$(BIN)/python -m pytest -q -m "not slow" $(addprefix --ignore=,$(LONG))
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) -q -m "not slow" $(addprefix --ignore=,$(LONG))
 
 test-lowest: ## every test with the lowest versions that pyproject.toml allows; not in CI
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade uv
 	# litdata asks for any boto3, for which the resolver finds one of 2014
 	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dev]' 'boto3>=1.40'
-	.venv-lowest/bin/python -m pytest -W default # old releases warn about the new ones beside them
+	.venv-lowest/bin/python -m pytest $(TWO_AT_ONCE) -W default # old releases warn about the new ones beside them
 
 # For some files: make mutants FILES='objectives networks.ema'. Two threads would make mutmut's forks hang.
 FILES ?=

@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ.setdefault("WANDB_MODE", "offline")  # no test may wait for a server
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # of Lightning 2.6's use of it
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or threads of torch spin while other processes want the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of the tests are so small that a second thread only costs
 
 import pytest
 
@@ -39,9 +40,21 @@ def faces_root(tmp_path_factory):
     return root
 
 
+def leave_figures_undrawn(patch):
+    """Leave empty files where figures would be drawn, which takes half of the time of a small run."""
+    patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path, **_: Path(path).touch())
+
+
 @pytest.fixture
-def own_folder(tmp_path, monkeypatch):
-    """Run commands in an empty folder, without pytest's own arguments."""
+def undrawn_figures(request, monkeypatch):
+    """Compose figures, but do not draw them, except in tests marked `drawn`."""
+    if request.node.get_closest_marker("drawn") is None:
+        leave_figures_undrawn(monkeypatch)
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch, undrawn_figures):
+    """Run commands in an empty folder, without pytest's own arguments; figures are composed there, but not drawn."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     monkeypatch.delenv("GAN_LIGHTNING_RUN", raising=False)

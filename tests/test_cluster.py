@@ -23,12 +23,11 @@ from tests.conftest import FACES
 from tests.processes import Process, free_port
 
 ROOT = CONFIGS.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+TORCHRUN = Path(torch.__file__).parent / "distributed" / "run.py"
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def in_a_folder_of_its_own(own_folder, monkeypatch):
     for name in list(os.environ):
         if name.startswith(("SLURM_", "TORCHELASTIC_")) or name in ("GAN_LIGHTNING_RUN", "MASTER_ADDR", "MASTER_PORT"):
             monkeypatch.delenv(name)
@@ -57,14 +56,9 @@ def fit_words(faces_root, *more):
 
 
 def start(words, environment, program="gan_lightning"):
-    return Process(program, *words, environment={"OMP_NUM_THREADS": "1"} | environment)
-
-
-def launch(program, words, environment=None):
-    """Start a program that starts Python processes itself."""
-    shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | (environment or {})
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([*program, *words], env=os.environ | shared, **pipes)
+    """Start a program, which may start Python processes itself."""
+    shared = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return Process(program, *words, environment=shared | environment)
 
 
 def finish(*processes):
@@ -131,7 +125,7 @@ def test_a_warning_outside_slurm_ends_the_training_and_calls_no_scheduler(faces_
 @pytest.mark.slow
 def test_devices_and_ddp_are_the_only_options_needed(faces_root):
     words = fit_words(faces_root, "--trainer.devices", 2, "--trainer.strategy", "ddp", "--data.batch_size", 8)
-    finish(launch([sys.executable, "-m", "gan_lightning"], words))  # Lightning launches the second rank
+    finish(start(words, {}))  # Lightning launches the second rank
     (run,) = Path("runs").iterdir()
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["devices"], summary["images_seen"]) == (2, 4 * 16)
@@ -187,7 +181,9 @@ def test_the_batch_file_trains_from_packed_data_on_the_nodes_disk(faces_root, sl
     copies = tmp_path / "disk" / "gan-lightning-4711"
     (copies / ".copy-celeba-0").mkdir(parents=True)  # left by a job that was killed while it copied
     (tmp_path / "shared" / ".celeba-1.node-7.part").mkdir()  # another job is packing this one
-    (output,) = finish(launch(["bash", batch_file], words, slurm))
+    environment = os.environ | slurm | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    (output,) = finish(subprocess.Popen(["bash", batch_file, *words], env=environment, **pipes))
     summary = json.loads(Path("runs/gan-4711/summary.json").read_text())
     assert (summary["devices"], summary["g_steps"], summary["images_seen"]) == (2, 4, 4 * 2 * 8)
     (pack,) = (tmp_path / "shared").glob("celeba-*")
@@ -214,22 +210,21 @@ def test_the_torchrun_lines_of_the_page_train_on_one_node_and_on_two(faces_root)
     small = [*SMALL, "--data.batch_size", "8"]
     words = [*with_our_data(one_node[1:], faces_root), *small, "--trainer.devices", "2"]
     words[words.index("--nproc_per_node") + 1] = "2"
-    finish(launch(TORCHRUN, words))
+    finish(start(words, {}, TORCHRUN))
     (first,) = Path("runs").iterdir()
     address = f"127.0.0.1:{free_port()}"
     words = [*with_our_data(two_nodes[1:], faces_root), *small, "--trainer.devices", "1"]
     words[words.index("--nproc_per_node") + 1] = "1"
     words = [address if word == "NODE:29500" else word for word in words]
-    finish(launch(TORCHRUN, words), launch(TORCHRUN, words))
+    finish(start(words, {}, TORCHRUN), start(words, {}, TORCHRUN))
     (second,) = set(Path("runs").iterdir()) - {first}
     for run in (first, second):
         assert json.loads((run / "summary.json").read_text())["devices"] == 2
     assert_same_state(last(first.name), last(second.name))
 
 
-def test_the_command_of_the_sweep_runs(faces_root, monkeypatch):
+def test_the_command_of_the_sweep_runs(faces_root):
     """W&B replaces ${args} by the sampled options, each as --NAME=VALUE."""
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     Path("configs").symlink_to(CONFIGS)
     sweep = yaml.safe_load((CONFIGS / "cluster" / "sweep.yaml").read_text())
     drawn = [f"--{name}={p.get('max') or p['values'][-1]}" for name, p in sweep["parameters"].items()]
@@ -304,7 +299,6 @@ def test_a_job_knows_whether_it_runs_again(monkeypatch, name, value, again):
 
 
 def test_a_requeued_job_without_a_checkpoint_starts_again(faces_root, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     Path("runs/run").mkdir(parents=True)
     Path("runs/run/metrics.csv").write_text("step,val/fd_random\n0,9.5\n")
     words = fit_words(faces_root, "--name", "run")
@@ -316,7 +310,6 @@ def test_a_requeued_job_without_a_checkpoint_starts_again(faces_root, monkeypatc
 
 def test_a_warning_ends_predict_after_the_batch_and_requeues_the_job(scontrol, faces_root, monkeypatch, tmp_path):
     """Lightning's own loop would continue predicting until the job is killed."""
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
     assert main(fit_words(faces_root, "--name", "run")) == 0
     set_environment(monkeypatch, task() | scontrol)
     predict = DCGAN.predict_step

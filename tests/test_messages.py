@@ -3,12 +3,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from gan_lightning.errors import InputError
 from gan_lightning.messages import dead_rank, dead_worker, one_line
+from tests import processes
 
 # In a process of its own: torch raises its error wherever the program is when the worker's end becomes known.
 KILLED = """
@@ -58,7 +60,12 @@ warnings.warn_explicit("of a user", UserWarning, "/x/mine.py", 3)
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as file:
+        file.write(script)
+        file.flush()
+        result = processes.run(file.name, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result
 
 
 class Refusing(Dataset[int]):
@@ -74,7 +81,8 @@ class Refusing(Dataset[int]):
 
 
 def test_a_killed_worker_is_reported_in_one_line_with_what_to_do() -> None:
-    (line,) = run(KILLED).stdout.splitlines()
+    result = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=True)
+    (line,) = result.stdout.splitlines()
     how = "(was killed|exited unexpectedly)"
     assert re.fullmatch(rf"a process that reads images.* {how}.*, perhaps out of memory: lower .* last", line)
     assert dead_worker(RuntimeError("CUDA error")) is None

@@ -89,8 +89,8 @@ def test_the_page_has_the_snippets_that_are_checked():
 
 
 @pytest.mark.parametrize("name", SNIPPETS)
-def test_a_snippet_runs(name, tmp_path, monkeypatch, faces_root):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("own_folder")
+def test_a_snippet_runs(name, faces_root):
     Path("data").mkdir()
     Path("data/synthetic").symlink_to(faces_root)
     Path("data/photos").symlink_to(faces_root / "celeba" / "img_align_celeba")

@@ -23,6 +23,8 @@ from gan_lightning.options import shipped_configs
 from gan_lightning.restore_job import Job, as_json, target_names
 from gan_lightning.restore_options import TASKS, parse
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 SIZE = 16
 QUICK = ["--searches", "1", "--model.inversion.num_steps", "2", "--model.inversion.refine_steps=2"]
 
@@ -34,11 +36,6 @@ def generator(tmp_path_factory):
     path = tmp_path_factory.mktemp("generator") / "generator.pt"
     torch.save(network.state_dict(), path)
     return str(path)
-
-
-@pytest.fixture(autouse=True)
-def in_a_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def draw(path, size=(SIZE, SIZE), mode="RGB"):

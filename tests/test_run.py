@@ -2,8 +2,6 @@
 
 import fcntl
 import signal
-import subprocess
-import sys
 import time
 from datetime import datetime
 
@@ -12,13 +10,13 @@ import torch
 
 from gan_lightning.errors import InputError
 from gan_lightning.run import Run, best_checkpoint
+from tests.processes import Process
 
 CLAIM = """
 import os, sys, time
 from gan_lightning.run import Run
 from gan_lightning.errors import InputError
-while time.time() < float(sys.argv[2]):
-    pass
+time.sleep(max(0, float(sys.argv[2]) - time.time()))
 try:
     run = Run("fit", root=sys.argv[1])
     run.claim()
@@ -41,17 +39,26 @@ def claim(folder, **options):
 
 
 def claim_elsewhere(folder, at=0.0):
-    arguments = [sys.executable, "-c", CLAIM, str(folder), str(at)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    script = folder.with_name("claim.py")
+    script.write_text(CLAIM)
+    return Process(script, folder, at)
+
+
+def said(job):
+    """Wait for the first line that a process prints."""
+    until = time.monotonic() + 60
+    while "\n" not in (line := job.output()[0]) and job.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    return line
 
 
 def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
     first = claim_elsewhere(tmp_path / "run")
-    assert first.stdout.readline() == "claimed\n"
+    assert said(first) == "claimed\n"
     with pytest.raises(InputError, match=f"run is in use by another job .process {first.pid} on .*choose another"):
         claim(tmp_path / "run")
     first.send_signal(signal.SIGKILL)
-    first.communicate()
+    first.wait(10)
     claim(tmp_path / "run").release()
     assert not list((tmp_path / "run").iterdir())
 
@@ -59,12 +66,12 @@ def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
 def test_one_of_several_simultaneous_jobs_gets_the_folder(tmp_path):
     at = time.time() + 4
     jobs = [claim_elsewhere(tmp_path / "run", at) for _ in range(4)]
-    said = [job.stdout.readline() for job in jobs]
+    lines = [said(job) for job in jobs]
     for job in jobs:
         job.kill()
-        job.communicate()
-    assert sum(line == "claimed\n" for line in said) == 1, said
-    assert sum("in use by another job" in line for line in said) == 3
+        job.wait(10)
+    assert sum(line == "claimed\n" for line in lines) == 1, lines
+    assert sum("in use by another job" in line for line in lines) == 3
 
 
 def test_a_released_folder_can_be_claimed_again(tmp_path):

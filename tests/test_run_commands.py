@@ -80,6 +80,7 @@ def test_the_end_of_a_run_without_validation_is_its_best(faces_root, recwarn):
 # -- resumed on other data, or measured in another way ----------------------------------------------------------------
 
 
+@pytest.mark.drawn  # the curves too are as before
 def test_a_run_is_not_resumed_on_other_images(copied_run, faces_root, capsys, caplog):
     before = contents(copied_run)
     more = ["--ckpt_path", "last", "--trainer.max_steps", "5", "--data.crop", "150"]

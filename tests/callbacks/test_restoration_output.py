@@ -4,8 +4,6 @@ import csv
 import json
 import logging
 import os
-import subprocess
-import sys
 import time
 import warnings
 from dataclasses import replace
@@ -48,6 +46,8 @@ from gan_lightning.metrics.restoration import image_errors
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.networks.dcgan import Generator
+from tests.conftest import leave_figures_undrawn
+from tests.processes import run_ranks
 
 SIZE, LATENT, COUNT = 16, 6, 4
 QUICK = InversionSettings(solver="lbfgs", num_searches=1, num_steps=6, start="random", refine_steps=4, noise_level=0.0)
@@ -71,7 +71,8 @@ def faces():
     return [{"image": image, "index": torch.tensor(10 + row)} for row, image in enumerate(images)]
 
 
-def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inversion=QUICK, **options):
+def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inversion=QUICK, drawn=False, **options):
+    """Restore the faces; figures are composed, and drawn if asked to."""
     trainer = Trainer(
         accelerator="cpu",
         logger=logger,
@@ -82,14 +83,17 @@ def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inve
         enable_progress_bar=any(isinstance(callback, RestorationProgress) for callback in callbacks),
     )
     module = LatentRestoration(checkpoint, degradation or SquareMask(SIZE, 4), inversion=inversion, **options)
-    (metrics,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
+    with pytest.MonkeyPatch.context() as patch:
+        if not drawn:
+            leave_figures_undrawn(patch)
+        (metrics,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
     return metrics
 
 
 @pytest.fixture(scope="module")
 def finished(checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return folder, restore(checkpoint, folder)
+    return folder, restore(checkpoint, folder, drawn=True)
 
 
 NAMES = [f"{10 + row:06d}" for row in range(COUNT)]
@@ -527,7 +531,7 @@ def test_steps_are_shown_on_the_progress_bar(checkpoint, tmp_path, capsys):
 
 def test_the_curve_of_a_blind_deblurring_is_drawn(checkpoint, tmp_path):
     logger = Kept()
-    restore(checkpoint, tmp_path, degradation=GaussianBlur(1.0), blind_blur=True, logger=logger)
+    restore(checkpoint, tmp_path, degradation=GaussianBlur(1.0), blind_blur=True, logger=logger, drawn=True)
     assert logger.images["restoration/blur"] == [str(tmp_path / "blur.png")]
     assert (tmp_path / "blur.png").stat().st_size > 5000
     with (tmp_path / "images.csv").open() as file:
@@ -564,7 +568,6 @@ def test_losses_bear_zeros(tmp_path):
 
 TWO_RANKS = """
 import sys
-sys.path.insert(0, {root!r})
 from tests.callbacks.test_restoration_output import *
 
 def two_ranks(checkpoint, photos, folder):
@@ -587,14 +590,9 @@ def test_two_ranks_restore_and_measure_what_one_does(checkpoint, finished, tmp_p
     for row, face in enumerate(faces()[:3]):  # an odd number: one rank has more
         write_png(tmp_path / "photos" / f"{row}.png", face["image"])
     script = tmp_path / "two.py"
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    script.write_text(TWO_RANKS.format(root=root))
-    subprocess.run(
-        [sys.executable, script, checkpoint, tmp_path / "photos", tmp_path / "two"],
-        check=True,
-        timeout=200,
-        env=os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-    )
+    script.write_text(TWO_RANKS)
+    ranks = run_ranks(script, checkpoint, tmp_path / "photos", tmp_path / "two", ranks=2)
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks[0].stderr + ranks[1].stderr
     module = LatentRestoration(checkpoint, SquareMask(SIZE, 4), inversion=QUICK)
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=[RestorationWriter()], default_root_dir=tmp_path / "1")
     trainer.predict(module, photo_loader(tmp_path / "photos", module.photo_format, 2))

@@ -72,7 +72,8 @@ def forget_latents(module):
 
 def test_a_discriminator_that_wins_is_noticed(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="gan_lightning"):
-        alarms, _ = watched(DCGAN(**TINY, objective="saturating", lr_d=5e-3, lr_g=1e-6), 300, tmp_path)
+        module = DCGAN(**TINY, objective="saturating", lr_d=5e-3, lr_g=1e-6)
+        alarms, _ = watched(module, 300, tmp_path, watch=Watch(stop=True))
     assert 100 <= alarms["discriminator_won"] <= WITHIN + 100, "100 steps are needed to win"
     (said,) = [record.getMessage() for record in caplog.records if "won" in record.getMessage()]
     assert said.startswith(f"Discriminator won at step {alarms['discriminator_won']}: D's loss is 0.0")
@@ -80,7 +81,7 @@ def test_a_discriminator_that_wins_is_noticed(tmp_path, caplog):
 
 
 def test_a_generator_that_collapses_is_noticed(tmp_path):
-    alarms, _ = watched(DCGAN(**TINY), 300, tmp_path, Planted(75, forget_latents))
+    alarms, _ = watched(DCGAN(**TINY), 300, tmp_path, Planted(75, forget_latents), watch=Watch(stop=True))
     assert 75 < alarms["generator_collapsed"] <= 75 + WITHIN
 
 
@@ -200,5 +201,5 @@ def test_watching_costs_less_than_a_hundredth_of_a_step(tmp_path):
 
     images = DataLoader([{"image": torch.rand(3, 32, 32) * 2 - 1} for _ in range(64)], batch_size=32)
     started = time.perf_counter()
-    train(DCGAN(image_size=32, base_channels=32), 200, tmp_path, images, callbacks=[Timed()], log_every_n_steps=50)
+    train(DCGAN(image_size=32, base_channels=32), 100, tmp_path, images, callbacks=[Timed()], log_every_n_steps=50)
     assert sum(spent) < 0.01 * (time.perf_counter() - started)

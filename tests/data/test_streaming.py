@@ -4,8 +4,6 @@ import contextlib
 import io
 import json
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -25,6 +23,7 @@ from gan_lightning.data.decode import CropResize, to_pixels
 from gan_lightning.data.streamed_images import StreamedImages
 from gan_lightning.errors import InputError
 from gan_lightning.modules.ddp import leave_ranks_at_exit
+from tests.processes import run
 
 pytest.importorskip("litdata")
 from litdata.utilities.env import _DistributedEnv
@@ -378,8 +377,9 @@ except Exception as error:
 
 
 def test_when_a_data_worker_is_killed_the_last_whole_step_is_saved(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLS_ITS_WORKERS, str(root), str(tmp_path / "run")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    script = tmp_path / "script.py"
+    script.write_text(KILLS_ITS_WORKERS)
+    result = run(script, root, tmp_path / "run")
     assert result.stdout.splitlines()[-1].startswith("a process that reads images"), result.stderr
     checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert 10 <= checkpoint["global_step"] <= 14  # those that were read in advance are still trained on

@@ -123,9 +123,8 @@ def test_a_missing_key_is_reported_before_the_first_step(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["WandbLogger", "lightning.pytorch.loggers.WandbLogger"])
-def test_lightnings_own_logger_is_made_steady(faces_root, tmp_path, monkeypatch, name):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["gan-lightning"])
+@pytest.mark.usefixtures("own_folder")
+def test_lightnings_own_logger_is_made_steady(faces_root, monkeypatch, name):
     finished = []
     monkeypatch.setattr(SteadyWandbLogger, "finish", lambda self: finished.append(self.experiment.finish()))
     assert fit(faces_root, "--data.count", FACES, "--trainer.logger", name, "--trainer.logger.offline", "true") == 0

@@ -24,6 +24,8 @@ from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.dcgan import Generator
 from tests.conftest import FACES
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 SIZE, LATENT, COUNT = 16, 6, 5
 QUICK = InversionSettings(solver="adam", num_searches=2, num_steps=8, start="random", refine_steps=4, noise_level=0.0)

@@ -1,8 +1,5 @@
 """Several ranks stop at the same step or save nothing; the checkpoint of one rank resumes both exactly."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,7 @@ import torch
 from gan_lightning import InputError
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
-from tests.processes import run_ranks
+from tests.processes import run, run_ranks
 
 SCRIPT = Path(__file__).parent / "stop_on_ranks.py"
 
@@ -26,9 +23,8 @@ def train(faces_root, folder, trouble="none", rank=0):
 def train_by_launcher(faces_root, folder, trouble, rank):
     """Train on two ranks that Lightning launches, and is to end: left waiting, one would take half an hour."""
     folder.mkdir(exist_ok=True)
-    arguments = [sys.executable, SCRIPT, faces_root, folder, trouble, rank]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
-    return subprocess.run([str(a) for a in arguments], capture_output=True, text=True, timeout=90, env=environment)
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[2])}
+    return run(SCRIPT, faces_root, folder, trouble, rank, environment=environment, timeout=90)
 
 
 def rows(folder):

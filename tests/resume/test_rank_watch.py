@@ -1,10 +1,7 @@
 """A rank that fails ends all processes of its job within seconds, and one of them says why."""
 
-import os
 import pickle
 import re
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +10,7 @@ import pytest
 from lightning import Trainer
 
 from gan_lightning.resume.rank_watch import RankWatch
+from tests import processes
 from tests.commands import CONFIGS, SMALL
 from tests.conftest import FACES
 from tests.processes import run_ranks
@@ -131,9 +129,8 @@ def test_sigterm_to_one_rank_ends_all_after_the_batch(faces_root, rank):
 @pytest.mark.parametrize(("rank", "deaf"), [(0, False), (1, False), (1, True)])
 def test_ranks_that_lightning_launches_end_in_good_order(faces_root, rank, deaf):
     """Lightning kills the first process as soon as another has ended, which must not come before its own end."""
-    environment = os.environ | failing("step", rank, deaf=deaf) | {"PYTHONPATH": str(SCRIPT.parents[2])}
-    program = [sys.executable, str(SCRIPT), *words(faces_root, "fit")]
-    result = subprocess.run(program, capture_output=True, text=True, timeout=100, env=environment)
+    environment = failing("step", rank, deaf=deaf) | {"PYTHONPATH": str(SCRIPT.parents[2])}
+    result = processes.run(SCRIPT, *words(faces_root, "fit"), environment=environment, timeout=100)
     assert seconds_since_failure(result.stderr) < SECONDS
     assert result.returncode == 1
     assert result.stderr.count("Traceback") == 1
