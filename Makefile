@@ -36,6 +36,12 @@ $(RESTORATIONS): install | runs/demo/checkpoints/best.ckpt
 	$(call keep,runs/restore-$@)
 	$(RUN) test --config restore/$@ --model.generator_ckpt runs/demo/checkpoints/best.ckpt --name restore-$@
 
+.PHONY: study-losses
+
+study-losses: install ## train with three losses in turn, and draw them side by side in runs/losses; resumes, repeats nothing
+	$(BIN)/python benchmarks/loss_study.py
+	$(BIN)/python benchmarks/loss_theory.py
+
 test: install lint ## run lint, type checks and all tests
 	$(BIN)/python -m pytest
 
