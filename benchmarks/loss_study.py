@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from report import print_header, print_table
 
 from gan_lightning import DCGAN
@@ -41,7 +41,7 @@ LOSSES = {  # the generator minimizes
 }
 LATENTS, SEED = 64, 0  # of the grid: those of samples/ in the folder of a run
 OUTPUTS = {"D(x)": "train/d_x", "D(G(z))": "train/d_g_z_before"}
-WIDTH, DPI = 8, 170  # inches; a page shows the picture about 700 pixels wide
+WIDTH, DPI = 8, 140  # inches; a page shows the picture about 700 pixels wide
 DISTANCE = "val/fd_random"
 
 
@@ -134,10 +134,10 @@ def draw_distances(axis: Axes, histories: Mapping[str, Series]) -> None:
         axis.plot(steps, values, color=f"C{3 + number}", marker="o", markersize=3)
         lowest, last = min(values[-1], 0.55 * lowest), max(last, *steps)  # labels of equal values stand apart
         axis.annotate(f"  {name}: {values[-1]:.3g}", (last, lowest), va="center", color=f"C{3 + number}")
-    axis.set(yscale="log", ylabel="Fréchet distance", xlabel="generator iterations", xlim=(0, 1.3 * last))
+    axis.set(yscale="log", ylabel="Fréchet distance", xlabel="generator iterations", xlim=(0, 1.36 * last))
     axis.set_ylim(bottom=0.6 * lowest)
     axis.yaxis.set_major_formatter(LogFormatter())
-    axis.set_xticks(np.linspace(0, last, 5))
+    axis.set_xticks([tick for tick in MaxNLocator(6, integer=True).tick_values(0, last) if tick <= last])
     axis.grid(alpha=0.3)
 
 
@@ -182,11 +182,11 @@ def print_report(runs: Mapping[str, Path], seconds: Mapping[str, float]) -> None
         row = [name, *(f"{np.median(values[end:]):.2g}" for values in (loss, *outputs))]
         row += [f"{np.median(gradient[end:]):.2g} ({gradient.max():.2g})"]
         row += [f"{distance[key]:.4g}" for key in ("first", "best", "last")]
-        row += ["; ".join(alarms) or "none", f"{seconds.get(name, float('nan')):.0f} s", f"{summary['seconds']:.0f} s"]
+        row += ["; ".join(alarms) or "none", f"{seconds.get(name, math.nan):.0f} s"]
         rows.append(row)
     columns = ["loss of G", "D's loss", "D(x)", "D(G(z))", "norm of G's gradient (largest)"]
     columns += [f"fd_random, {when}" for when in ("untrained", "best", "last")]
-    print_table([*columns, "alarms", "processor time", "wall time"], rows)
+    print_table([*columns, "alarms", "processor time"], rows)
     print("\nLosses, outputs and gradients are medians over the last tenth of the steps.\n")
 
 
