@@ -113,7 +113,7 @@ def draw_optimal_discriminator(path: Path, steps: int) -> None:
         )
     densities.set(title="two densities", ylim=(-0.02, 0.62))
     value.set(title="V(D) while D is trained", ylim=(-1.5, -0.4), xlabel="step of D")
-    value.text(0, -math.log(4) + 0.02, "-log 4", va="bottom", fontsize="small")
+    value.text(steps, -math.log(4) + 0.02, "-log 4", ha="right", va="bottom", fontsize="small")
     for axis in (densities, value, differs, same):
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small", loc="lower right" if axis is same else "upper right")

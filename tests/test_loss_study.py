@@ -59,6 +59,7 @@ def test_the_study_trains_resumes_and_repeats_nothing(scripts, faces_root, monke
     summary.write_text(json.dumps(json.loads(summary.read_text()) | {"status": "stopped"}))
     called = []
     monkeypatch.setattr(study, "gan_lightning", lambda words: called.append(words) or 0)
+    monkeypatch.setattr(study, "draw", lambda *given: None)
     run(study, monkeypatch, *small, "--trainer.max_steps", 2)
     assert [words[-2:] for words in called] == [["--ckpt_path", "last"]]
     assert "experiments/losses/bce_mse" in called[0]
