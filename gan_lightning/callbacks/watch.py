@@ -27,7 +27,7 @@ POINTS = 3  # measurements of it
 NEAR_ZERO = 0.05  # loss of a discriminator that makes no mistakes
 VANISHED = 0.1  # gradient of a generator that hardly learns, relative to the largest one of the run
 CHANCE = 0.05  # difference between D(x) and D(G(z)) of a discriminator that tells nothing apart
-MEMORIZED = 0.75  # how far D takes held-out images for fakes: 0 as little as training images, 1 as fakes
+MEMORIZED = 0.5  # where held-out images lie between training images (0) and fakes (1): up to 0.3 in runs that learn
 SCORED = 128  # training images at most that D scores beside the held-out ones
 SAMPLES, SIDE = 32, 8  # images whose diversity is measured, and the side to which they are reduced
 ALIKE = 0.04  # diversity, relative to that of real images, of samples that are one image; untrained noise has 0.1
@@ -77,7 +77,7 @@ class Watch(Callback):
     """Warn when a GAN fails: in the log, in summary.json and by an alert of W&B, once for each kind of failure.
 
     It notices that the discriminator has won (its loss is near zero and the generator's gradient has vanished), is at
-    chance from the start, or memorizes the training images (it takes held-out ones for fakes); that the generator has
+    chance from the start, or memorizes the training images (it scores held-out ones more like fakes); that the generator has
     collapsed (its samples differ far less than real images do); and that the best value of the metric that chooses
     best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that learns gives
     no alarm.
