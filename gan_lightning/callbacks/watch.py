@@ -77,10 +77,10 @@ class Watch(Callback):
     """Warn when a GAN fails: in the log, in summary.json and by an alert of W&B, once for each kind of failure.
 
     It notices that the discriminator has won (its loss is near zero and the generator's gradient has vanished), is at
-    chance from the start, or memorizes the training images (it scores held-out ones more like fakes); that the generator has
-    collapsed (its samples differ far less than real images do); and that the best value of the metric that chooses
-    best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that learns gives
-    no alarm.
+    chance from the start, or memorizes the training images (it scores held-out ones more like fakes); that the
+    generator has collapsed (its samples differ far less than real images do); and that the best value of the metric
+    that chooses best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that
+    learns gives no alarm.
 
     Attributes:
         alarms: What was noticed, in the order of time.
