@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Series = Mapping[str, Sequence[tuple[int, float]]]
+RATES = "learning rates"
 ROWS = {  # title of a row -> prefixes of the metrics in it
     "losses": ("train/loss",),
-    "mean output of the discriminator": ("train/d_", "val/d_"),
+    "mean output of D": ("train/d_", "val/d_"),
     "norm of the gradients": ("train/grad_norm_",),
-    "learning rates": ("train/lr",),
+    RATES: ("train/lr",),
     "Fréchet distance": ("val/fid", "val/fd_"),
 }
+WIDTH, ROW_HEIGHT, DPI = 9.6, 2.3, 150  # inches; a page shows the picture about 700 pixels wide
 SMOOTHED = 40  # number of points from which on curves are smoothed
 WINDOW = 0.05  # of a curve: width of the moving average
 
@@ -63,13 +65,12 @@ def draw_curves(history: Series, path: Path, title: str = "") -> None:
     """
     if (figure := make_figure(history, title)) is not None:
         with atomic_path(path) as beside:
-            figure.savefig(beside, dpi=110, format="png")
+            figure.savefig(beside, dpi=DPI, format="png")
 
 
 def make_figure(history: Series, title: str = "") -> Figure | None:
     """Return the figure of `draw_curves`; None if there is nothing to plot."""
     from matplotlib.figure import Figure  # slow to import, and needed once per run
-    from matplotlib.ticker import LogFormatter
 
     rows = {
         row: {name: points for name, points in history.items() if name.startswith(starts)}
@@ -78,34 +79,62 @@ def make_figure(history: Series, title: str = "") -> Figure | None:
     rows = {row: series for row, series in rows.items() if series}
     if not rows:
         return None
-    height = 2.9 * len(rows) + 0.4
-    figure = Figure(figsize=(13, height))
+    ratios = [0.5 if row == RATES else 1 for row in rows]  # rates are constant, or change slowly
+    height = ROW_HEIGHT * sum(ratios) + 0.8
+    figure = Figure(figsize=(WIDTH, height))
     figure.suptitle(title.replace("$", r"\$"), fontweight="bold", y=1 - 0.08 / height, va="top")
-    axes = figure.subplots(len(rows), 2, squeeze=False, sharex=True)
+    axes = figure.subplots(len(rows), 2, squeeze=False, sharex=True, height_ratios=ratios)
     # Fixed margins, with room for the legends: matplotlib's automatic ones take as long as the rest of the picture.
-    figure.subplots_adjust(left=0.05, right=0.81, bottom=0.5 / height, top=1 - 0.7 / height, wspace=0.14, hspace=0.17)
-    for (row, series), (linear, logarithmic) in zip(rows.items(), axes, strict=True):
-        for number, (name, points) in enumerate(series.items()):
-            for axis in (linear, logarithmic):
-                draw_series(axis, name, points, f"C{number % 10}")
-        lowest = min(value for points in series.values() for _, value in points)
-        logarithmic.set_yscale("log" if lowest > 0 else "symlog")
-        if lowest > 0:
-            logarithmic.yaxis.set_major_formatter(LogFormatter())  # 220, not 2.2 x 10^2
-            logarithmic.yaxis.set_minor_formatter(LogFormatter())
-        linear.set_title(row, loc="left")
-        logarithmic.set_title(f"{row}, logarithmic", loc="left")
-        for axis in (linear, logarithmic):
-            axis.grid(alpha=0.3)
-            axis.xaxis.get_major_locator().set_params(integer=True)  # there is no half step
-        # Beside the axes, where it hides nothing.
-        logarithmic.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0)
+    figure.subplots_adjust(left=0.07, right=0.8, bottom=0.5 / height, top=1 - 0.65 / height, wspace=0.22, hspace=0.2)
+    for (row, series), pair in zip(rows.items(), axes, strict=True):
+        draw_row(pair, row, series)
     for axis in axes[-1]:
         axis.set_xlabel("generator iterations")
     return figure
 
 
-def draw_series(axis: Any, name: str, points: Sequence[tuple[int, float]], color: str) -> None:
+def draw_row(axes: Sequence[Any], row: str, series: Series) -> None:
+    """Draw metrics of one kind on two axes, linear and logarithmic, with a legend beside them.
+
+    Args:
+        axes: Two axes of matplotlib.
+        row: Title of the row.
+        series: (step, value) pairs by name of the metric.
+    """
+    linear, logarithmic = axes
+    for number, (name, points) in enumerate(series.items()):
+        for axis in axes:
+            dashed = row == RATES and number > 0  # both networks often have the same
+            draw_series(axis, name, points, f"C{number % 10}", "--" if dashed else "-")
+    lowest = min(value for points in series.values() for _, value in points)
+    logarithmic.set_yscale("log" if lowest > 0 else "symlog")
+    if lowest > 0:
+        name_powers(logarithmic.yaxis)
+    if row == RATES:
+        linear.set_ylim(bottom=0)
+    linear.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+    linear.set_title(row, loc="left", fontsize="medium")
+    logarithmic.set_title(f"{row}, logarithmic", loc="left", fontsize="medium")
+    for axis in axes:
+        axis.grid(alpha=0.3)
+        axis.xaxis.get_major_locator().set_params(integer=True)  # there is no half step
+    # Beside the axes, where it hides nothing.
+    logarithmic.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
+
+
+def name_powers(axis: Any) -> None:
+    """Label a logarithmic axis of matplotlib with plain numbers: 220 and 0.01, not 2.2 x 10^2 and 1e-02."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axis.set_major_formatter(Plain())
+    axis.set_minor_formatter(Plain())
+
+
+def draw_series(axis: Any, name: str, points: Sequence[tuple[int, float]], color: str, linestyle: str = "-") -> None:
     """Draw a metric: smoothed, with the values themselves behind, and a star at the best one.
 
     Args:
@@ -113,13 +142,14 @@ def draw_series(axis: Any, name: str, points: Sequence[tuple[int, float]], color
         name: Name of the metric.
         points: (step, value) pairs.
         color: Color of the curve.
+        linestyle: "-" or "--".
     """
     steps, values = zip(*points, strict=True)
     if len(points) < SMOOTHED:
-        axis.plot(steps, values, color=color, label=name, linewidth=1.2, marker=".")
+        axis.plot(steps, values, color=color, label=name, linewidth=1.2, marker=".", linestyle=linestyle)
     else:
         axis.plot(steps, values, color=color, linewidth=0.7, alpha=0.3)
-        axis.plot(steps, smooth(np.array(values)), color=color, label=name, linewidth=1.4)
+        axis.plot(steps, smooth(np.array(values)), color=color, label=name, linewidth=1.4, linestyle=linestyle)
     reached = summarize(name, points)
     if "best_step" in reached and math.isfinite(reached["best"]):
         label = f"best: {reached['best']:.4g} at step {reached['best_step']}"

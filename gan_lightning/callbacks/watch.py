@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from gan_lightning import distributed
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import SteadyWandbLogger
+from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.image_batches import count_images, images_of
 from gan_lightning.modules.step_metrics import without_side_effects
 
@@ -24,9 +25,10 @@ _log = logging.getLogger(__name__)
 LASTS = 100  # steps for which a sign must last before it counts, and
 POINTS = 3  # measurements of it
 NEAR_ZERO = 0.05  # loss of a discriminator that makes no mistakes
-VANISHED = 0.1  # gradient of a generator that learns nothing, relative to the largest one of the run
+VANISHED = 0.1  # gradient of a generator that hardly learns, relative to the largest one of the run
 CHANCE = 0.05  # difference between D(x) and D(G(z)) of a discriminator that tells nothing apart
-MEMORIZED = 0.75  # how far D takes held-out images for fakes: 0 as little as training images, 1 as fakes
+MEMORIZED = 0.5  # where held-out images lie between training images (0) and fakes (1): up to 0.3 in runs that learn
+SCORED = 128  # training images at most that D scores beside the held-out ones
 SAMPLES, SIDE = 32, 8  # images whose diversity is measured, and the side to which they are reduced
 ALIKE = 0.04  # diversity, relative to that of real images, of samples that are one image; untrained noise has 0.1
 DIVERSE, COLLAPSED = 0.3, 0.08  # diversity of a generator that has begun to learn, and of one that has lost it
@@ -75,10 +77,10 @@ class Watch(Callback):
     """Warn when a GAN fails: in the log, in summary.json and by an alert of W&B, once for each kind of failure.
 
     It notices that the discriminator has won (its loss is near zero and the generator's gradient has vanished), is at
-    chance from the start, or memorizes the training images (it takes held-out ones for fakes); that the generator has
-    collapsed (its samples differ far less than real images do); and that the best value of the metric that chooses
-    best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that learns gives
-    no alarm.
+    chance from the start, or memorizes the training images (it scores held-out ones more like fakes); that the
+    generator has collapsed (its samples differ far less than real images do); and that the best value of the metric
+    that chooses best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that
+    learns gives no alarm.
 
     Attributes:
         alarms: What was noticed, in the order of time.
@@ -104,6 +106,7 @@ class Watch(Callback):
         self._won, self._at_chance, self._collapsed = Lasting(), Lasting(), Lasting()
         self._memorized = Lasting(0, 2)
         self._largest_gradient, self._most_diverse = 0.0, 0.0
+        self._training_images: Tensor | None = None  # of the first batch
         self._seen_at, self._measured_at = -1, -1
         self._left_chance = False
         self._best, self._since_best = math.nan, 0
@@ -135,6 +138,8 @@ class Watch(Callback):
         if step != self._seen_at and (step == 1 or (interval > 0 and step % interval == 0)):
             self._seen_at = step
             self._look_at_losses(trainer, step, as_numbers(trainer.callback_metrics))
+        if self._training_images is None and is_gan(pl_module) and count_images(batch):
+            self._training_images = images_of(batch)[:SCORED].clone()
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at
         if due and is_gan(pl_module) and trainer.strategy.reduce_boolean_decision(count_images(batch) > 1):
             self._measured_at = step
@@ -145,7 +150,8 @@ class Watch(Callback):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metrics = as_numbers(trainer.callback_metrics)
-        self._look_at_held_out(trainer, metrics)
+        if is_gan(pl_module) and isinstance(pl_module, HeldOutScore) and "val/d_x" in metrics:
+            self._look_at_held_out(trainer, pl_module, metrics["val/d_x"])
         for callback in trainer.checkpoint_callbacks:
             if (monitor := getattr(callback, "monitor", None)) in metrics:
                 self._look_at_best(trainer, monitor, metrics[monitor], getattr(callback, "mode", "min"))
@@ -165,7 +171,7 @@ class Watch(Callback):
             self._raise(
                 trainer,
                 "discriminator_won",
-                f"D's loss is {loss:.2g}, and G's gradient {part:.1%} of its largest one: G learns nothing more. Try "
+                f"D's loss is {loss:.2g}, and G's gradient {part:.1%} of its largest one: G hardly learns. Try "
                 "the objective non_saturating, a lower lr_d, or a gradient penalty (r1)",
             )
         self._left_chance |= d_x - d_g_z > CHANCE
@@ -188,11 +194,12 @@ class Watch(Callback):
                 "rates, another objective or a gradient penalty",
             )
 
-    def _look_at_held_out(self, trainer: Trainer, metrics: Mapping[str, float]) -> None:
-        names = ("train/d_x", "val/d_x", "train/d_g_z_before")
-        if not metrics.keys() >= set(names):
+    def _look_at_held_out(self, trainer: Trainer, module: HeldOutScore, held_out: float) -> None:
+        images = self._training_images
+        if not trainer.strategy.reduce_boolean_decision(images is not None) or images is None:
             return
-        seen, held_out, fakes = (metrics[name] for name in names)
+        # train/d_x is of no use here: in training, batch norm takes the statistics of the batch, and D another turn.
+        seen, fakes = scores(module, images)
         memorized = seen - fakes > CHANCE and (seen - held_out) / (seen - fakes) > MEMORIZED
         if self._memorized.update(trainer.global_step, memorized):
             self._raise(
@@ -260,6 +267,25 @@ def diversity(module: LightningModule, real: Tensor) -> float:
         samples = without_side_effects(generator)(latents)[: len(real)]
     distance = nearest_distance(samples) / nearest_distance(real[: len(samples)]).clamp(min=1e-6)
     return distributed.mean({"diversity": distance})["diversity"]
+
+
+@torch.no_grad()
+def scores(module: HeldOutScore, images: Tensor) -> tuple[float, float]:
+    """Return D's mean scores of images and of as many fakes, over all ranks, in the present mode of the networks.
+
+    Args:
+        module: Module with `generator`, `discriminator` and `latent_dim`.
+        images: Images (B,C,H,W) in [-1, 1].
+    """
+    networks: Any = module.generator, module.discriminator
+    generator, discriminator = map(without_side_effects, networks)
+    rng = torch.Generator().manual_seed(0)
+    latents = torch.randn(len(images), int(module.latent_dim), generator=rng).to(images.device)  # type: ignore[arg-type]
+    with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+        batches = {"seen": images, "fakes": generator(latents)}
+    means = {name: module.objective.score(discriminator(batch)) for name, batch in batches.items()}
+    reduced = distributed.mean(means)
+    return float(reduced["seen"]), float(reduced["fakes"])
 
 
 def nearest_distance(images: Tensor) -> Tensor:

@@ -117,6 +117,29 @@ def test_a_discriminator_that_memorizes_is_noticed(tmp_path):
     assert list(alarms) == ["discriminator_memorizes"]
 
 
+class OtherInEvaluation(DCGAN):
+    """A GAN whose D answers otherwise in evaluation, as batch norm makes it do early in training."""
+
+    def build_discriminator(self):
+        class Lower(torch.nn.Module):
+            def __init__(self, network):
+                super().__init__()
+                self.network = network
+
+            def forward(self, images):
+                return self.network(images) - (0 if self.training else 8)
+
+        return Lower(super().build_discriminator())
+
+
+def test_low_scores_of_held_out_images_are_no_alarm_where_training_images_score_as_low(tmp_path):
+    data = DataLoader(Noise(), batch_size=BATCH), DataLoader(Noise(), batch_size=BATCH)
+    options = {"limit_val_batches": 1.0, "check_val_every_n_epoch": 5}
+    alarms, trainer = watched(OtherInEvaluation(**TINY, lr_d=1e-3), 200, tmp_path, data=data, **options)
+    assert trainer.callback_metrics["train/d_x"] > 0.5 > 0.1 > trainer.callback_metrics["val/d_x"]
+    assert "discriminator_memorizes" not in alarms
+
+
 class Worsens(DCGAN):
     """A module whose metric is best at the second validation."""
 
