@@ -136,8 +136,8 @@ class GenerationMetrics(Callback):
                 f"GenerationMetrics compares {count} images, but the {split} split has {available}: "
                 f"set num_images to {available} or less, or choose another split"
             )
-        if not trial and NEIGHBORS.keys() & {*self.metrics}:
-            check_neighbors(count, max(NEIGHBORS.values()))
+        if needed := [NEIGHBORS[name] for name in self.metrics if name in NEIGHBORS]:
+            check_neighbors(count, max(needed))
         extractor = self._make_extractor(trainer)
         if count <= extractor.num_features and not trial:
             rank_zero_warn(

@@ -76,7 +76,7 @@ def compare_features(
         assert isinstance(extractor, InceptionFeatures)
         values["is"] = inception_score(extractor.class_logits(fake).cpu(), SCORE_SPLITS, seed)
     if NEIGHBORS.keys() & {*metrics}:
-        values |= neighbor_metrics(real.to(device), fake.to(device), neighbors)
+        values |= neighbor_metrics(real.to(device), fake.to(device), neighbors, metrics)
     return {metric: values[metric] for metric in METRICS if metric in metrics}
 
 

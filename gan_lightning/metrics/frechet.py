@@ -90,7 +90,7 @@ def frechet_distance(real: Tensor, fake: Tensor, block: int = 1024) -> float:
     """
     metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), sync_on_compute=False).to(real.device)
     for features, is_real in ((real, True), (fake, False)):
-        for part in features.split(block):
+        for part in torch.split(features, block):
             metric.update(part.double(), real=is_real)
     return float(metric.compute())
 

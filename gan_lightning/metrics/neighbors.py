@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 import torch
@@ -15,7 +15,13 @@ BLOCK = 2048  # rows: a block of distances takes 32 MB
 TIE = 1e-12  # of the largest squared norm: distances that differ by less, which is rounding, are equal
 
 
-def neighbor_metrics(real: Tensor, fake: Tensor, neighbors: int | None = None, block: int = BLOCK) -> dict[str, float]:
+def neighbor_metrics(
+    real: Tensor,
+    fake: Tensor,
+    neighbors: int | None = None,
+    metrics: Collection[str] = tuple(NEIGHBORS),
+    block: int = BLOCK,
+) -> dict[str, float]:
     """Compute precision, recall, density and coverage of generated images.
 
     Each image has a ball around it that reaches to its k-th nearest neighbor of its own set. Precision is the fraction
@@ -31,6 +37,7 @@ def neighbor_metrics(real: Tensor, fake: Tensor, neighbors: int | None = None, b
         real: (N,F) features of the real images.
         fake: (M,F) features of the generated images, on the same device; N and M may differ.
         neighbors: k; if None, those of the papers: 3 for precision and recall, 5 for density and coverage.
+        metrics: Names of the metrics to compute; others among them are ignored.
         block: Number of images whose distances to as many others are held at once.
 
     Returns:
@@ -39,7 +46,7 @@ def neighbor_metrics(real: Tensor, fake: Tensor, neighbors: int | None = None, b
     Raises:
         InputError: If a set has no more than k images, or a feature is not finite.
     """
-    ks = {name: neighbors or of_paper for name, of_paper in NEIGHBORS.items()}
+    ks = {name: neighbors or of_paper for name, of_paper in NEIGHBORS.items() if name in metrics}
     check_neighbors(min(len(real), len(fake)), max(ks.values()))
     # Distances do not change, but squares of large numbers that cancel each other would cost digits.
     center = real.double().mean(0)
@@ -48,26 +55,31 @@ def neighbor_metrics(real: Tensor, fake: Tensor, neighbors: int | None = None, b
     if not largest.isfinite():
         raise InputError("the features of an image are not finite: choose another extractor")
     tie = TIE * float(largest)
-    nearest_real = nearest_distances(real, max(ks.values()), block)
-    nearest_fake = nearest_distances(fake, ks["recall"], block)
-    precise = torch.zeros(len(fake), dtype=torch.bool, device=fake.device)
-    recalled, covered = (torch.zeros(len(real), dtype=torch.bool, device=real.device) for _ in range(2))
-    inside = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)  # balls of real images
+    # The radius of each ball, by metric: around generated images for recall, around real ones for all others.
+    of_real = {name: k for name, k in ks.items() if name != "recall"}
+    nearest_real = nearest_distances(real, max(of_real.values(), default=0), block)
+    radius = {name: nearest_real[:, k - 1, None] for name, k in of_real.items()}
+    if "recall" in ks:
+        radius["recall"] = nearest_distances(fake, ks["recall"], block)[None, :, -1]
+    counts = {  # of balls; for all but density, 1 if there is any
+        name: torch.zeros(
+            len(fake if name in ("precision", "density") else real), dtype=torch.int64, device=real.device
+        )
+        for name in ks
+    }
     for rows in blocks(len(real), block):
-        closed = nearest_real[rows, ks["precision"] - 1, None] + tie
-        dense, cover = (nearest_real[rows, ks[name] - 1, None] - tie for name in ("density", "coverage"))
         for columns in blocks(len(fake), block):
             squared = squared_distances(real[rows], fake[columns])
-            precise[columns] |= (squared <= closed).any(0)
-            recalled[rows] |= (squared <= nearest_fake[None, columns, ks["recall"] - 1] + tie).any(1)
-            inside[columns] += (squared < dense).sum(0)
-            covered[rows] |= (squared < cover).any(1)
-    return {
-        "precision": float(precise.double().mean()),
-        "recall": float(recalled.double().mean()),
-        "density": float(inside.double().mean() / ks["density"]),
-        "coverage": float(covered.double().mean()),
-    }
+            if "precision" in ks:
+                counts["precision"][columns] |= (squared <= radius["precision"][rows] + tie).any(0)
+            if "recall" in ks:
+                counts["recall"][rows] |= (squared <= radius["recall"][:, columns] + tie).any(1)
+            if "density" in ks:
+                counts["density"][columns] += (squared < radius["density"][rows] - tie).sum(0)
+            if "coverage" in ks:
+                counts["coverage"][rows] |= (squared < radius["coverage"][rows] - tie).any(1)
+    means = {name: float(count.double().mean()) for name, count in counts.items()}
+    return {name: mean / ks[name] if name == "density" else mean for name, mean in means.items()}
 
 
 def check_neighbors(images: int, neighbors: int) -> None:

@@ -80,7 +80,7 @@ def test_too_few_images_and_features_that_are_not_finite_are_refused():
 
 
 def test_mifid_equals_torchmetrics_with_the_sets_exchanged():
-    """It averages over its first set, the papers' authors over the generated images. The Frechet distance is symmetric."""
+    """It averages over its first set, the authors over the generated images. The Frechet distance is symmetric."""
     from torchmetrics.image.mifid import MemorizationInformedFrechetInceptionDistance
 
     from gan_lightning.metrics.frechet import frechet_distance
@@ -95,3 +95,10 @@ def test_mifid_equals_torchmetrics_with_the_sets_exchanged():
     assert memorization_informed(distance, memorization) == pytest.approx(float(metric.compute()), rel=1e-6)
     assert memorization_informed(2.0, 0.2) == 2.0
     assert memorization_distance(real, real) == pytest.approx(0, abs=1e-12)
+
+
+def test_each_metric_can_be_computed_alone():
+    real, fake = draw(40, 4, 0), draw(30, 4, 1)
+    for name, value in neighbor_metrics(real, fake).items():
+        assert neighbor_metrics(real, fake, metrics=["fd", name]) == {name: value}
+    neighbor_metrics(real, fake[:4], metrics=["recall"])
