@@ -78,7 +78,7 @@ def main() -> None:
         return
     print_header(
         "Neighbor metrics: time and memory",
-        f"{arguments.images:,} against {arguments.images:,} features of width {arguments.width:,}, float32 at the start",
+        f"{arguments.images:,} against {arguments.images:,} features of width {arguments.width:,}, in float32",
         f"seconds: median (least to greatest) of {arguments.repeats} runs in turn; memory: beyond the features",
     )
     results = measure(arguments)

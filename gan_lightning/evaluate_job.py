@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torchmetrics
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from gan_lightning.data.decode import RESIZER
 from gan_lightning.data.image_sets import (

@@ -6,7 +6,8 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import Final
+from itertools import pairwise
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -26,7 +27,7 @@ SMOOTHED: Final = 40  # number of points from which on a curve is smoothed
 WINDOW: Final = 0.05  # of a curve: width of the moving average
 # Colors that stand for those of the page, by which they are replaced in the SVG; those of runs are #0001NN.
 INK, LINES = "#010203", "#010204"
-_SETTINGS: Final = {
+_SETTINGS: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text, which can be read aloud and searched
     "axes.edgecolor": LINES,
     "axes.labelcolor": INK,
@@ -112,7 +113,8 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
     start, stop = np.maximum(places - half, 0), np.minimum(places + half + 1, len(values))
-    return (sums[stop] - sums[start]) / (stop - start)
+    means: NDArray[np.float64] = (sums[stop] - sums[start]) / (stop - start)
+    return means
 
 
 def thinned(
@@ -123,14 +125,14 @@ def thinned(
         return x, y
     edges = np.linspace(1, len(x) - 1, points // 2, dtype=int)
     kept = {0, len(x) - 1}
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges.tolist()):
         kept |= {start + int(y[start:stop].argmin()), start + int(y[start:stop].argmax())}
     places = sorted(kept)
     return x[places], y[places]
 
 
 def _for_page(svg: str, label: str) -> str:
-    """Return an SVG of matplotlib as a part of a page: with the page's colors, without addresses and names of its own."""
+    """Return an SVG of matplotlib as a part of a page: in the page's colors, without addresses."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s(xmlns(:\w+)?|width|height|version)="[^"]*"', "", svg, count=5)

@@ -6,21 +6,22 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gan_lightning.directions import better
 from gan_lightning.report.run_folder import Run, Series
 
 # Options that tell where a run was, not what it did.
-PLACES = (
+PLACES: Final[tuple[str, ...]] = (
     "name",
     "ckpt_path",
     "trainer.default_root_dir",
     "trainer.logger",
     "checkpoint.dirpath",
+    "checkpoint.filename",
     "evaluation.cache_dir",
+    "data.cache_dir",
 )
-PLACES += ("data.cache_dir", "checkpoint.filename")
 # Of the network, or of the software: values are the same or can be compared, whatever they are.
 BESIDE_THE_POINT = ("ema_decay", "torchmetrics")
 # Restorations are comparable if these options are equal: they say what was restored.

@@ -53,7 +53,7 @@ class Group:
 
     @property
     def protocols(self) -> list[tuple[Column, set[str]]]:
-        """The columns that have a protocol, or a letter for want of one, each with the parts in which protocols differ."""
+        """The columns that have a protocol, or a letter for want of one, and the parts in which protocols differ."""
         found = []
         for column in self.best:
             same_metric = [other.protocol for other in self.best if other.metric == column.metric and other.protocol]
@@ -142,7 +142,7 @@ def number(value: float | None) -> str:
     if not math.isfinite(value):
         return "not finite"
     text = f"{value:.4g}"
-    return re.sub(r"e([+-])0*", r"e\1", text).replace("e+", "e").replace("-", "−")
+    return re.sub(r"e([+-])0*", r"e\1", text).replace("e+", "e").replace("-", "\N{MINUS SIGN}")
 
 
 def count(value: Any) -> str:

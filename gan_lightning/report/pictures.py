@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +23,8 @@ MOST_GRIDS: Final = 50  # of a run: more are left out, evenly
 MOST_PANELS: Final = 8  # of a run that restores
 PANEL_WIDTH: Final = 1000
 QUALITY: Final = 78
-# Pixels around each image of a grid, between grids, and above them for titles: those of callbacks/samples.py, which would
-# take five seconds to import.
+# Pixels around each image of a grid, between grids, and above them for titles: those of callbacks/samples.py, which
+# would take five seconds to import.
 PADDING, GAP, HEADER = 2, 16, 14
 
 
@@ -70,11 +71,11 @@ def read_grids(runs: Sequence[Run], budget: int = BUDGET) -> list[Grids]:
     last = [(number, *kept[-1]) for number, kept in enumerate(chosen) if kept]
     width = _width(runs, last[:6], budget / max(len(jobs), 1))
 
-    def encode(job: tuple[int, int, Path]) -> Picture | str:
+    def encode(job: tuple[int, int, Path]) -> Any:
         number, step, path = job
         return _try(path, lambda image: to_picture(parts(image, runs[number].config)[0], width, step))
 
-    def real(job: tuple[int, int, Path]) -> Picture | str | None:
+    def real(job: tuple[int, int, Path]) -> Any:
         number, _, path = job
         return _try(path, lambda image: _real(image, runs[number].config, width))
 
@@ -96,7 +97,7 @@ def read_panels(run: Run) -> list[Picture]:
     """Return the first panels of a run that restores; one that cannot be read is noted in the run."""
     panels: list[Picture] = []
     for path in run.restorations[:MOST_PANELS]:
-        picture = _try(path, lambda image, path=path: to_picture(_top(image), PANEL_WIDTH, path.stem))
+        picture = _try(path, partial(_panel, path.stem))
         if isinstance(picture, Picture):
             panels.append(picture)
         else:
@@ -152,10 +153,10 @@ def to_picture(image: Image.Image, width: int, step: int | str) -> Picture:
 def _width(runs: Sequence[Run], tried: Sequence[tuple[int, int, Path]], mean_bytes: float) -> int:
     """Return the largest width at which some grids take so many bytes on average; the smallest one if none does."""
 
-    def load(image: Image.Image, number: int) -> Image.Image:
+    def load(number: int, image: Image.Image) -> Image.Image:
         return parts(image, runs[number].config)[0].convert("RGB")
 
-    found = [_try(path, lambda image, number=number: load(image, number)) for number, _, path in tried]
+    found = [_try(path, partial(load, number)) for number, _, path in tried]
     grids = [grid for grid in found if isinstance(grid, Image.Image)]
     for width in WIDTHS:
         if sum(len(to_picture(grid, width, 0).data) * 3 / 4 for grid in grids) <= mean_bytes * len(grids):
@@ -169,9 +170,9 @@ def _real(image: Image.Image, config: dict[str, Any], width: int) -> Picture | N
     return to_picture(found[shown], width, "real") if len(found) > shown else None
 
 
-def _top(image: Image.Image) -> Image.Image:
-    """Return the upper part of a picture that is much higher than wide, such as panels.png."""
-    return image.crop((0, 0, image.width, min(image.height, 2 * image.width)))
+def _panel(name: str, image: Image.Image) -> Picture:
+    """Return a panel; of a picture that is much higher than wide, such as panels.png, the upper part."""
+    return to_picture(image.crop((0, 0, image.width, min(image.height, 2 * image.width))), PANEL_WIDTH, name)
 
 
 def _try(path: Path, use: Callable[[Image.Image], Any]) -> Any:

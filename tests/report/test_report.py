@@ -216,11 +216,7 @@ def test_a_folder_that_is_no_run_is_named_and_the_others_are_compared(in_folder,
 def test_a_metrics_file_is_read_wherever_it_was_cut_off(cut):
     whole = "step,images_seen,val/fid,train/loss_g\n0,0,12.5,\n0,0,,0.25\n10,160,11.75,\n"
     notes = []
-    try:
-        metrics = read_metrics(whole[:-cut], notes)
-    except ValueError as error:
-        assert "step" in str(error), "only if the first line is cut"
-        return
+    metrics = read_metrics(whole[:-cut], notes)
     values = metrics["val/fid"].values if "val/fid" in metrics else []
     assert values in ([], [12.5], [12.5, 11.75]), "no part of a number"
     assert bool(notes) == (not whole[:-cut].endswith("\n"))
@@ -261,7 +257,7 @@ def test_what_a_run_is_called_cannot_change_the_page(in_folder):
 
 
 def test_time_is_that_of_training():
-    """From the logged rate: 16 images at 8 a second are two seconds. A row without a rate has the time of the last one."""
+    """From the logged rate: 16 images at 8 a second are two seconds. A row without a rate has the time of the last."""
     metrics = read_metrics(
         "step,images_seen,val/fid,train/images_per_second\n0,0,9,\n1,16,,8\n2,32,,4\n2,32,5,\n", notes := []
     )
