@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
 import time
+from statistics import median
 
 import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import torch
@@ -71,15 +73,18 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.program:
         real, fake = features(arguments.images, arguments.width)
-        before = peak()
+        before, used = peak(), time.process_time()
         started = time.perf_counter()
         values = PROGRAMS[arguments.program](real, fake)
-        print(json.dumps({"seconds": time.perf_counter() - started, "bytes": peak() - before, "values": values}))
+        seconds, processor = time.perf_counter() - started, time.process_time() - used
+        print(json.dumps({"seconds": seconds, "processor": processor, "bytes": peak() - before, "values": values}))
         return
+    load = os.getloadavg()[0]
     print_header(
         "Neighbor metrics: time and memory",
         f"{arguments.images:,} against {arguments.images:,} features of width {arguments.width:,}, in float32",
         f"seconds: median (least to greatest) of {arguments.repeats} runs in turn; memory: beyond the features",
+        f"seconds of processor time count both cores; load of the machine before the first run: {load:.1f}",
     )
     results = measure(arguments)
     rows = []
@@ -89,12 +94,13 @@ def main() -> None:
         rows.append(
             [
                 program,
-                f"{seconds[len(seconds) // 2]:.1f} ({seconds[0]:.1f} to {seconds[-1]:.1f})",
+                f"{median(seconds):.1f} ({seconds[0]:.1f} to {seconds[-1]:.1f})",
+                f"{median(result['processor'] for result in found):.0f}",
                 f"{max(result['bytes'] for result in found) / 1e9:.2f} GB",
                 *(f"{values[name]:.6f}" if name in values else "" for name in NAMES),
             ]
         )
-    print_table(["program", "seconds", "memory", *NAMES], rows)
+    print_table(["program", "seconds", "processor time", "memory", *NAMES], rows)
 
 
 NAMES = ("precision", "recall", "density", "coverage")

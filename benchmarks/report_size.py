@@ -11,6 +11,7 @@ in every grid: the grids of a real run are smaller.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import resource
 import statistics
@@ -97,11 +98,13 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=512, help="number of faces that grids are made of")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]
     print_header(
         "Report: size and time of the page",
         f"{arguments.runs} runs, each with {arguments.grids} grids of 64 faces of {SIDE} px (three side by side), and "
         f"{STEPS // EVERY + 1} rows of metrics",
         f"seconds of the whole command, imports included: median (least to greatest) of {arguments.repeats} runs",
+        f"load of the machine before the first run: {load:.1f}",
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -122,7 +125,7 @@ def main() -> None:
         seconds.sort()
         width = re.search(r'<img[^>]* width="(\d+)"[^>]*data-step', text)
         rows = [
-            ["seconds", f"{seconds[len(seconds) // 2]:.1f} ({seconds[0]:.1f} to {seconds[-1]:.1f})"],
+            ["seconds", f"{statistics.median(seconds):.1f} ({seconds[0]:.1f} to {seconds[-1]:.1f})"],
             ["seconds of processor time", f"{statistics.median(processor):.1f}"],
             ["bytes of the page", f"{page.stat().st_size:,}"],
             ["bytes of the PNG files that it shows", f"{read:,}"],

@@ -191,6 +191,7 @@ def test_other_networks_by_name_and_by_file(capsys):
     assert metrics["fd_my-means"]["value"] == pytest.approx(frechet_distance(*expected), rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the exporter that needs no further package
 def test_an_onnx_file(capsys):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
