@@ -24,6 +24,8 @@ commands:
   test         measure a checkpoint on the test split
   predict      draw images from a checkpoint: --num_samples 64
   restore      restore photographs: photo.jpg --generator G.ckpt --task inpaint --mask mask.png
+  evaluate     compare any two sets of images: photos/ samples/ --extractor random --output metrics.json
+  report       compare runs on one page that opens from disk: runs/a runs/b --output report.html
   pack         decode, crop and resize a data set ahead of a job: --data CelebA --data.root /data/celeba
   synthesize   render a folder of synthetic faces in CelebA's layout: --root data/synthetic --count 20000
 
@@ -65,6 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gan_lightning.restore_command import main as restore
 
             return restore(given[1:])
+        if given[0] == "evaluate":
+            from gan_lightning.evaluate_command import main as evaluate
+
+            return evaluate(given[1:])
+        if given[0] == "report":
+            from gan_lightning.report.command import main as report
+
+            return report(given[1:])
         from gan_lightning.cli import run  # slow to import
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv

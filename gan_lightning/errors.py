@@ -28,7 +28,12 @@ class RankError(RuntimeError):
         self.status = status
 
 
-EXTRAS = {"litdata": "streaming", "tensorboard": "tensorboard"}  # optional packages, and the extras that install them
+EXTRAS = {
+    "litdata": "streaming",
+    "tensorboard": "tensorboard",
+    "timm": "extractors",
+    "onnxruntime": "extractors",
+}  # optional packages, and the extras that install them
 
 
 def mistake_behind(error: BaseException | None) -> InputError | DivergedError | StorageError | None:

@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gan_lightning"
 LAYERS = {  # the first prefix that fits a module's name gives its layer
     "atomic": 0,
+    "directions": 0,
     "distributed": 0,
     "errors": 0,
     "file_names": 0,
@@ -42,10 +43,14 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "cli": 3,
     "cli_internals": 3,
     "commands": 3,
+    "evaluate_command": 3,
+    "evaluate_job": 3,
+    "evaluate_options": 3,
     "option_checks": 3,
     "option_errors": 3,
     "option_help": 3,
     "options": 3,
+    "report": 3,
     "restore_command": 3,
     "restore_job": 3,
     "restore_options": 3,

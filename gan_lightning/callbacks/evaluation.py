@@ -15,6 +15,14 @@ from lightning.pytorch.utilities import rank_zero_warn
 from gan_lightning.data.cache import default_cache_dir
 from gan_lightning.errors import InputError
 from gan_lightning.metrics.cache import StatisticsCache
+from gan_lightning.metrics.comparison import (
+    LOWER_IS_BETTER,
+    METRICS,
+    MetricName,
+    Settings,
+    logged_name,
+    metrics_of,
+)
 from gan_lightning.metrics.extractors import (
     FeatureExtractor,
     InceptionFeatures,
@@ -22,14 +30,15 @@ from gan_lightning.metrics.extractors import (
     download_inception_weights,
     inception_weights_path,
 )
-from gan_lightning.metrics.generation import GenerationEvaluator, MetricName, RealImageSource, Sampler, Settings
+from gan_lightning.metrics.generation import GenerationEvaluator, RealImageSource, Sampler
+from gan_lightning.metrics.neighbors import NEIGHBORS, check_neighbors
 
 _log = logging.getLogger(__name__)
 
 TRIAL_IMAGES = 16
-_LOGGED_AS: Mapping[str, Mapping[MetricName, str]] = {
-    "inception": {"fd": "fid", "kid": "kid", "is": "is"},
-    "random": {"fd": "fd_random", "kid": "kid_random"},  # not FID and KID
+_LOGGED_AS: Mapping[str, Mapping[MetricName, str]] = {  # with "random" it is not FID, and its name says so
+    extractor: {metric: logged_name(metric, extractor) for metric in metrics_of(extractor)}
+    for extractor in ("inception", "random")
 }
 
 
@@ -42,7 +51,8 @@ class GenerationMetrics(Callback):
     same on any number of ranks: exactly `num_images` on each side, each counted once. A trial, Lightning's
     `fast_dev_run`, measures 16 images at most.
 
-    Logged as `val/fid`, `val/kid`, `val/is`, or `val/fd_random`, `val/kid_random`; in `test` as `test/...`.
+    Logged as `val/fid`, `val/kid`, `val/recall` and so on; with random features as `val/fd_random`, `val/kid_random`,
+    `val/recall_random`; in `test` as `test/...`.
 
     Attributes:
         protocol: How each metric was measured, by its logged name: data, crop, N, resizer, extractor, EMA, versions.
@@ -65,7 +75,8 @@ class GenerationMetrics(Callback):
 
         Args:
             num_images: Exact number of real and of generated images.
-            metrics: fd (Frechet distance), kid (kernel distance), is (Inception Score; only with inception).
+            metrics: fd (Frechet distance), kid (kernel distance), is (Inception Score; only with inception), precision,
+                recall, density, coverage (by nearest neighbors), mifid (fd, larger if real images are repeated).
             extractor: "inception", on which FID is defined, or "random", a fixed random network that needs no weights.
             split: Split of the real images; auto is test in `test`, and val elsewhere.
             batch_size: Number of images in a batch. The latents depend on it: keep it to compare runs.
@@ -80,8 +91,8 @@ class GenerationMetrics(Callback):
         super().__init__()
         if extractor not in _LOGGED_AS:
             raise InputError(f"extractor must be inception or random, but is {extractor}")
-        if unknown := [name for name in metrics if name not in _LOGGED_AS["inception"]]:
-            raise InputError(f"metrics must be some of fd, kid, is, not {unknown[0]}")
+        if unknown := [name for name in metrics if name not in METRICS]:
+            raise InputError(f"metrics must be some of {', '.join(METRICS)}, not {unknown[0]}")
         if unknown := [name for name in metrics if name not in _LOGGED_AS[extractor]]:
             raise InputError(f"{unknown[0]} cannot be measured with extractor: {extractor}; it needs inception")
         if num_images < 2 or batch_size < 1:
@@ -98,12 +109,12 @@ class GenerationMetrics(Callback):
         """Return the metric by which the best checkpoint is chosen, and whether "min" or "max" of it is best.
 
         Args:
-            metrics: Metrics that are measured: the first of fd, kid and is among them counts.
+            metrics: Metrics that are measured: the first of them in the order fd, kid, is and so on counts.
             extractor: Feature extractor, "inception" or "random".
         """
         for metric, name in _LOGGED_AS[extractor].items():
             if metric in metrics:
-                return f"val/{name}", "max" if metric == "is" else "min"
+                return f"val/{name}", "min" if metric in LOWER_IS_BETTER else "max"
         return None, "min"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -125,6 +136,8 @@ class GenerationMetrics(Callback):
                 f"GenerationMetrics compares {count} images, but the {split} split has {available}: "
                 f"set num_images to {available} or less, or choose another split"
             )
+        if needed := [NEIGHBORS[name] for name in self.metrics if name in NEIGHBORS]:
+            check_neighbors(count, max(needed))
         extractor = self._make_extractor(trainer)
         if count <= extractor.num_features and not trial:
             rank_zero_warn(

@@ -17,8 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.callbacks.run_facts import learning_rates, run_facts, versions
+from gan_lightning.directions import Direction, better
 from gan_lightning.hardware import hardware, peak_memory
-from gan_lightning.loggers.directions import Direction, better
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.loggers.wandb import SteadyWandbLogger, how_it_ended
 from gan_lightning.modules.image_batches import count_images

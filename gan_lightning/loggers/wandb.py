@@ -17,8 +17,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from gan_lightning.directions import Direction, better
 from gan_lightning.errors import InputError, first_line
-from gan_lightning.loggers.directions import Direction, better
 from gan_lightning.loggers.wandb_artifacts import artifact_name, checkpoints_to_upload
 from gan_lightning.loggers.wandb_config import describe_generator, not_yet_given, options_by_name
 

@@ -25,10 +25,12 @@ class FeatureExtractor(nn.Module, ABC):
 
     Attributes:
         name: Name of network and weights; features of equal name are comparable, and cached statistics rely on it.
+        label: Short name, with which the names of the metrics end.
         num_features: Length of a feature vector.
     """
 
     name: str
+    label: str
     num_features: int
 
     @abstractmethod
@@ -49,6 +51,7 @@ class RandomFeatures(FeatureExtractor):
     """
 
     name = "random-v1"
+    label = "random"
     image_size = 64
     channels = (16, 32, 64, 64, 64)
     seed = 0
@@ -69,7 +72,7 @@ class RandomFeatures(FeatureExtractor):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B,1 or 3,H,W) uint8 images of any size to (B, num_features) float32 features, each about 1."""
-        x = _as_rgb(images).to(torch.float32).sub(127.5).div(63.75)  # about unit variance
+        x = as_rgb(images).to(torch.float32).sub(127.5).div(63.75)  # about unit variance
         if x.shape[-2:] != (self.image_size, self.image_size):
             x = F.interpolate(x, (self.image_size, self.image_size), mode="bilinear", align_corners=False)
         features = []
@@ -104,6 +107,7 @@ class InceptionFeatures(FeatureExtractor):
     """
 
     name = "inception-2015-12-05"
+    label = "inception"
 
     def __init__(self, weights: str | os.PathLike[str]) -> None:
         super().__init__()
@@ -122,7 +126,7 @@ class InceptionFeatures(FeatureExtractor):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B,1 or 3,H,W) uint8 images of any size to (B, 2048) float32 features."""
-        features: Tensor = self.network(_as_rgb(images))
+        features: Tensor = self.network(as_rgb(images))
         return features
 
     def class_logits(self, features: Tensor) -> Tensor:
@@ -131,7 +135,8 @@ class InceptionFeatures(FeatureExtractor):
         return features.to(weight).mm(weight.T)
 
 
-def _as_rgb(images: Tensor) -> Tensor:
+def as_rgb(images: Tensor) -> Tensor:
+    """Return uint8 images (B,1 or 3,H,W) with three channels, of which gray images have three equal ones."""
     if images.dtype != torch.uint8:
         raise TypeError(f"expected uint8 images but got {images.dtype}: convert them by gan_lightning.images.to_uint8")
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images

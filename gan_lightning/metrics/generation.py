@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -15,18 +15,12 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from gan_lightning import distributed
 from gan_lightning.images import to_uint8
 from gan_lightning.metrics.cache import StatisticsCache
-from gan_lightning.metrics.distances import inception_score, kernel_distance
-from gan_lightning.metrics.extractors import FeatureExtractor, InceptionFeatures
+from gan_lightning.metrics.comparison import MetricName, Settings, compare_features, settings_of
+from gan_lightning.metrics.extractors import FeatureExtractor
 from gan_lightning.metrics.frechet import FrechetDistance
 
-MetricName: TypeAlias = Literal["fd", "kid", "is"]
-Settings: TypeAlias = dict[str, str | int | float | bool]
 Sampler: TypeAlias = Callable[[int, torch.Generator], Tensor]
 ReadBatch: TypeAlias = Callable[[int, int, int], Tensor]
-
-KERNEL_SUBSETS = 100
-KERNEL_SUBSET_SIZE = 1000
-SCORE_SPLITS = 10
 
 
 class RealImages(Protocol):
@@ -57,7 +51,7 @@ class GenerationEvaluator:
 
     Args:
         extractor: Map from images to features, in which all metrics are measured.
-        metrics: Some of fd, kid, is; is needs Inception's features.
+        metrics: Names of the metrics; is needs Inception's features.
         num_images: Number of images on each side.
         batch_size: Number of images in a batch; the last batch is short.
         seed: Seed of the latents, and of the subsets of kid and is.
@@ -75,9 +69,11 @@ class GenerationEvaluator:
     ) -> None:
         self.extractor = extractor
         self.metrics = list(metrics)
+        self._from_features = [metric for metric in self.metrics if metric != "fd"]
+        self._of_both = [metric for metric in self._from_features if metric != "is"]  # is needs no real images
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.cache = cache
-        # By split: a metric that holds the real images, and on rank 0 their features if kid needs them.
+        # By split: a metric that holds the real images, and on rank 0 their features if a metric needs them.
         self._real: dict[str, tuple[FrechetDistance, Tensor | None]] = {}
 
     def measure(
@@ -113,13 +109,8 @@ class GenerationEvaluator:
         if "fd" in self.metrics:
             values["fd"] = float(metric.compute())
         if distributed.rank() == 0 and features is not None:
-            if "kid" in self.metrics:
-                assert real_features is not None
-                values["kid"] = kernel_distance(real_features, features, KERNEL_SUBSETS, KERNEL_SUBSET_SIZE, self.seed)
-            if "is" in self.metrics:
-                assert isinstance(self.extractor, InceptionFeatures)
-                logits = self.extractor.class_logits(features).cpu()
-                values["is"] = inception_score(logits, SCORE_SPLITS, self.seed)
+            real = features[:0] if real_features is None else real_features  # none if all that is asked for is `is`
+            values |= compare_features(self._from_features, real, features, self.extractor, self.seed, device=device)
         from_rank_0: dict[MetricName, float] = distributed.broadcast(values)
         return {name: from_rank_0[name] for name in self.metrics}
 
@@ -135,12 +126,7 @@ class GenerationEvaluator:
             "seed": self.seed,
             "torchmetrics": torchmetrics.__version__,
         }
-        own: dict[MetricName, Settings] = {
-            "fd": {},
-            "kid": {"subsets": KERNEL_SUBSETS, "subset_size": min(KERNEL_SUBSET_SIZE, self.num_images)},
-            "is": {"splits": SCORE_SPLITS},
-        }
-        return {name: {**shared, **own[name]} for name in self.metrics}
+        return {name: {**shared, **settings_of(name, self.num_images)} for name in self.metrics}
 
     def _measure_real(
         self, source: RealImageSource, split: str, device: torch.device
@@ -152,7 +138,7 @@ class GenerationEvaluator:
             **source.protocol(split),
             "num_images": self.num_images,
             "extractor": self.extractor.name,
-            "with_features": "kid" in self.metrics,
+            "with_features": bool(self._of_both),
         }
         statistics = self.cache.load(description) if distributed.rank() == 0 else None
         if distributed.broadcast(statistics is not None):
@@ -183,7 +169,7 @@ class GenerationEvaluator:
         Raises:
             RuntimeError: The ranks have measured more or fewer than N images.
         """
-        keep_features = "kid" in self.metrics or ("is" in self.metrics and not real)
+        keep_features = bool(self._of_both if real else self._from_features)
         self.extractor.to(device)
         kept = [torch.empty(0, self.extractor.num_features, device=metric.device)]
 

@@ -295,7 +295,7 @@ def test_autocast_changes_nothing(tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"metrics": ["is"]}, "is cannot be measured with extractor: random"),
-        ({"metrics": ["fid"]}, "some of fd, kid, is, not fid"),
+        ({"metrics": ["fid"]}, "some of fd, kid, is, precision, recall, density, coverage, mifid, not fid"),
         ({"extractor": "vgg"}, "inception or random"),
         ({"num_images": 1}, "at least 2"),
     ],

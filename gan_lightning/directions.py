@@ -7,7 +7,8 @@ from typing import Literal
 Direction = Literal["min", "max"]
 
 HIGHER = ("is", "psnr", "ssim", "identity", "images_per_second")
-LOWER = ("fid", "kid", "mse", "l1", "lpips", "loss")  # the loss of a single network: a GAN's have other names
+BY_NEIGHBORS = ("precision", "recall", "density", "coverage")  # and, with another extractor, "recall_random"
+LOWER = ("fid", "kid", "mifid", "mse", "l1", "lpips", "loss")  # the loss of a single network: a GAN's have other names
 SUFFIXES = ("_median", "_worst", "_degraded", "_hole")
 
 
@@ -23,6 +24,6 @@ def better(name: str) -> Direction | None:
     last = name.rsplit("/", 1)[-1]
     for suffix in SUFFIXES:
         last = last.removesuffix(suffix)
-    if last in HIGHER:
+    if last in HIGHER or last.split("_")[0] in BY_NEIGHBORS:
         return "max"
-    return "min" if last in LOWER or last.startswith(("fd_", "kid_")) or last.endswith("_mse") else None
+    return "min" if last in LOWER or last.startswith(("fd_", "kid_", "mifid_")) or last.endswith("_mse") else None

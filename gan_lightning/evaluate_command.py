@@ -1,0 +1,72 @@
+"""The command `evaluate`: two sets of images in, metrics of one against the other out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gan_lightning.atomic import atomic_path
+from gan_lightning.errors import InputError
+from gan_lightning.evaluate_options import HELP, parse
+
+FORMAT: Final = "gan-lightning evaluate, version 1"  # first key of our files, by which they are told from others
+
+
+def main(words: Sequence[str]) -> int:
+    """Compare two sets of images.
+
+    Args:
+        words: Words of the command line after `evaluate`.
+
+    Returns:
+        Exit status.
+
+    Raises:
+        InputError: If the command line, a set, the extractor or the output cannot be used.
+    """
+    if not words or {"-h", "--help"} & {*words}:
+        print(HELP, end="")
+        return 0
+    options = parse(words)
+    output = Path(options.output).expanduser()
+    check_output(output)
+    from gan_lightning.evaluate_job import Evaluation  # slow to import
+
+    report = {"format": FORMAT, "metrics": Evaluation(options).run()}
+    with atomic_path(output) as beside:
+        beside.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    print("\n".join(table(report)))
+    print(f"\nThe values and their protocols are in {options.output}")
+    return 0
+
+
+def check_output(path: Path) -> None:
+    """Check that a file may be written: that it is new, or one of ours.
+
+    Raises:
+        InputError: If it is a folder, or something else.
+    """
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder: give the name of a file, such as {path / 'metrics.json'}")
+    if not path.exists():
+        return
+    try:
+        ours = json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise InputError(f"--output {path} exists and was not written by this command: give another name")
+
+
+def table(report: dict[str, Any]) -> list[str]:
+    """Return the lines of a table of the metrics."""
+    metrics = report["metrics"]
+    widest = max(len(name) for name in metrics)
+    protocol = next(iter(metrics.values()))["protocol"]
+    lines = [f"{'metric':<{widest}}  {'value':>12}  better"]
+    lines += [f"{name:<{widest}}  {entry['value']:>12.6g}  {entry['better']}" for name, entry in metrics.items()]
+    sides = [f"{protocol[side]['images']:,} {side} images ({protocol[side]['path']})" for side in ("real", "fake")]
+    shape = f"{protocol['width']} x {protocol['height']} x {protocol['channels']}"
+    return [*lines, "", f"{sides[0]} and {sides[1]}, {shape}, features of {protocol['extractor']}"]

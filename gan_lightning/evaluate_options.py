@@ -1,0 +1,116 @@
+"""Options of the command `evaluate`, and its help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from gan_lightning.errors import InputError
+
+HELP = """\
+usage: gan-lightning evaluate REAL FAKE --output FILE [options]
+
+Compare generated images with real ones, whatever program made them. Prints a table, and writes each value with its
+protocol, which is all that the value depends on, to a JSON file.
+
+    gan-lightning evaluate photos/ samples/ --extractor random --output metrics.json
+    gan-lightning evaluate photos.zip runs/demo/checkpoints/best.ckpt --image_size 64 --output metrics.json
+
+REAL and FAKE are each one of
+  a folder or .zip    of image files, in any format; all of one size, or see --image_size
+  a pack              a folder that `gan-lightning pack` has written
+  a .npy or .npz      of images, uint8 (N,H,W) or (N,H,W,C)
+  a checkpoint        .ckpt, .pt, .pth or .safetensors of a generator, from which images are drawn
+
+  --output FILE       where the metrics are written; a file of this command is replaced, no other
+  --metrics NAME ...  fd (Frechet distance), kid (kernel distance), precision, recall, density, coverage (by nearest
+                      neighbors), mifid (fd, larger if real images are repeated), is (Inception Score; with inception
+                      only); default: all
+  --extractor NAME    network in whose features images are compared (default: inception):
+                        inception          that on which FID is defined; its weights have to be there (docs/metrics.md)
+                        random             a fixed random network, which needs no weights
+                        resnet50, ...      any classifier of torchvision, or any network of timm
+                        FILE.pt, .onnx     TorchScript or ONNX, from (B,3,H,W) in [-1, 1] to features
+                      Except for inception, its name is part of the metrics' names: fd_random, fd_resnet50.
+  --weights FILE      weights of a network that is given by name (default: where its library keeps downloads)
+  --extractor_size N  height and width to which images are resized for the network (default: what the network states)
+  --download          download published weights that are missing
+  --neighbors K       number of nearest neighbors (default: 3 for precision and recall, 5 for density and coverage)
+
+  --num_images N      use N images of each side, evenly spaced (default: all)
+  --num_samples N     images to draw from a checkpoint (default: as many as there are on the other side; 10000 if that
+                      is a checkpoint, too)
+  --seed S            seed of the latents, and of random subsets (default: 0)
+  --image_size N      crop image files to the center and resize them to N x N, as training does
+  --crop N            side of the centered square that is cut out before (default: the largest)
+  --channels C        convert image files to gray (1) or RGB (3)
+
+  --batch_size N      images in a batch (default: 256). The samples of a checkpoint depend on it.
+  --device NAME       cpu, cuda, ... (default: a GPU if there is one)
+  -h, --help          this help
+
+Frechet distances depend on the number of images: compare them at equal numbers only.
+"""
+
+
+class Arguments(argparse.ArgumentParser):
+    """argparse's parser, with our help and with errors of one line."""
+
+    def format_help(self) -> str:
+        """Return the help."""
+        return HELP
+
+    def error(self, message: str) -> NoReturn:
+        """Raise an error for the user.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"{message}; see gan-lightning evaluate --help")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Return the options of the command.
+
+    Args:
+        words: Words of the command line after the command.
+
+    Raises:
+        InputError: If an option is unknown or missing, or a number is out of range.
+    """
+    parser = Arguments(prog="gan-lightning evaluate", allow_abbrev=False)
+    parser.add_argument("real", metavar="REAL")
+    parser.add_argument("fake", metavar="FAKE")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--metrics", nargs="+", default=None)
+    parser.add_argument("--extractor", default="inception")
+    parser.add_argument("--weights")
+    parser.add_argument("--extractor_size", type=int)
+    parser.add_argument("--download", action="store_true")
+    parser.add_argument("--neighbors", type=int)
+    parser.add_argument("--num_images", type=int)
+    parser.add_argument("--num_samples", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image_size", type=int)
+    parser.add_argument("--crop", type=int)
+    parser.add_argument("--channels", type=int, choices=(1, 3))
+    parser.add_argument("--batch_size", type=int, default=256)
+    parser.add_argument("--device")
+    options = parser.parse_intermixed_args(list(words))
+    for name, least in (
+        ("extractor_size", 1),
+        ("neighbors", 1),
+        ("num_images", 2),
+        ("num_samples", 2),
+        ("seed", 0),
+        ("image_size", 1),
+        ("crop", 1),
+        ("batch_size", 1),
+    ):
+        given = getattr(options, name)
+        if given is not None and given < least:
+            raise InputError(f"--{name} is {given}: give {least} or more")
+    if options.crop is not None and options.image_size is None:
+        raise InputError("--crop is about --image_size, the size of the result: add it, or leave both out")
+    return options

@@ -1,0 +1,1 @@
+"""The command `report`: one page, in one file, that compares runs."""

@@ -1,0 +1,108 @@
+"""The command `report`: its options, its help, and what it refuses."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from gan_lightning.errors import InputError
+
+HELP: Final = """\
+usage: gan-lightning report RUN [RUN ...] --output FILE
+
+Compare runs on one page, a single HTML file that needs no network: it opens from disk, can be mailed, and can be read
+on a phone. RUN is the folder of a run.
+
+    gan-lightning report runs/* --output report.html
+
+The page shows
+  what differs between the options of the runs
+  the best and the last value of each metric, with its protocol; values of different protocols are never in one column
+  curves against steps, images seen and minutes of training
+  the grids of samples side by side, over time
+  restored images, of runs that restore
+
+  --output FILE   the page; a page of this command is replaced, no other file
+  --title TEXT    heading of the page (default: how many runs it compares)
+  -h, --help      this help
+
+A folder that is no run is named and left out. Of a run that is still going, or was killed, the page shows what there
+is.
+"""
+MARK: Final = '<meta name="generator" content="gan-lightning report">'  # by which our pages are told from other files
+
+
+class Arguments(argparse.ArgumentParser):
+    """argparse's parser, with our help and with errors of one line."""
+
+    def format_help(self) -> str:
+        """Return the help."""
+        return HELP
+
+    def error(self, message: str) -> NoReturn:
+        """Raise an error for the user.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"{message}; see gan-lightning report --help")
+
+
+def main(words: Sequence[str]) -> int:
+    """Write a page that compares runs.
+
+    Args:
+        words: Words of the command line after `report`.
+
+    Returns:
+        Exit status.
+
+    Raises:
+        InputError: If the command line or the output cannot be used, or no folder is a run.
+    """
+    if not words or {"-h", "--help"} & {*words}:
+        print(HELP, end="")
+        return 0
+    parser = Arguments(prog="gan-lightning report", allow_abbrev=False)
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--title")
+    options = parser.parse_intermixed_args(list(words))
+    output = Path(options.output).expanduser()
+    check_output(output)
+    from gan_lightning.atomic import atomic_path  # slow to import, with all that follows
+    from gan_lightning.report.page import make_page
+    from gan_lightning.report.run_folder import read_runs
+
+    runs, left_out = read_runs(options.runs)
+    if not runs:
+        raise InputError(f"there is no run to report on: {left_out[0].rstrip('.')}")
+    page = make_page(runs, left_out, options.title)
+    with atomic_path(output) as beside:
+        beside.write_text(page, encoding="utf-8")
+    for note in left_out:
+        print(f"left out: {note}", file=sys.stderr)
+    for run in runs:
+        for note in run.notes:
+            print(f"{run.name}: {note}", file=sys.stderr)
+    size = output.stat().st_size / 1e6
+    print(f"{len(runs)} run{'s' * (len(runs) > 1)} compared in {options.output} ({size:.1f} MB)")
+    return 0
+
+
+def check_output(path: Path) -> None:
+    """Check that a page may be written: that there is no file yet, or one of our pages.
+
+    Raises:
+        InputError: If it is a folder, or something else.
+    """
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder: give the name of a file, such as {path / 'report.html'}")
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        if MARK.encode() not in file.read(1000):
+            raise InputError(f"--output {path} exists and was not written by this command: give another name")

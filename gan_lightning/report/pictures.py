@@ -1,0 +1,184 @@
+"""Grids of samples and panels of restorations, small enough for a page that holds them all."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from PIL import Image
+
+from gan_lightning.hardware import count_cores
+from gan_lightning.report.run_folder import Run
+
+BUDGET: Final = 8_500_000  # bytes of all pictures: base64 makes 11.4 MB of them, and curves take 1 to 3 MB
+WIDTHS: Final = (640, 512, 416, 336, 272, 216, 160)  # of a grid, in pixels; the largest that the budget allows
+MOST_GRIDS: Final = 50  # of a run: more are left out, evenly
+MOST_PANELS: Final = 8  # of a run that restores
+PANEL_WIDTH: Final = 1000
+QUALITY: Final = 78
+# Pixels around each image of a grid, between grids, and above them for titles: those of callbacks/samples.py, which
+# would take five seconds to import.
+PADDING, GAP, HEADER = 2, 16, 14
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture within the page.
+
+    Attributes:
+        data: Its `data:` address.
+        width: Width in pixels.
+        height: Height in pixels.
+        step: Step of a grid; the name of a photograph for a panel.
+    """
+
+    data: str
+    width: int
+    height: int
+    step: int | str
+
+
+@dataclass(frozen=True)
+class Grids:
+    """The grids of a run, in the order of their steps, and the real images beside them, if they are there."""
+
+    samples: list[Picture]
+    real: Picture | None
+
+
+def read_grids(runs: Sequence[Run], budget: int = BUDGET) -> list[Grids]:
+    """Return the grids of each run, all of a width at which their bytes stay within a budget.
+
+    A grid that cannot be read is left out, with a note in its run.
+
+    Args:
+        runs: The runs.
+        budget: Bytes of all grids.
+    """
+    chosen = [evenly(run.grids, MOST_GRIDS) for run in runs]
+    for run, kept in zip(runs, chosen, strict=True):
+        if len(kept) < len(run.grids):
+            run.notes.append(f"{len(kept)} of its {len(run.grids)} grids of samples are shown, evenly spaced.")
+    jobs = [(number, step, path) for number, kept in enumerate(chosen) for step, path in kept]
+    # The last grids of the runs: those of untrained networks are gray, and take few bytes.
+    last = [(number, *kept[-1]) for number, kept in enumerate(chosen) if kept]
+    width = _width(runs, last[:6], budget / max(len(jobs), 1))
+
+    def encode(job: tuple[int, int, Path]) -> Any:
+        number, step, path = job
+        return _try(path, lambda image: to_picture(parts(image, runs[number].config)[0], width, step))
+
+    def real(job: tuple[int, int, Path]) -> Any:
+        number, _, path = job
+        return _try(path, lambda image: _real(image, runs[number].config, width))
+
+    with ThreadPoolExecutor(count_cores()) as threads:
+        pictures, reals = threads.map(encode, jobs), threads.map(real, last)
+        of_runs = [Grids([], None) for _ in runs]
+        for (number, _, _), picture in zip(jobs, pictures, strict=True):
+            if isinstance(picture, Picture):
+                of_runs[number].samples.append(picture)
+            else:
+                runs[number].notes.append(picture)
+        for (number, _, _), picture in zip(last, reals, strict=True):
+            if isinstance(picture, Picture):
+                of_runs[number] = Grids(of_runs[number].samples, picture)
+    return of_runs
+
+
+def read_panels(run: Run) -> list[Picture]:
+    """Return the first panels of a run that restores; one that cannot be read is noted in the run."""
+    panels: list[Picture] = []
+    for path in run.restorations[:MOST_PANELS]:
+        picture = _try(path, partial(_panel, path.stem))
+        if isinstance(picture, Picture):
+            panels.append(picture)
+        else:
+            run.notes.append(picture)
+    return panels
+
+
+def evenly(items: Sequence[Any], most: int) -> list[Any]:
+    """Return at most so many items, evenly spaced, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
+
+
+def parts(image: Image.Image, config: dict[str, Any]) -> list[Image.Image]:
+    """Return the grids that stand beside each other in a picture of SampleGrid, without their titles.
+
+    Args:
+        image: The picture, with samples of the averaged generator, of the generator itself, and real images.
+        config: Options of the run, from which the size of a grid follows.
+
+    Returns:
+        The grids; the whole picture if it is not of the size that the options tell.
+    """
+    count, side = (
+        config.get("sample_grid.num_images", 64),
+        config.get("data.image_size", config.get("model.image_size")),
+    )
+    if not isinstance(count, int) or not isinstance(side, int):
+        return [image]
+    across = math.ceil(math.sqrt(count))
+    width, height = (n * (side + PADDING) + PADDING for n in (across, math.ceil(count / across)))
+    found, rest = divmod(image.width + GAP, width + GAP)
+    if rest or image.height != HEADER + height:
+        return [image]
+    return [
+        image.crop((place * (width + GAP), HEADER, place * (width + GAP) + width, HEADER + height))
+        for place in range(found)
+    ]
+
+
+def to_picture(image: Image.Image, width: int, step: int | str) -> Picture:
+    """Return an image as WebP, not wider than so many pixels."""
+    image = image.convert("RGB")
+    if image.width > width:
+        size = width, max(1, round(image.height * width / image.width))
+        image = image.resize(size, Image.Resampling.BOX if image.width >= 2 * width else Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    image.save(file, format="WEBP", quality=QUALITY, method=1)
+    return Picture(f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", *image.size, step)
+
+
+def _width(runs: Sequence[Run], tried: Sequence[tuple[int, int, Path]], mean_bytes: float) -> int:
+    """Return the largest width at which some grids take so many bytes on average; the smallest one if none does."""
+
+    def load(number: int, image: Image.Image) -> Image.Image:
+        return parts(image, runs[number].config)[0].convert("RGB")
+
+    found = [_try(path, partial(load, number)) for number, _, path in tried]
+    grids = [grid for grid in found if isinstance(grid, Image.Image)]
+    for width in WIDTHS:
+        if sum(len(to_picture(grid, width, 0).data) * 3 / 4 for grid in grids) <= mean_bytes * len(grids):
+            return width
+    return WIDTHS[-1]
+
+
+def _real(image: Image.Image, config: dict[str, Any], width: int) -> Picture | None:
+    found = parts(image, config)
+    shown = 1 + bool(config.get("model.ema_decay", 1))  # grids of samples: without an average there is one
+    return to_picture(found[shown], width, "real") if len(found) > shown else None
+
+
+def _panel(name: str, image: Image.Image) -> Picture:
+    """Return a panel; of a picture that is much higher than wide, such as panels.png, the upper part."""
+    return to_picture(image.crop((0, 0, image.width, min(image.height, 2 * image.width))), PANEL_WIDTH, name)
+
+
+def _try(path: Path, use: Callable[[Image.Image], Any]) -> Any:
+    """Return what a function makes of the image in a file; why the file cannot be read, if it cannot."""
+    try:
+        with Image.open(path) as image:
+            return use(image)
+    except Exception as error:  # Pillow's plugins raise nearly any class
+        return f"{path.parent.name}/{path.name} cannot be read ({type(error).__name__}), and is left out."
