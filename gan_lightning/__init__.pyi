@@ -32,6 +32,8 @@ from gan_lightning.modules.encoder import LatentEncoder as LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration as LatentRestoration
 from gan_lightning.modules.stylegan2 import StyleGAN2 as StyleGAN2
 from gan_lightning.networks.checkpoints import load_generator as load_generator
+from gan_lightning.networks.conditional import ConditionalDiscriminator as ConditionalDiscriminator
+from gan_lightning.networks.conditional import ConditionalGenerator as ConditionalGenerator
 from gan_lightning.networks.dcgan import Discriminator as Discriminator
 from gan_lightning.networks.dcgan import Generator as Generator
 from gan_lightning.networks.encoder import Encoder as Encoder

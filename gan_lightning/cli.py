@@ -156,7 +156,7 @@ class GanCLI(LightningCLI):
         elif self.datamodule is None:
             raise InputError("there are no data: add --config quickstart, or --data CelebA --data.root PATH")
         if command == "predict":
-            self.model.num_samples = self.options.num_samples
+            self.model.num_samples, self.model.sample_labels = self.options.num_samples, self.options.labels
 
 
 @requeued_when_warned()

@@ -18,6 +18,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers import SteadyWandbLogger
 from gan_lightning.modules.image_batches import count_images, images_of
 from gan_lightning.modules.step_metrics import without_side_effects
+from gan_lightning.networks.conditional import labels_in_turn
 
 _log = logging.getLogger(__name__)
 
@@ -257,7 +258,8 @@ def diversity(module: LightningModule, real: Tensor) -> float:
     rng = torch.Generator().manual_seed(0)
     latents = torch.randn(SAMPLES, int(module.latent_dim), generator=rng).to(real.device)  # type: ignore[arg-type]
     with torch.random.fork_rng([real.device] if real.device.type == "cuda" else []):  # a generator may draw noise
-        samples = without_side_effects(generator)(latents)[: len(real)]
+        classes = labels_in_turn(generator, SAMPLES, real.device)
+        samples = without_side_effects(generator)(latents, *classes)[: len(real)]
     distance = nearest_distance(samples) / nearest_distance(real[: len(samples)]).clamp(min=1e-6)
     return distributed.mean({"diversity": distance})["diversity"]
 
