@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,11 @@ def read_classes(images: Any, labels: Tensor) -> Tensor:
     if known is None:
         return NO_IMAGES
     positions = []
-    for label, count in zip(*labels.unique(return_counts=True), strict=True):
-        of_class = np.flatnonzero(known[images.rows] == int(label))
+    for label, count in sorted(Counter(labels.tolist()).items()):
+        of_class = np.flatnonzero(known[images.rows] == label)
         if not len(of_class):
             return NO_IMAGES
-        positions.append(of_class[np.arange(int(count)) * max(1, len(of_class) // int(count)) % len(of_class)])
+        positions.append(of_class[np.arange(count) * max(1, len(of_class) // count) % len(of_class)])
     return torch.as_tensor(images.read(np.concatenate(positions)))
 
 

@@ -30,7 +30,8 @@ from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, ObjectiveName, Penalties
 from gan_lightning.seeding import batch_seed
 
-Network, Outputs = Callable[..., Tensor], dict[str, Tensor]
+Network = Callable[..., Tensor]
+Outputs = dict[str, Tensor]
 
 
 class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):

@@ -70,9 +70,8 @@ class Labeled(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         counts = data.class_counts() if self.num_classes and isinstance(data, ImageDataModule) else None
         if counts is not None:
-            for name in ("generator", "generator_ema"):
-                if hasattr(network := getattr(self, name, None), "class_counts"):
-                    network.class_counts.copy_(torch.from_numpy(counts))
+            for network in self._generators_with("class_counts"):
+                network.class_counts.copy_(torch.from_numpy(counts))
 
     def as_labels(self, labels: Label | Sequence[Label] | Tensor | None, count: int) -> tuple[Tensor, ...]:
         """Return labels as a further argument of a network: none for a module without classes.
@@ -123,9 +122,12 @@ class Labeled(LightningModule):
 
     def _set_names(self, names: tuple[str, ...]) -> None:
         self.class_names = names
-        for name in ("generator", "generator_ema"):
-            if hasattr(network := getattr(self, name, None), "class_names"):
-                network.class_names = names
+        for network in self._generators_with("class_names"):
+            network.class_names = names
+
+    def _generators_with(self, attribute: str) -> list[Any]:
+        networks = [getattr(self, name, None) for name in ("generator", "generator_ema")]
+        return [network for network in networks if hasattr(network, attribute)]
 
 
 def labels_of(batch: Any, count: int, num_classes: int) -> Tensor:
