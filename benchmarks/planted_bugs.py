@@ -315,6 +315,30 @@ BUGS = [
         ("hooks that a replay leaves out", "            return f\"a replay would not call {hook}\"\n", "            pass\n"),
     ),
     *bugs_of(
+        "networks/conditional.py",
+        "tests/networks/test_conditional.py",
+        ("the shift of another class", "self.weight, self.bias))", "self.weight, self.bias.flip(0)))"),
+        ("a folded scale left out", "state[f\"{before}.bias\"] * scale + shift", "state[f\"{before}.bias\"] + shift"),
+        ("a projection of no class", "(features.flatten(1).float() * vectors).sum(1)", "vectors.sum(1)"),
+        ("classes found by number before name", "if isinstance(label, str) and label in names:", "if isinstance(label, str) and label in names and not label.isdecimal():"),
+    ),
+    *bugs_of(
+        "modules/labels.py",
+        "tests/modules/test_labels.py",
+        ("classes in another order than the checkpoint's", "if known and self.class_names != names:", "if known and len(self.class_names) != len(names):"),
+        ("labels out of range", "low < 0 or high >= num_classes", "low < 0 or high > num_classes"),
+    ),
+    *bugs_of(
+        "networks/interpolation.py",
+        "tests/networks/test_interpolation.py",
+        ("a straight line", "return torch.lerp(lengths[0], lengths[1], way) * direction", "return torch.lerp(start[:, None], end[:, None], way)"),
+    ),
+    *bugs_of(
+        "metrics/nearest_images.py",
+        "tests/metrics/test_nearest_images.py",
+        ("the nearest of the last batch alone", "zip(best, found, strict=True)", "zip(found, found, strict=True)"),
+    ),
+    *bugs_of(
         "modules/held_out.py",
         MODULE,
         ("val/d_x unweighted over uneven batches", "self.objective.score(self.discriminator(images, *labels)), count)", "self.objective.score(self.discriminator(images, *labels)))", f"{MODULE}::test_the_score_of_held_out_images_is_the_mean_over_images"),

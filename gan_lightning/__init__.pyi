@@ -3,6 +3,7 @@
 from gan_lightning.callbacks.curves import Curves as Curves
 from gan_lightning.callbacks.defaults import default_callbacks as default_callbacks
 from gan_lightning.callbacks.evaluation import GenerationMetrics as GenerationMetrics
+from gan_lightning.callbacks.latent_space import LatentSpace as LatentSpace
 from gan_lightning.callbacks.progress import ProgressBar as ProgressBar
 from gan_lightning.callbacks.restoration_progress import RestorationProgress as RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter as RestorationWriter

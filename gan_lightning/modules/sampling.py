@@ -23,11 +23,13 @@ class SamplingModule(Labeled):
         num_samples: Number of images that `predict` draws; set it before `Trainer.predict`.
         sample_labels: Names or numbers of the classes of these images, which go through them in turn: one, several in a
             list or with commas between, or None for all.
+        training_data: Data module of the training, which `predict` of the command line sets for callbacks to look at.
     """
 
     latent_dim: int
     num_samples: int = 64
     sample_labels: Label | Sequence[Label] | None = None
+    training_data: Any = None
 
     @torch.no_grad()
     def sample(
