@@ -28,7 +28,7 @@ from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 _log = logging.getLogger(__name__)
 
 STATIONS, FRAMES, MILLISECONDS = 4, 12, 80  # of the animation: latents on its way, frames between two, time of each
-ENLARGED = 128  # least side of an image in the animation
+ENLARGED = 96  # least side of an image in the animation
 HELD_OUT = 64  # validation images whose distances are the reference
 
 
@@ -36,9 +36,9 @@ class LatentSpace(Callback):
     """Draws a generator's latent space in `predict`, in latent_space/ of the run folder.
 
     interpolations.png has a row of images on the way between two latents, animation.gif goes through several and back,
-    truncation.png shows how samples become more typical and less diverse the nearer to zero their latents are drawn,
-    and neighbors.png shows beside each sample the training images that are nearest to it in feature space:
-    neighbors.csv has the distances, and those of held-out images. With classes, a row is of one class.
+    truncation.png shows what becomes of samples whose latents are drawn towards the mean, and neighbors.png shows
+    beside each sample the training images that are nearest to it in feature space: neighbors.csv has the distances, and
+    those of held-out images. With classes, a row is of one class.
     """
 
     def __init__(
