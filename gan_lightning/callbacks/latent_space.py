@@ -150,7 +150,8 @@ class LatentSpace(Callback):
                 writer.writerow([name, number, rank, f"{distance:.6g}", int(rows[position])])
         with atomic_path(folder / "neighbors.csv") as beside:
             beside.write_text(table.getvalue())
-        medians = [part.median().item() for part in found.distances[:, 0].split([len(samples), len(held_out)])]
+        nearest_of_all = found.distances[:, 0]
+        medians = [part.median().item() for part in (nearest_of_all[: len(samples)], nearest_of_all[len(samples) :])]
         _log.info("Median distance to the nearest training image: samples %.3g, held-out images %.3g", *medians)
 
     @staticmethod
@@ -187,7 +188,7 @@ def write_animation(path: Path, images: Tensor, count: int) -> None:
         images: (count * T,C,H,W) in [-1, 1]: the T frames of each of `count` images that move side by side.
         count: Number of images in a frame.
     """
-    pixels = to_uint8(images).cpu().unflatten(0, (count, -1))
+    pixels = to_uint8(images).cpu().view(count, -1, *images.shape[1:])
     scale = max(1, ENLARGED // pixels.shape[-1])
     frames = []
     for number in range(pixels.shape[1]):

@@ -66,7 +66,7 @@ def nearest_images(
         device: Device that features are computed on.
     """
     extractor.to(device)
-    sought = torch.cat([extractor(part.to(device)) for part in queries.split(BATCH)])
+    sought = torch.cat([extractor(part.to(device)) for part in torch.split(queries, BATCH)])
     count = min(count, len(images))
     best = Nearest(
         torch.full((len(queries), count), math.inf),
