@@ -3,6 +3,7 @@
 from gan_lightning.callbacks.curves import Curves as Curves
 from gan_lightning.callbacks.defaults import default_callbacks as default_callbacks
 from gan_lightning.callbacks.evaluation import GenerationMetrics as GenerationMetrics
+from gan_lightning.callbacks.latent_space import LatentSpace as LatentSpace
 from gan_lightning.callbacks.progress import ProgressBar as ProgressBar
 from gan_lightning.callbacks.restoration_progress import RestorationProgress as RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter as RestorationWriter
@@ -32,6 +33,8 @@ from gan_lightning.modules.encoder import LatentEncoder as LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration as LatentRestoration
 from gan_lightning.modules.stylegan2 import StyleGAN2 as StyleGAN2
 from gan_lightning.networks.checkpoints import load_generator as load_generator
+from gan_lightning.networks.conditional import ConditionalDiscriminator as ConditionalDiscriminator
+from gan_lightning.networks.conditional import ConditionalGenerator as ConditionalGenerator
 from gan_lightning.networks.dcgan import Discriminator as Discriminator
 from gan_lightning.networks.dcgan import Generator as Generator
 from gan_lightning.networks.encoder import Encoder as Encoder

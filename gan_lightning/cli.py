@@ -152,11 +152,11 @@ class GanCLI(LightningCLI):
         command = self.config.subcommand
         loader = {"fit": "train", "validate": "val"}.get(command, command)
         if is_overridden(f"{loader}_dataloader", self.model):
-            self.datamodule = None
+            self.model.training_data, self.datamodule = self.datamodule, None
         elif self.datamodule is None:
             raise InputError("there are no data: add --config quickstart, or --data CelebA --data.root PATH")
         if command == "predict":
-            self.model.num_samples = self.options.num_samples
+            self.model.num_samples, self.model.sample_labels = self.options.num_samples, self.options.labels
 
 
 @requeued_when_warned()

@@ -31,6 +31,9 @@ PACKAGE = Path(__file__).parent
 CONFIGS = next(
     folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()
 )  # wheel, clone
+LABELS_HELP = (
+    "Classes to draw in turn, for a DCGAN with classes: a name, a number, or several, as in 3,5. Default: all."
+)
 PUBLIC = [getattr(gan_lightning, name) for name in gan_lightning.__all__]  # imported, so that short names resolve
 MODELS, DATA = (
     [public for public in PUBLIC if isinstance(public, type) and issubclass(public, base) and not isabstract(public)]
@@ -192,6 +195,7 @@ class OptionsParser(OneLineErrors, LightningArgumentParser):
         self.set_defaults(weights_only=True)  # Lightning would unpickle a checkpoint from a server
         if themethod == "predict":
             self.add_argument("--num_samples", type=int, default=64, help="Number of images to draw, for a DCGAN.")
+            self.add_argument("--labels", type=list[str | int] | str | int | None, default=None, help=LABELS_HELP)
             self.set_defaults(return_predictions=False)  # they are on disk
         return added
 

@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-import sys
 import tempfile
 from glob import glob
 from pathlib import Path

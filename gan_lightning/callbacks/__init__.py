@@ -3,6 +3,7 @@
 from gan_lightning.callbacks.curves import Curves
 from gan_lightning.callbacks.defaults import default_callbacks
 from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.latent_space import LatentSpace
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
@@ -16,6 +17,7 @@ __all__ = [
     "Curves",
     "GenerationMetrics",
     "LastCheckpoint",
+    "LatentSpace",
     "ProgressBar",
     "RankWatch",
     "RestorationProgress",

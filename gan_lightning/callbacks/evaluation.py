@@ -32,6 +32,7 @@ from gan_lightning.metrics.extractors import (
 )
 from gan_lightning.metrics.generation import GenerationEvaluator, RealImageSource, Sampler
 from gan_lightning.metrics.neighbors import NEIGHBORS, check_neighbors
+from gan_lightning.metrics.per_class import labels_of_split, measure_classes
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,7 @@ class GenerationMetrics(Callback):
         inception_weights: str | None = None,
         download: bool = False,
         cache_dir: str | None = None,
+        per_class: bool = False,
     ) -> None:
         """Choose what to measure.
 
@@ -84,6 +86,8 @@ class GenerationMetrics(Callback):
             inception_weights: File of the Inception weights; null for the path where torch-fidelity keeps them.
             download: Whether to download the Inception weights if they are missing.
             cache_dir: Folder for statistics of real images; null for the package's cache folder.
+            per_class: Whether to measure the distances of each class too, logged as val/fid/CLASS and so on, each on an
+                equal share of the images. Needs a model and data with labels.
 
         Raises:
             InputError: If a value is unsupported.
@@ -99,7 +103,7 @@ class GenerationMetrics(Callback):
             raise InputError(f"num_images must be at least 2 and batch_size 1, but got {num_images} and {batch_size}")
         self.num_images, self.metrics, self.extractor, self.split = num_images, list(metrics), extractor, split
         self.batch_size, self.seed, self.cache_dir = batch_size, seed, cache_dir
-        self.inception_weights, self.download = inception_weights, download
+        self.inception_weights, self.download, self.per_class = inception_weights, download, per_class
         self._evaluator: GenerationEvaluator | None = None  # the callback's, not the module's: in no checkpoint
         self.protocol: dict[str, Settings] = {}
         self.measured_at = -1
@@ -138,6 +142,10 @@ class GenerationMetrics(Callback):
             )
         if needed := [NEIGHBORS[name] for name in self.metrics if name in NEIGHBORS]:
             check_neighbors(count, max(needed))
+        if self.per_class and not (
+            getattr(pl_module, "num_classes", 0) and len(labels_of_split(_source(trainer), split))
+        ):
+            raise InputError("per_class needs a model and data with labels: set model.num_classes and data.labels")
         extractor = self._make_extractor(trainer)
         if count <= extractor.num_features and not trial:
             rank_zero_warn(
@@ -209,6 +217,9 @@ class GenerationMetrics(Callback):
             stated = {names[metric]: setting for metric, setting in settings.items()}
             self.protocol.update(stated)
             _describe_to_loggers(trainer, stated)
+        if self.per_class:
+            classes = measure_classes(self._evaluator, pl_module.sample, source, split, pl_module.device)  # type: ignore[arg-type]
+            values |= {f"{names[metric]}/{name}": v for name, of in classes.items() for metric, v in of.items()}
         return values
 
     def _make_extractor(self, trainer: Trainer) -> FeatureExtractor:

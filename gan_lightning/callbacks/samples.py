@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import writable
 from gan_lightning.images import make_grid, write_png
 
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
@@ -26,15 +28,15 @@ class SampleGrid(Callback):
     """Draw a grid of samples from fixed latents before the first step and at each validation.
 
     Beside the samples of the averaged generator are those of the generator itself, which learns faster, and as many
-    real images, if the module and its data have them. The picture is written to samples/ in the run folder and sent to
-    every logger that takes images.
+    real images, if the module and its data have them. With classes, each row of a grid is one class. The picture is
+    written to samples/ in the run folder and sent to every logger that takes images.
     """
 
     def __init__(self, num_images: int = 64, seed: int = 0) -> None:
         """Store the settings.
 
         Args:
-            num_images: Number of images in the grid.
+            num_images: Number of images in the grid; with classes, about that many, the same number of each.
             seed: Seed of the latents.
 
         Raises:
@@ -68,14 +70,17 @@ class SampleGrid(Callback):
     @rank_zero_only
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn_at = trainer.global_step
+        labels = rows_of_classes(pl_module, self.num_images)
+        count, given = (self.num_images, {}) if labels is None else (len(labels), {"labels": labels})
         if self._real is None:
-            self._real = read_real(trainer, self.num_images)
+            self._real = read_real(trainer, count, labels)
         images: dict[str, Tensor | None] = {
-            "averaged": pl_module.sample(self.num_images, self._rng()),  # type: ignore[operator]
-            "generator": sample_unaveraged(pl_module, self.num_images, self._rng()),
+            "averaged": pl_module.sample(count, self._rng(), **given),  # type: ignore[operator]
+            "generator": sample_unaveraged(pl_module, count, self._rng(), labels),
             "real": self._real if len(self._real) else None,
         }
-        grids = {title: make_grid(batch) for title, batch in images.items() if batch is not None}
+        columns = None if labels is None else int((labels == labels[0]).sum())
+        grids = {title: make_grid(batch, columns) for title, batch in images.items() if batch is not None}
         picture = side_by_side(grids)
         path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:07d}.png"
         with best_effort(str(path)):
@@ -94,10 +99,25 @@ class SampleGrid(Callback):
                 add_image("samples", picture, trainer.global_step)
 
 
-def read_real(trainer: Trainer, count: int) -> Tensor:
+def rows_of_classes(module: LightningModule, count: int) -> Tensor | None:
+    """Return labels for a grid of about `count` images, as many of each class, one row after the other.
+
+    None is returned for a module without classes. Of more than `count` classes, the first are shown.
+    """
+    classes = min(getattr(module, "num_classes", 0), count)
+    return torch.arange(classes).repeat_interleave(count // classes) if classes else None
+
+
+def read_real(trainer: Trainer, count: int, labels: Tensor | None = None) -> Tensor:
     """Return images of the validation split, (count,C,H,W) uint8, evenly spaced as those of the metrics are.
 
     There are fewer if the split has fewer, and none if the data do not tell which images are real.
+
+    Args:
+        trainer: Trainer, with its data module.
+        count: Number of images.
+        labels: (count,) classes of the images, or None for any. Where the split has too few images of a class, they
+            are repeated; none are returned if it has none, or does not tell the classes.
     """
     data: Any = getattr(trainer, "datamodule", None)
     if not hasattr(data, "real_images"):
@@ -106,12 +126,30 @@ def read_real(trainer: Trainer, count: int) -> Tensor:
         images = data.real_images("val")
     except InputError:  # there is no such split
         return NO_IMAGES
+    if labels is not None:
+        return read_classes(images, labels)
     count = min(count, len(images))
     return torch.as_tensor(images.read(np.arange(count, dtype=np.int64) * len(images) // max(count, 1)))
 
 
+def read_classes(images: Any, labels: Tensor) -> Tensor:
+    """Return images of a split with these labels (count,); none if it lacks a class, or does not tell the classes."""
+    known = getattr(images, "labels", None)
+    if known is None:
+        return NO_IMAGES
+    positions = []
+    for label, count in sorted(Counter(labels.tolist()).items()):
+        of_class = np.flatnonzero(known[images.rows] == label)
+        if not len(of_class):
+            return NO_IMAGES
+        positions.append(of_class[np.arange(count) * max(1, len(of_class) // count) % len(of_class)])
+    return torch.as_tensor(images.read(np.concatenate(positions)))
+
+
 @torch.no_grad()
-def sample_unaveraged(module: LightningModule, count: int, rng: torch.Generator) -> Tensor | None:
+def sample_unaveraged(
+    module: LightningModule, count: int, rng: torch.Generator, labels: Tensor | None = None
+) -> Tensor | None:
     """Draw images from the generator whose average the module samples, at the same latents, in evaluation mode.
 
     Args:
@@ -119,6 +157,7 @@ def sample_unaveraged(module: LightningModule, count: int, rng: torch.Generator)
             is no average.
         count: Number of images.
         rng: Source of the latents, as for `module.sample`.
+        labels: (count,) classes of the images, for a generator with classes.
     """
     generator = getattr(module, "generator", None)
     if (
@@ -131,7 +170,8 @@ def sample_unaveraged(module: LightningModule, count: int, rng: torch.Generator)
     modes = [(part, part.training) for part in generator.modules()]  # a user may have put some into evaluation
     generator.eval()  # moves no statistics of batch norm, and needs no other rank
     try:
-        images: Tensor = generator(latents.to(module.device)).float()
+        given = () if labels is None else (labels.to(module.device),)
+        images: Tensor = generator(latents.to(module.device), *given).float()
     finally:
         for part, training in modes:
             part.training = training
@@ -161,7 +201,16 @@ def side_by_side(grids: dict[str, Tensor]) -> Tensor:
 
 
 class SampleWriter(Callback):
-    """Write the samples of `predict` to samples/ in the run folder, named by their numbers."""
+    """Write the samples of `predict` to samples/ in the run folder, named by their numbers, and by their classes."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check that labels are given to a model that can draw samples of classes.
+
+        Raises:
+            InputError: It draws no samples.
+        """
+        if not hasattr(pl_module, "sample") and getattr(pl_module, "sample_labels", None) is not None:
+            raise InputError("labels choose the classes of samples: of a restoration, set model.label instead")
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
@@ -169,5 +218,16 @@ class SampleWriter(Callback):
         """Write images (B,C,H,W) in [-1, 1], the batch of whose numbers (B,) was drawn."""
         if not hasattr(pl_module, "sample"):  # its predictions are something else
             return
+        folder = Path(trainer.default_root_dir) / "samples"
         for number, image in zip(batch.tolist(), outputs, strict=True):
-            write_png(Path(trainer.default_root_dir) / "samples" / f"{number:06d}.png", image)
+            write_png(folder / f"{name_of_sample(pl_module, number)}.png", image)
+
+
+def name_of_sample(module: Any, number: int) -> str:
+    """Return the name of the file of a sample: its number, and its class if it has one."""
+    label = module.label_of_sample(number) if hasattr(module, "label_of_sample") else None
+    return (
+        f"{number:06d}"
+        if label is None
+        else f"{number:06d}-{writable(module.class_names[label], 80)}".replace("/", "_")
+    )

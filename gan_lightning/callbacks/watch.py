@@ -18,7 +18,9 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers import SteadyWandbLogger
 from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.image_batches import count_images, images_of
+from gan_lightning.modules.labels import labels_of
 from gan_lightning.modules.step_metrics import without_side_effects
+from gan_lightning.networks.conditional import labels_in_turn
 
 _log = logging.getLogger(__name__)
 
@@ -106,7 +108,7 @@ class Watch(Callback):
         self._won, self._at_chance, self._collapsed = Lasting(), Lasting(), Lasting()
         self._memorized = Lasting(0, 2)
         self._largest_gradient, self._most_diverse = 0.0, 0.0
-        self._training_images: Tensor | None = None  # of the first batch
+        self._training_images: tuple[Tensor, ...] | None = None  # and labels, of the first batch
         self._seen_at, self._measured_at = -1, -1
         self._left_chance = False
         self._best, self._since_best = math.nan, 0
@@ -139,7 +141,10 @@ class Watch(Callback):
             self._seen_at = step
             self._look_at_losses(trainer, step, as_numbers(trainer.callback_metrics))
         if self._training_images is None and is_gan(pl_module) and count_images(batch):
-            self._training_images = images_of(batch)[:SCORED].clone()
+            images = images_of(batch)[:SCORED]
+            classes = int(getattr(pl_module, "num_classes", 0))
+            labels = (labels_of(batch, len(images_of(batch)), classes)[:SCORED],) if classes else ()
+            self._training_images = tuple(values.clone() for values in (images, *labels))
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at
         if due and is_gan(pl_module) and trainer.strategy.reduce_boolean_decision(count_images(batch) > 1):
             self._measured_at = step
@@ -199,7 +204,7 @@ class Watch(Callback):
         if not trainer.strategy.reduce_boolean_decision(images is not None) or images is None:
             return
         # train/d_x is of no use here: in training, batch norm takes the statistics of the batch, and D another turn.
-        seen, fakes = scores(module, images)
+        seen, fakes = scores(module, *images)
         memorized = seen - fakes > CHANCE and (seen - held_out) / (seen - fakes) > MEMORIZED
         if self._memorized.update(trainer.global_step, memorized):
             self._raise(
@@ -264,26 +269,28 @@ def diversity(module: LightningModule, real: Tensor) -> float:
     rng = torch.Generator().manual_seed(0)
     latents = torch.randn(SAMPLES, int(module.latent_dim), generator=rng).to(real.device)  # type: ignore[arg-type]
     with torch.random.fork_rng([real.device] if real.device.type == "cuda" else []):  # a generator may draw noise
-        samples = without_side_effects(generator)(latents)[: len(real)]
+        classes = labels_in_turn(generator, SAMPLES, real.device)
+        samples = without_side_effects(generator)(latents, *classes)[: len(real)]
     distance = nearest_distance(samples) / nearest_distance(real[: len(samples)]).clamp(min=1e-6)
     return distributed.mean({"diversity": distance})["diversity"]
 
 
 @torch.no_grad()
-def scores(module: HeldOutScore, images: Tensor) -> tuple[float, float]:
+def scores(module: HeldOutScore, images: Tensor, *labels: Tensor) -> tuple[float, float]:
     """Return D's mean scores of images and of as many fakes, over all ranks, in the present mode of the networks.
 
     Args:
         module: Module with `generator`, `discriminator` and `latent_dim`.
         images: Images (B,C,H,W) in [-1, 1].
+        *labels: Classes (B,) of the images, and of the fakes, if the networks are conditional.
     """
     networks: Any = module.generator, module.discriminator
     generator, discriminator = map(without_side_effects, networks)
     rng = torch.Generator().manual_seed(0)
     latents = torch.randn(len(images), int(module.latent_dim), generator=rng).to(images.device)  # type: ignore[arg-type]
     with torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
-        batches = {"seen": images, "fakes": generator(latents)}
-    means = {name: module.objective.score(discriminator(batch)) for name, batch in batches.items()}
+        batches = {"seen": images, "fakes": generator(latents, *labels)}
+    means = {name: module.objective.score(discriminator(batch, *labels)) for name, batch in batches.items()}
     reduced = distributed.mean(means)
     return float(reduced["seen"]), float(reduced["fakes"])
 

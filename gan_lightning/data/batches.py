@@ -119,12 +119,20 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         images: The images that the split is a part of.
         rows: (N) rows of the listing that make up the split, without images that cannot be read.
         attributes: (M,A) int8 of the whole listing, or None.
+        labels: (M) int64 of the whole listing, or None.
     """
 
-    def __init__(self, images: ImageRows, rows: NDArray[np.int64], attributes: NDArray[np.int8] | None = None) -> None:
+    def __init__(
+        self,
+        images: ImageRows,
+        rows: NDArray[np.int64],
+        attributes: NDArray[np.int8] | None = None,
+        labels: NDArray[np.int64] | None = None,
+    ) -> None:
         self.images = images
         self.rows = rows
         self.attributes = attributes
+        self.labels = labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -145,6 +153,8 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         items = {"index": torch.from_numpy(rows), "flip": torch.from_numpy(flips.copy())}
         if self.attributes is not None:
             items["attributes"] = torch.from_numpy(self.attributes[rows])
+        if self.labels is not None:
+            items["label"] = torch.from_numpy(self.labels[rows])
         return items
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gan_lightning.data.cache import exclusive_root
+from gan_lightning.data.labels import labels_of_attributes
 from gan_lightning.data.listing import SPLITS, ImageListing, stays_inside
 from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError, first_line
@@ -32,6 +34,8 @@ class CelebA(PackedDataModule):
             the largest square, 178.
         attributes: Names of the attributes that batches carry (Smiling, Eyeglasses, ...). The list of attributes is
             needed only if there are any.
+        labels: Names of the attributes whose combinations are the classes of the images: [Smiling, Eyeglasses] are
+            four, "none", "Smiling", "Eyeglasses" and "Smiling+Eyeglasses".
         download: Download missing files with torchvision, which needs gdown and often exceeds the quota of the server.
         **common: Options of PackedDataModule.
     """
@@ -42,16 +46,17 @@ class CelebA(PackedDataModule):
         *,
         crop: int | None = 178,
         attributes: list[str] | None = None,
+        labels: list[str] | None = None,
         download: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(root, crop=crop, **common)
-        self.attributes = attributes or []
+        self.attributes, self.labels = attributes or [], labels or []
         self.download = download
 
     def read_files(self) -> ImageListing:
         """List CelebA below the root."""
-        return read_celeba(self.root, self.attributes)
+        return read_celeba(self.root, self.attributes, self.labels)
 
     def prepare_data(self) -> None:
         """Download CelebA if it is missing and `download` is set; then pack it."""
@@ -77,7 +82,9 @@ class CelebA(PackedDataModule):
             ) from error
 
 
-def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) -> ImageListing:
+def read_celeba(
+    root: str | os.PathLike[str], attributes: Sequence[str] = (), labels: Sequence[str] = ()
+) -> ImageListing:
     """List the aligned images of a copy of CelebA with the official train, val and test split.
 
     The lists may be the official `.txt` or Kaggle's `.csv`, and the image folder may be nested in one of the same name;
@@ -86,6 +93,7 @@ def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) ->
     Args:
         root: Folder that holds `celeba/`, or that folder itself.
         attributes: Names of the attributes to read (`Smiling`, ...). Their list is needed only if there are any.
+        labels: Names of the attributes whose combinations are the classes.
 
     Raises:
         InputError: If the root, the image folder or a required list does not exist; if a list is malformed, names a
@@ -97,8 +105,17 @@ def read_celeba(root: str | os.PathLike[str], attributes: Sequence[str] = ()) ->
         folder = folder / IMAGE_FOLDER
     names, partition = _read_partition(_find_list(base, PARTITION_LIST))
     splits = {split: np.flatnonzero(partition == number).astype(np.int64) for number, split in enumerate(SPLITS)}
-    values = _read_attributes(_find_list(base, ATTRIBUTE_LIST), names, attributes) if attributes else None
-    return ImageListing("celeba", folder, names, splits, values, tuple(attributes))
+    listing = ImageListing("celeba", folder, names, splits)
+    if not attributes and not labels:
+        return listing
+    values = _read_attributes(_find_list(base, ATTRIBUTE_LIST), names, [*attributes, *labels])
+    if attributes:
+        requested = values[:, : len(attributes)]
+        listing = replace(listing, attributes=requested, attribute_names=tuple(attributes))
+    if labels:
+        numbers, class_names = labels_of_attributes(values[:, len(attributes) :], labels)
+        listing = replace(listing, labels=numbers, class_names=class_names)
+    return listing
 
 
 def _find_base(root: Path) -> Path:

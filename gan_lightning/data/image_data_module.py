@@ -8,13 +8,16 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from gan_lightning.data.batches import EpochBatches, ImageDataset, batches_done
 from gan_lightning.data.decode import RESIZER, CropResize
+from gan_lightning.data.labels import count_classes
 from gan_lightning.data.resident import ResidentBatches, ResidentImages, fit_easily
 from gan_lightning.errors import InputError
 from gan_lightning.images import to_float
@@ -39,6 +42,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
     "index"        (B) int64, row in the listing of all files  the same
     "flip"         (B) bool, whether to mirror the image       absent
     "attributes"   (B,A) int8, -1 or 1, if any were requested  the same
+    "label"        (B) int64, class, if labels were requested  the same
     =============  ==========================================  ====================================================
 
     The order of the batches is a function of seed, epoch and number of ranks only, so that a run resumed in the middle
@@ -62,12 +66,14 @@ class ImageDataModule(L.LightningDataModule, ABC):
 
     Attributes:
         name: Name of the dataset as it appears in the protocol of a metric.
+        class_names: Names of the classes, by label; none if no labels were requested. Needs `setup`.
 
     Raises:
         InputError: If an option is out of range.
     """
 
     name: str = ""
+    class_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -149,8 +155,9 @@ class ImageDataModule(L.LightningDataModule, ABC):
             stage: "fit", "validate" or "test". Any other stage checks no split.
 
         Raises:
-            InputError: If a split that the stage needs is empty or smaller than a batch on each device; if the
-                training images are to be resident and do not fit into the memory of the device.
+            InputError: If a split that the stage needs is empty or smaller than a batch on each device; if a class has
+                no training image; if the training images are to be resident and do not fit into the memory of the
+                device.
         """
         self.open()
         for split in SPLITS_OF_STAGE.get(stage or "", ()):
@@ -160,6 +167,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
                 raise InputError(f"The {split} split of {self.source} is empty: change the split, or add images to it.")
         if stage == "fit":
             self._check_batch_size()
+            self.class_counts()
             if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
                 raise InputError(
                     "overfit_batches would replace our order of the images by Lightning's: use limit_train_batches "
@@ -190,10 +198,12 @@ class ImageDataModule(L.LightningDataModule, ABC):
 
         Returns:
             Plain values: dataset, split, images (their number), crop, image_size, channels, resizer, and content, a
-            SHA-256 in hex of the pixels and the rows of the split.
+            SHA-256 in hex of the pixels and the rows of the split, and of the labels if there are any.
         """
         dataset = self.dataset(split)
         content = hashlib.sha256(dataset.images.digest.encode() + dataset.rows.astype("<i8").tobytes())
+        if dataset.labels is not None:
+            content.update(repr(self.class_names).encode() + dataset.labels[dataset.rows].astype("<i8").tobytes())
         return {
             "dataset": self.name,
             "split": split,
@@ -204,6 +214,16 @@ class ImageDataModule(L.LightningDataModule, ABC):
             "resizer": RESIZER,
             "content": content.hexdigest(),
         }
+
+    def class_counts(self) -> NDArray[np.int64] | None:
+        """Return how many training images each class has; None if that is not known. Needs `setup`.
+
+        Raises:
+            InputError: If a class has none.
+        """
+        if not self.class_names or (dataset := self.dataset("train")).labels is None:
+            return None
+        return count_classes(dataset, self.class_names, self.source)
 
     def train_dataloader(self) -> Iterable[dict[str, Tensor]]:
         """Return full batches of the train split, in a new order each epoch."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from gan_lightning.data.labels import labeled_by_folder
 from gan_lightning.data.listing import ImageListing, read_folder
 from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.data.photos import photo_format_of, photo_loader
@@ -19,6 +20,7 @@ class ImageFolder(PackedDataModule):
         root: Folder of the images. Hidden files, links to folders and links out of the root are skipped.
         split_fractions: Fractions of train, val and test, which sum to 1.
         split_seed: Seed of the split, which depends only on it and the names of the files.
+        labels: "folder" for classes, root/CLASS/*.png, named after their folders; null for no labels.
         **common: Options of PackedDataModule.
     """
 
@@ -28,15 +30,18 @@ class ImageFolder(PackedDataModule):
         *,
         split_fractions: tuple[float, float, float] = (0.9, 0.05, 0.05),
         split_seed: int = 0,
+        labels: Literal["folder"] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(root, **common)
         self.split_fractions = split_fractions
         self.split_seed = split_seed
+        self.labels = labels
 
     def read_files(self) -> ImageListing:
         """List the images below the root."""
-        return read_folder(self.root, self.split_fractions, self.split_seed)
+        listing = read_folder(self.root, self.split_fractions, self.split_seed)
+        return labeled_by_folder(listing) if self.labels else listing
 
     def prepare_data(self) -> None:
         """Pack the images; `predict` reads the files themselves."""

@@ -47,6 +47,8 @@ class ImageListing:
         attributes: (N,A) int8, -1 or 1, or None if no attributes were requested.
         attribute_names: (A) names of the columns of `attributes`.
         left_out: Number of files below `root` that are not listed, by what they are: ".heic", "links to folders".
+        labels: (N) int64, the class of each image, or None if no labels were requested.
+        class_names: Names of the classes, by label.
     """
 
     name: str
@@ -56,6 +58,8 @@ class ImageListing:
     attributes: NDArray[np.int8] | None = None
     attribute_names: tuple[str, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    labels: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)

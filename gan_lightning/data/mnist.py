@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,10 @@ from gan_lightning.errors import InputError, first_line
 PADDED_SIZE = 32
 
 MnistKind = Literal["MNIST", "FashionMNIST"]
+CLASS_NAMES: dict[MnistKind, tuple[str, ...]] = {
+    "MNIST": tuple("0123456789"),
+    "FashionMNIST": ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
+}
 
 
 class MNIST(PackedDataModule):
@@ -34,6 +39,7 @@ class MNIST(PackedDataModule):
         val_fraction: Fraction of the official training set that becomes the val split.
         split_seed: Seed of that split.
         flip: Mirror each training image left to right with probability one half; a mirrored digit is not a digit.
+        labels: Whether batches carry the class of each image: the digit, or the article of clothing.
         download: Download missing files with torchvision.
         **common: Options of PackedDataModule, except crop.
     """
@@ -49,6 +55,7 @@ class MNIST(PackedDataModule):
         val_fraction: float = 0.1,
         split_seed: int = 0,
         flip: bool = False,
+        labels: bool = False,
         download: bool = False,
         **common: Any,
     ) -> None:
@@ -57,11 +64,22 @@ class MNIST(PackedDataModule):
         super().__init__(root, image_size=image_size, channels=channels, flip=flip, **common)
         self.val_fraction = val_fraction
         self.split_seed = split_seed
+        self.labels = labels
         self.download = download
 
     def read_files(self) -> ImageListing:
         """Read the images below the root."""
-        return read_mnist(self.root, self.kind, val_fraction=self.val_fraction, seed=self.split_seed)
+        images = read_mnist(self.root, self.kind, val_fraction=self.val_fraction, seed=self.split_seed)
+        if not self.labels:
+            return replace(images, labels=None, class_names=())
+        labels, classes = images.labels, len(images.class_names)
+        assert labels is not None
+        if len(labels) != len(images) or not 0 <= labels.min() <= labels.max() < classes:
+            raise InputError(
+                f"the labels of {self.kind} in {self.root} are not those of its {len(images)} images: put its four "
+                "files there, unpacked, or leave data.labels out."
+            )
+        return images
 
     def prepare_data(self) -> None:
         """Download the files if they are missing and `download` is set; then pack the images."""
@@ -106,7 +124,9 @@ def read_mnist(
     if not 0 <= val_fraction < 1:
         raise InputError(f"val_fraction is {val_fraction}: set it to 0 or more, and less than 1.")
     root = Path(root).expanduser()
-    train, test = (_read_set(root, kind, official, download) for official in ("train", "test"))
+    (train, train_labels), (test, test_labels) = (
+        _read_set(root, kind, official, download) for official in ("train", "test")
+    )
     order = np.random.default_rng(seed).permutation(len(train))
     val = max(1, round(val_fraction * len(train))) if val_fraction > 0 else 0
     splits = {
@@ -122,16 +142,21 @@ def read_mnist(
         {split: rows.astype(np.int64) for split, rows in splits.items()},
         pixels=_pad(np.concatenate([train, test])),
         sources=tuple(f"{kind}/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")),
+        labels=np.concatenate([train_labels, test_labels]),
+        class_names=CLASS_NAMES[kind],
     )
 
 
-def _read_set(root: Path, kind: MnistKind, official: str, download: bool) -> NDArray[np.uint8]:
+def _read_set(
+    root: Path, kind: MnistKind, official: str, download: bool
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     from torchvision import datasets
 
     folder = root / kind / "raw"
     try:
         dataset = getattr(datasets, kind)(str(root), train=official == "train", download=download)
         images: NDArray[np.uint8] = dataset.data.numpy()
+        labels: NDArray[np.int64] = dataset.targets.numpy().astype(np.int64)
     except Exception as error:  # torchvision raises nearly any class on a missing or damaged file
         if not download and "not found" in str(error):
             raise InputError(
@@ -144,7 +169,7 @@ def _read_set(root: Path, kind: MnistKind, official: str, download: bool) -> NDA
         ) from error
     if images.ndim != 3 or images.dtype != np.uint8 or max(images.shape[1:]) > PADDED_SIZE:
         raise InputError(f"expected {kind} in {folder} but got {images.dtype} {images.shape}: put its files there.")
-    return images
+    return images, labels
 
 
 def _pad(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -63,7 +63,7 @@ class PackedDataModule(ImageDataModule):
         if self._packed is None:
             self._listing = self.read_files()
             self._packed = open_packed(self._listing, **self._pack_settings())
-            self.name = self._listing.name
+            self.name, self.class_names = self._listing.name, self._listing.class_names
 
     @property
     def packed(self) -> PackedImages:
@@ -88,7 +88,7 @@ class PackedDataModule(ImageDataModule):
         rows = packed.rows
         if split != "all":
             rows = np.intersect1d(self._listing.splits[split], rows, assume_unique=True)
-        return ImageDataset(packed, rows, self._listing.attributes)
+        return ImageDataset(packed, rows, self._listing.attributes, self._listing.labels)
 
     def _pack_settings(self) -> dict[str, Any]:
         return {

@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from gan_lightning.data.batches import ImageDataset
+from gan_lightning.data.batches import BatchIndex, ImageDataset
 from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.data.listing import SPLITS
 from gan_lightning.errors import InputError
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from gan_lightning.data.streaming import StreamedBatches
 
 logger = logging.getLogger(__name__)
+
+
+class StreamedDataset(ImageDataset):
+    """A split whose labels are stored with the images, and known when these are read."""
+
+    def __getitem__(self, batch: BatchIndex) -> dict[str, Tensor]:
+        """Return a batch with the keys of a loader in the table of `ImageDataModule`."""
+        images: Any = self.images
+        pixels, labels = images.read_labeled(self.rows[batch[0]])
+        items = {"image": pixels, **self.describe(batch)}
+        return {**items, "label": torch.tensor(labels, dtype=torch.int64)} if images.num_classes else items
 
 
 class StreamedImages(ImageDataModule):
@@ -34,11 +46,15 @@ class StreamedImages(ImageDataModule):
     Args:
         root: A folder, or the address of a folder in an object store: s3://bucket/faces.
         num_workers: Number of worker processes that fetch and decode.
+        num_classes: Number of classes, if items are dicts with an integer under "label"; 0 to leave labels out.
         **common: Options of ImageDataModule.
     """
 
-    def __init__(self, root: str, *, num_workers: int = 4, **common: Any) -> None:
+    def __init__(self, root: str, *, num_workers: int = 4, num_classes: int = 0, **common: Any) -> None:
         super().__init__(num_workers=num_workers, **common)
+        if num_classes and self.resident:
+            raise InputError("resident images of a stream have no labels: leave resident or num_classes out")
+        self.class_names = tuple(map(str, range(num_classes)))
         self.resident = bool(self.resident)  # unless asked to, do not fetch every image before the first step
         self.url = root.rstrip("/")
         self._splits: dict[str, ImageDataset] = {}
@@ -73,8 +89,8 @@ class StreamedImages(ImageDataModule):
         if split not in self._splits:
             from gan_lightning.data.streaming import StreamedSplit  # litdata is optional
 
-            images = StreamedSplit(f"{self.url}/{split}", self.crop_resize, self.cache_dir)
-            self._splits[split] = ImageDataset(images, np.arange(images.count))
+            images = StreamedSplit(f"{self.url}/{split}", self.crop_resize, self.cache_dir, len(self.class_names))
+            self._splits[split] = StreamedDataset(images, np.arange(images.count))
         return self._splits[split]
 
     def read_train(self) -> Iterable[dict[str, Tensor]]:

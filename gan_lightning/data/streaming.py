@@ -25,7 +25,7 @@ from gan_lightning.data.decode import CropResize, CropTooLargeError, to_pixels, 
 from gan_lightning.data.stream_formats import SERIALIZERS, check_formats
 from gan_lightning.errors import InputError, first_line
 
-Item = tuple[int, NDArray[np.uint8], bool, str]
+Item = tuple[int, NDArray[np.uint8], bool, str, int | None]
 
 
 class StreamedSplit:
@@ -36,6 +36,7 @@ class StreamedSplit:
             in an object store.
         crop_resize: Crop, size and channels of the pixels.
         cache_dir: Folder of the chunks that are fetched; `default_cache_dir()` if None.
+        num_classes: Number of classes, for items with labels; 0 to leave labels out.
 
     Attributes:
         crop_resize: Crop, size and channels of the pixels.
@@ -46,8 +47,8 @@ class StreamedSplit:
         InputError: If the source does not exist, or cannot be reached.
     """
 
-    def __init__(self, url: str, crop_resize: CropResize, cache_dir: str | None = None) -> None:
-        self.url, self.crop_resize, self.cache_dir = url, crop_resize, cache_dir
+    def __init__(self, url: str, crop_resize: CropResize, cache_dir: str | None = None, num_classes: int = 0) -> None:
+        self.url, self.crop_resize, self.cache_dir, self.num_classes = url, crop_resize, cache_dir, num_classes
         self._process = os.getpid()
         self._stream = CroppedStream(self, drop_last=False)
         self.count = sum(stop - start for start, stop in self._stream.region_of_interest)
@@ -55,8 +56,8 @@ class StreamedSplit:
         check_formats(index, url)
         self.digest = hashlib.sha256(index + repr((url, crop_resize)).encode()).hexdigest()
 
-    def __reduce__(self) -> tuple[type[StreamedSplit], tuple[str, CropResize, str | None]]:
-        return StreamedSplit, (self.url, self.crop_resize, self.cache_dir)
+    def __reduce__(self) -> tuple[type[StreamedSplit], tuple[str, CropResize, str | None, int]]:
+        return StreamedSplit, (self.url, self.crop_resize, self.cache_dir, self.num_classes)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
         """Read a batch, image by image.
@@ -70,14 +71,20 @@ class StreamedSplit:
         Raises:
             InputError: If one of them cannot be read.
         """
+        return self.read_labeled(rows)[0]
+
+    def read_labeled(self, rows: NDArray[np.int64]) -> tuple[Tensor, list[int | None]]:
+        """Read a batch as `read` does, and the labels (B) of its images, None if there are no classes."""
         if self._process != os.getpid():  # forked: the threads and locks of the stream are the parent's
             self._process, self._stream = os.getpid(), CroppedStream(self, drop_last=False)
         pixels = np.empty((len(rows), *self.crop_resize.shape), np.uint8)
+        labels = []
         for place, row in enumerate(rows):
-            _, pixels[place], _, reason = self._stream[int(row)]
+            _, pixels[place], _, reason, label = self._stream[int(row)]
             if reason:  # a metric must use exactly these images
                 raise InputError(f"{reason}: write that split anew without it.")
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            labels.append(label)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2), labels
 
     def batches(self, batch_size: int, *, seed: int, flip_probability: float, num_workers: int) -> StreamedBatches:
         """Return the batches of training: chunk after chunk, in a new order each epoch, shared by the ranks.
@@ -148,8 +155,8 @@ class StreamedBatches:
 class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
     """Stream of the cropped images of a split.
 
-    An item holds the position, the pixels (H,W,C) uint8, whether to flip them, and the reason why they could not be
-    read, or "".
+    An item holds the position, the pixels (H,W,C) uint8, whether to flip them, the reason why they could not be
+    read, or "", and the label, or None.
     """
 
     def __init__(
@@ -162,6 +169,7 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
         flip_probability: float = 0.0,
     ) -> None:
         self._url, self._crop_resize, self._flip_probability = source.url, source.crop_resize, flip_probability
+        self._num_classes = source.num_classes
         cache = str(make_cache_dir(source.cache_dir) / "streams")
         try:
             order = {"shuffle": shuffle, "drop_last": drop_last, "seed": seed}
@@ -178,8 +186,10 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
     def __getitem__(self, index: Any) -> Item:
         position = int(index.index if isinstance(index, ChunkedIndex) else index)
         name, reason = f"Image {position} of {self._url}", ""
+        stored = None
         try:
-            pixels = to_pixels(turn_upright(to_pillow(super().__getitem__(index))), self._crop_resize, name)
+            stored = super().__getitem__(index)
+            pixels = to_pixels(turn_upright(to_pillow(stored)), self._crop_resize, name)
         except (CropTooLargeError, MemoryError):
             raise
         except Exception as error:
@@ -189,11 +199,35 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
                 ) from error
             reason = f"{name} cannot be read ({first_line(error)})"
             pixels = np.zeros(self._crop_resize.shape, dtype=np.uint8)
+        label = None
+        if self._num_classes:
+            label = 0 if reason else to_label(stored, self._num_classes, name)
         flip = False
         if self._flip_probability:
             random = np.random.default_rng([self.seed, self.current_epoch, position])
             flip = bool(random.random() < self._flip_probability)
-        return position, pixels, flip, reason
+        return position, pixels, flip, reason, label
+
+
+def to_label(item: Any, num_classes: int, name: str) -> int:
+    """Return the label of an item.
+
+    Args:
+        item: A dict with an integer under "label".
+        num_classes: Number of classes.
+        name: Name of the image, for messages.
+
+    Raises:
+        InputError: If the label is missing, or not in [0, num_classes).
+    """
+    label = item.get("label") if isinstance(item, dict) else None
+    if not isinstance(label, int | np.integer | Tensor) or not 0 <= int(label) < num_classes:
+        has = "no label" if label is None else f"the label {label}"
+        raise InputError(
+            f"{name} has {has}: data.num_classes is {num_classes}, so that every item needs an integer from 0 to "
+            f'{num_classes - 1} under "label"'
+        )
+    return int(label)
 
 
 def to_pillow(item: Any) -> Image.Image:
@@ -231,10 +265,12 @@ def collate(items: list[Item]) -> dict[str, Any]:
     reasons = [item[3] for item in items if item[3]]
     good = [item for item in items if not item[3]] or items
     items = [good[place % len(good)] if item[3] else item for place, item in enumerate(items)]
-    positions, pixels, flips, _ = zip(*items, strict=True)
+    positions, pixels, flips, _, labels = zip(*items, strict=True)
     batch: dict[str, Any] = {
         "image": torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
         "index": torch.tensor(positions),
         "flip": torch.tensor(flips),
     }
+    if labels[0] is not None:
+        batch["label"] = torch.tensor(labels)
     return {**batch, "unreadable": reasons} if reasons else batch

@@ -21,6 +21,7 @@ class SyntheticFaces(PackedDataModule):
         faces_seed: Seed of the faces; `seed` is the seed of their order in training.
         crop: Side of the centered square that is cut out of each 178x218 file; null for the largest square, 178.
         attributes: Names of the attributes that batches carry (Smiling, Eyeglasses, ...).
+        labels: Names of the attributes whose combinations are the classes of the images, as for CelebA.
         **common: Options of PackedDataModule.
     """
 
@@ -32,24 +33,26 @@ class SyntheticFaces(PackedDataModule):
         faces_seed: int = 0,
         crop: int | None = 178,
         attributes: list[str] | None = None,
+        labels: list[str] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(root, crop=crop, **common)
         if count < 1:
             raise InputError(f"count is {count}: set it to 1 or more.")
-        self.attributes = attributes or []
+        self.attributes, self.labels = attributes or [], labels or []
         self.count = count
         self.faces_seed = faces_seed
 
     def read_files(self) -> ImageListing:
         """List the first `count` faces below the root, which may hold more."""
-        listing = read_celeba(self.root, self.attributes)
+        listing = read_celeba(self.root, self.attributes, self.labels)
         return replace(
             listing,
             name="synthetic_faces",
             names=listing.names[: self.count],
             splits={split: rows[rows < self.count] for split, rows in listing.splits.items()},
             attributes=None if listing.attributes is None else listing.attributes[: self.count],
+            labels=None if listing.labels is None else listing.labels[: self.count],
         )
 
     def prepare_data(self) -> None:

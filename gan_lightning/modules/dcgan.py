@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -24,12 +24,14 @@ from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind
 from gan_lightning.modules.step_metrics import StepClock, log_metrics, without_side_effects
 from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
-from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator, GeneratorNormalization
+from gan_lightning.networks.conditional import make_discriminator, make_generator, with_labels
+from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, ObjectiveName, Penalties
 from gan_lightning.seeding import batch_seed
 
-Network = Callable[[Tensor], Tensor]
+Network = Callable[..., Tensor]
+Outputs = dict[str, Tensor]
 
 
 class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
@@ -62,6 +64,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         ema_decay: float = 0.999,
         compile: bool = False,
         cuda_graph: bool | None = None,
+        num_classes: int = 0,
     ) -> None:
         """Build both networks.
 
@@ -92,6 +95,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
                 Gradient penalties stay uncompiled: compiled networks have no second derivative.
             cuda_graph: Replay the training step as a CUDA graph, which the host launches in one call. By default on a
                 single GPU, if the step can be captured; the weights are those of the step without it, to rounding.
+            num_classes: Number of classes, for data with labels; 0 for a model without labels.
 
         Raises:
             InputError: An unsupported value.
@@ -107,25 +111,26 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
         self.compiled, self.cuda_graph, self.objective = compile, cuda_graph, OBJECTIVES[objective]
         self._network_options = base_channels, generator_normalization, discriminator_normalization
+        self.num_classes = num_classes
         self.generator, self.discriminator = self.build_generator(), self.build_discriminator()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
         self._watch, self._clock = FiniteWatch(), StepClock()
-        self.expect_images(channels, image_size)
+        self.expect_images(channels, image_size, num_classes)
 
     def build_generator(self) -> nn.Module:
-        """Return G: latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]. A subclass may return its own."""
+        """Return G: latents (B, latent_dim), and labels (B,) of classes, to images. A subclass may return its own."""
         width, normalization, _ = self._network_options
-        return Generator(self.image_size, self.channels, self.latent_dim, width, normalization)
+        return make_generator(self.num_classes, self.image_size, self.channels, self.latent_dim, width, normalization)
 
     def build_discriminator(self) -> nn.Module:
-        """Return D: images (B,C,H,W) to logits (B,), positive for real. A subclass may return its own."""
+        """Return D: images, and labels (B,) of classes, to logits (B,) of being real. A subclass may return its own."""
         width, _, normalization = self._network_options
-        return Discriminator(self.image_size, self.channels, width, normalization)
+        return make_discriminator(self.num_classes, self.image_size, self.channels, width, normalization)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Map latents (B, latent_dim) to images (B,C,H,W) in [-1, 1] by the averaged generator."""
-        images: Tensor = self.generator_ema(latents)
+    def forward(self, latents: Tensor, *labels: Tensor) -> Tensor:
+        """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] by the averaged generator."""
+        images: Tensor = self.generator_ema(latents, *labels)
         return images
 
     def train(self, mode: bool = True) -> DCGAN:
@@ -138,9 +143,10 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         """Check model, data and trainer against each other, and prepare precision and DDP for two networks.
 
         Raises:
-            InputError: The data have another number of channels or image size; an unsupported precision;
+            InputError: The data have another number of channels, image size or classes; an unsupported precision;
                 SyncBatchNorm with a gradient penalty, or without a GPU.
         """
+        super().setup(stage)
         check_sizes(self, getattr(self.trainer, "datamodule", None))
         prepare_precision(self.trainer)
         prepare_ddp(self, second_derivative=bool(self.penalties))
@@ -174,10 +180,11 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         """Process one minibatch of Algorithm 1: a discriminator step, and after `d_steps` of them a generator step.
 
         Args:
-            batch: Images (B,C,H,W) float32 in [-1, 1]: {"image": images}, (images, labels), or the images alone.
+            batch: Images (B,C,H,W) float32 in [-1, 1], and labels (B,) of classes: {"image": images, "label": labels},
+                (images, labels), or images alone.
             batch_idx: Index in the epoch; the cycle of `d_steps` continues over epochs instead.
         """
-        real = self._train_batches.images(batch)
+        real, *labels = inputs = self._train_batches.inputs(batch)
         self._rates.begin_batch()
         count = self.trainer.fit_loop.total_batch_idx
         turn_of_g = (count + 1) % self.d_steps == 0
@@ -187,7 +194,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         self._graphs.rng.manual_seed(batch_seed(self._seed, self.global_rank, count))
         self._clock.add(len(real) * self.trainer.world_size)
 
-        outputs = self._graphs.run(self._update_networks, real, StepKind(turn_of_g, penalize, due))
+        outputs = self._graphs.run(self._update_networks, inputs, StepKind(turn_of_g, penalize, due))
         if turn_of_g:
             update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
         self._rates.step(self.trainer, batch_idx, turn_of_g)
@@ -198,36 +205,38 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         if due or (turn_of_g and self._watch.is_free):
             self._watch.check(self.trainer)
         if due:
-            self._log_step(outputs)
+            self._log_step(outputs, *labels)
 
-    def _update_networks(self, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
+    def _update_networks(self, inputs: tuple[Tensor, ...], kind: StepKind) -> Outputs:
         """Update D, and G if it is its turn: what is captured as a CUDA graph, and so reads nothing back."""
+        real, *labels = inputs  # fakes are made for the labels of the reals
         self.measure_gradients(kind.logged)
         reuse = kind.of_generator and not self.fresh_latents and self.accumulate == 1
         latents = self._draw_latents(len(real))
         with torch.set_grad_enabled(reuse):
-            fake = self._networks[0](latents)
-        outputs = self._discriminator_step(real, fake.detach(), kind)
+            fake = self._networks[0](latents, *labels)
+        outputs = self._discriminator_step(kind, real, fake.detach(), *labels)
         if kind.of_generator:
             if not reuse:
                 latents = self._draw_latents(len(real))
-            outputs |= {"latents": latents, **self._generator_step(real, latents, fake if reuse else None)}
+            outputs |= {"latents": latents, **self._generator_step(fake if reuse else None, real, latents, *labels)}
         return outputs | self.gradient_norms
 
     def _draw_latents(self, count: int) -> Tensor:
         return torch.randn(count, self.latent_dim, generator=self._graphs.rng, device=self.device)
 
-    def _discriminator_step(self, real: Tensor, fake: Tensor, kind: StepKind) -> dict[str, Tensor]:
+    def _discriminator_step(self, kind: StepKind, real: Tensor, fake: Tensor, *labels: Tensor) -> Outputs:
         """Update D on reals and fakes, which carry no graph; return its loss and the logits of reals."""
         (_, discriminator), (_, optimizer) = self._networks, self.optimizer_pair()
         optimizer.zero_grad()
         losses: list[Tensor] = []
-        for real_part, fake_part in zip(self._parts(real), self._parts(fake), strict=True):
+        for real_part, fake_part, *label in self._parts(real, fake, *labels):
             with weights_cast_once(self.device.type):
-                logits_real, logits_fake = discriminator(real_part), discriminator(fake_part)
+                logits_real, logits_fake = discriminator(real_part, *label), discriminator(fake_part, *label)
             loss = self.objective.discriminator(logits_real, logits_fake, 1 - self.label_smoothing)
             if kind.penalized:
-                penalty = self.penalties(self.discriminator, real_part, fake_part, self._graphs.rng)
+                critic = with_labels(self.discriminator, *label)
+                penalty = self.penalties(critic, real_part, fake_part, self._graphs.rng)
                 loss = loss + self.penalty_interval * penalty
             losses.append(self.add_gradients("discriminator", loss, len(real_part) / len(real)))
         changed = () if kind.of_generator else (self.generator, self.discriminator)  # else they go with G's gradients
@@ -236,18 +245,15 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         return {"loss_d": sum(losses[1:], losses[0]), "logits_real": logits_real.detach()}
 
-    def _generator_step(self, real: Tensor, latents: Tensor, fake: Tensor | None) -> dict[str, Tensor]:
-        """Update G through a frozen D; return its loss and the logits of fakes.
-
-        `fake` is G(latents) with its graph, if it has been computed already.
-        """
+    def _generator_step(self, fake: Tensor | None, real: Tensor, latents: Tensor, *labels: Tensor) -> Outputs:
+        """Update G through a frozen D, by fakes with their graph if there are any; return its loss and their logits."""
         (generator, discriminator), (optimizer, _) = self._networks, self.optimizer_pair()
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
         losses: list[Tensor] = []
-        for real_part, latents_part in zip(self._parts(real), self._parts(latents), strict=True):
-            logits_fake = discriminator(generator(latents_part) if fake is None else fake)
-            logits_real = discriminator(real_part) if self.objective.needs_real else None
+        for real_part, latents_part, *label in self._parts(real, latents, *labels):
+            logits_fake = discriminator(generator(latents_part, *label) if fake is None else fake, *label)
+            logits_real = discriminator(real_part, *label) if self.objective.needs_real else None
             loss = self.objective.generator(logits_fake, logits_real)
             losses.append(self.add_gradients("generator", loss, len(real_part) / len(real)))
         self.average_gradients(optimizer, self.generator, self.discriminator)
@@ -255,16 +261,17 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         self.untoggle_optimizer(optimizer)
         return {"loss_g": sum(losses[1:], losses[0]), "logits_fake": logits_fake.detach()}
 
-    def _parts(self, batch: Tensor) -> tuple[Tensor, ...]:
-        return batch.chunk(self.accumulate) if self.accumulate > 1 else (batch,)
+    def _parts(self, *batch: Tensor) -> Iterable[tuple[Tensor, ...]]:
+        count = self.accumulate
+        return zip(*(tensor.chunk(count) for tensor in batch), strict=True) if count > 1 else (batch,)
 
-    def _log_step(self, outputs: dict[str, Tensor]) -> None:
+    def _log_step(self, outputs: Outputs, *labels: Tensor) -> None:
         """Log the metrics of one step, and D on the same latents now that G has been updated."""
         score = self.objective.score
-        images_after = without_side_effects(self.generator)(outputs["latents"])
+        images_after = without_side_effects(self.generator)(outputs["latents"], *labels)
         metrics = {name: outputs[name] for name in ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g")}
         metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
-        metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after))
+        metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))
         means = distributed.mean(metrics)  # waits for the device, so that the clock is right
         if isinstance(plugin := self.trainer.precision_plugin, ScalerPerNetwork):
             means |= plugin.scales()

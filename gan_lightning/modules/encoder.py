@@ -31,6 +31,7 @@ from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import AnyGenerator, load_generator, load_tensors
+from gan_lightning.networks.conditional import ConditionalGenerator
 from gan_lightning.networks.encoder import Encoder
 from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
 from gan_lightning.seeding import batch_rng
@@ -91,6 +92,10 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         if lr <= 0 or image_weight < 0:
             raise InputError(f"lr must be positive and image_weight not negative, not {lr} and {image_weight}")
         generator = load_generator(generator_ckpt).requires_grad_(False)
+        if isinstance(generator, ConditionalGenerator):
+            raise InputError(
+                "an encoder guesses the latents of a generator without classes: give another generator_ckpt"
+            )
         # A tuple hides it from the module: it is not trained, saved with checkpoints, or broadcast.
         self._generator = (generator,)
         self.encoder = Encoder(

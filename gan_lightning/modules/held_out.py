@@ -24,9 +24,9 @@ class HeldOutScore(TakesImages):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Score held-out images by D: scores below those of training images show that D memorizes them."""
-        images = self._val_batches.images(batch)
+        images, *labels = self._val_batches.inputs(batch)
         if count := len(images):  # with fewer images than ranks some ranks have none
-            self._score_held_out.update(self.objective.score(self.discriminator(images)), count)
+            self._score_held_out.update(self.objective.score(self.discriminator(images, *labels)), count)
 
     def on_validation_epoch_end(self) -> None:
         """Log D's mean score of held-out images over all ranks."""

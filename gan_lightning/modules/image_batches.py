@@ -6,12 +6,13 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from torch import Tensor, float32, int8, uint8
 
 from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import LOUDEST
+from gan_lightning.modules.labels import Labeled, check_labels, labels_of
 
 SCALE = "map pixels to [-1, 1], as torchvision's Normalize(0.5, 0.5) does after ToTensor"
 ENOUGH = 8  # images of which one surely has a pixel below mid-gray
@@ -27,7 +28,7 @@ class ImageBatches:
         checked: Whether the range is known.
     """
 
-    def __init__(self, channels: int, height: int, width: int, degraded: bool = False) -> None:
+    def __init__(self, channels: int, height: int, width: int, degraded: bool = False, num_classes: int = 0) -> None:
         """Expect images of a shape.
 
         Args:
@@ -35,13 +36,32 @@ class ImageBatches:
             height: Height in pixels.
             width: Width in pixels.
             degraded: The images are degraded photographs: noise may leave [-1, 1], and any of them may be bright.
+            num_classes: Number of classes of the labels beside the images; 0 to leave labels out.
         """
-        self._shape = channels, height, width
+        self._shape, self._num_classes = (channels, height, width), num_classes
         self._degraded, self.checked = degraded, False
 
     def restart(self, trainer: Trainer) -> None:
         """Check the range again at the next batch; that of our own data modules is known."""
         self.checked = isinstance(getattr(trainer, "datamodule", None), ImageDataModule)
+
+    def inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        """Return the images of a batch, and its labels (B,) int64 if the model has classes.
+
+        Args:
+            batch: {"image": images, "label": labels}, or (images, labels); labels may be missing where there are no
+                classes.
+
+        Raises:
+            InputError: As `images`; or labels are missing, no integers, or not in [0, num_classes).
+        """
+        checked, images = self.checked, self.images(batch)
+        if not self._num_classes:
+            return (images,)
+        labels = labels_of(batch, len(images), self._num_classes)
+        if not checked:
+            check_labels(labels, self._num_classes)
+        return images, labels
 
     def images(self, batch: Any) -> Tensor:
         """Return the images of a batch, (B,C,H,W) float32 in [-1, 1].
@@ -66,22 +86,24 @@ class ImageBatches:
         return images
 
 
-class TakesImages(LightningModule):
+class TakesImages(Labeled):
     """A module that is trained and validated on the images of any loader."""
 
-    def expect_images(self, channels: int, image_size: int) -> None:
-        """Set the shape of the images, (channels, image_size, image_size)."""
-        self._train_batches = ImageBatches(channels, image_size, image_size)
-        self._val_batches = ImageBatches(channels, image_size, image_size)
+    def expect_images(self, channels: int, image_size: int, num_classes: int = 0) -> None:
+        """Set the shape of the images, (channels, image_size, image_size), and the number of their classes."""
+        self._train_batches = ImageBatches(channels, image_size, image_size, num_classes=num_classes)
+        self._val_batches = ImageBatches(channels, image_size, image_size, num_classes=num_classes)
+        self.expect_labels(num_classes)
 
     def on_fit_start(self) -> None:
         """Check the first batch of each fit."""
+        super().on_fit_start()
         self._train_batches.restart(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Check the range of the first batch before the step, which never waits for the device."""
         if not self._train_batches.checked:
-            self._train_batches.images(batch)
+            self._train_batches.inputs(batch)
 
     def on_validation_epoch_start(self) -> None:
         """Check the first batch of each validation."""

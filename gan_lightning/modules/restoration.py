@@ -64,7 +64,7 @@ class LatentRestoration(LightningModule):
         masks_white: White = "known",
         keep_searches: bool = False,
         space: LatentSpace | None = None,
-        label: int | None = None,
+        label: int | str | None = None,
     ) -> None:
         """Load the networks and check the settings.
 
@@ -85,7 +85,7 @@ class LatentRestoration(LightningModule):
             keep_searches: Keep what each of several searches found, not their mean and spread alone: the writer puts
                 them into searches/NAME/, from the most to the least likely.
             space: Space of the search for a StyleGAN2: "z", "w" or "w+". Default: w.
-            label: Class of the images, for a StyleGAN2 with classes.
+            label: Class of the images, for a generator with classes: its number or, of a DCGAN, its name.
 
         Raises:
             InputError: If a file is missing or contains something else, settings exclude each other, or the

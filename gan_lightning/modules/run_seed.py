@@ -22,8 +22,10 @@ class RunSeed(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the seed."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["latent_seed"] = self._seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the seed, which a resumed run keeps whatever `seed_everything` is."""
+        super().on_load_checkpoint(checkpoint)
         self._loaded_seed = checkpoint.get("latent_seed")

@@ -19,6 +19,7 @@ NETWORK_OPTIONS = (  # what networks are built with: it cannot change when their
     "base_channels",
     "generator_normalization",
     "discriminator_normalization",
+    "num_classes",
 )
 
 

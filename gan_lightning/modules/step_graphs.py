@@ -39,16 +39,18 @@ class StepKind(NamedTuple):
     logged: bool
 
 
-Step = Callable[[Tensor, StepKind], dict[str, Tensor]]
+Inputs = tuple[Tensor, ...]
+Step = Callable[[Inputs, StepKind], dict[str, Tensor]]
 
 
 class StepGraphs:
     """Runs a step, from its fourth time on by replaying a CUDA graph.
 
     A graph repeats the same operations at the same addresses. What changes from step to step therefore comes from
-    outside: images are copied to where the graph reads them, learning rates are tensors, and the random generator is
-    seeded before. A step of another batch size, or with other options, settings of the optimizers, modes or frozen
-    parameters than at its capture, is run without the graph. See https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
+    outside: images and labels are copied to where the graph reads them, learning rates are tensors, and the random
+    generator is seeded before. A step of another batch size, or with other options, settings of the optimizers, modes
+    or frozen parameters than at its capture, is run without the graph. See
+    https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 
     Attributes:
         rng: Random generator on the module's device, to be seeded before each step.
@@ -78,35 +80,35 @@ class StepGraphs:
         self._captured: dict[StepKind, CapturedStep] = {}
         self._pool = torch.cuda.graph_pool_handle() if self.active else None
 
-    def run(self, step: Step, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
+    def run(self, step: Step, inputs: Inputs, kind: StepKind) -> dict[str, Tensor]:
         """Run a step, or replay it.
 
         Args:
-            step: Function of images and kind, whose random numbers are all from `rng`.
-            real: Images (B,C,H,W).
+            step: Function of inputs and kind, whose random numbers are all from `rng`.
+            inputs: Images (B,C,H,W), and their labels (B,) if the model has classes.
             kind: Kind of the step.
 
         Returns:
             What the step returns; the tensors of a graph are overwritten by its next replay.
         """
         if not self.active:
-            return step(real, kind)
+            return step(inputs, kind)
         if kind not in self._captured:
             self._seen[kind] += 1
             if self._seen[kind] <= WARM_UP:
-                return step(real, kind)
+                return step(inputs, kind)
             before = self._module.global_step
             try:
-                self._captured[kind] = self._capture(step, real, kind)
+                self._captured[kind] = self._capture(step, inputs, kind)
             except Exception as error:
                 if self._module.global_step > before:  # the capture had counted a step that was not taken
                     count_optimizer_step(self._module.trainer, -1)
-                return self._give_up(error, step, real, kind)
-            return self._captured[kind].replay(real)  # its optimizer step has been counted by the capture
+                return self._give_up(error, step, inputs, kind)
+            return self._captured[kind].replay(inputs)  # its optimizer step has been counted by the capture
         captured = self._captured[kind]
-        if not captured.fits(real, state_of(self._module)):
-            return step(real, kind)
-        outputs = captured.replay(real)
+        if not captured.fits(inputs, state_of(self._module)):
+            return step(inputs, kind)
+        outputs = captured.replay(inputs)
         if kind.of_generator:
             count_optimizer_step(self._module.trainer)
         return outputs
@@ -116,20 +118,22 @@ class StepGraphs:
         self.active, self._pool = False, None
         self._captured.clear()
 
-    def _capture(self, step: Step, real: Tensor, kind: StepKind) -> CapturedStep:
-        check_memory(real.device)
+    def _capture(self, step: Step, inputs: Inputs, kind: StepKind) -> CapturedStep:
+        device = inputs[0].device
+        check_memory(device)
         optimizers = self._module.trainer.optimizers
-        images, rates = real.clone(), [rate_tensors(optimizer, real.device) for optimizer in optimizers]
+        read = tuple(tensor.clone() for tensor in inputs)
+        rates = [rate_tensors(optimizer, device) for optimizer in optimizers]
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self.rng)
         # Other threads, which pin the memory of batches, may go on using the device.
         capture = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
         with rates_in_tensors(optimizers, rates), capture:
-            outputs = step(images, kind)
+            outputs = step(read, kind)
         settings = list(map(settings_of, optimizers))
-        return CapturedStep(graph, images, outputs, optimizers, rates, settings, state_of(self._module))
+        return CapturedStep(graph, read, outputs, optimizers, rates, settings, state_of(self._module))
 
-    def _give_up(self, error: Exception, step: Step, real: Tensor, kind: StepKind) -> dict[str, Tensor]:
+    def _give_up(self, error: Exception, step: Step, inputs: Inputs, kind: StepKind) -> dict[str, Tensor]:
         """Run a step that could not be captured, and all others, without graphs."""
         reason = origin_of(error)
         if self._asked:
@@ -139,8 +143,9 @@ class StepGraphs:
         self._captured.clear()
         for optimizer in self._module.trainer.optimizers:  # the capture may have ended within the turn of one
             self._module.untoggle_optimizer(optimizer)
-        self.rng = torch.Generator(real.device).manual_seed(self.rng.initial_seed())  # the other may be left capturing
-        return step(real, kind)
+        # The other random generator may be left capturing.
+        self.rng = torch.Generator(inputs[0].device).manual_seed(self.rng.initial_seed())
+        return step(inputs, kind)
 
 
 @dataclass
@@ -149,7 +154,7 @@ class CapturedStep:
 
     Attributes:
         graph: The graph.
-        images: Images (B,C,H,W) that it reads.
+        inputs: Images (B,C,H,W), and labels (B,) if there are classes, that it reads.
         outputs: What it writes.
         optimizers: Optimizers that take a step in it.
         rates: Learning rates that it reads, one for each parameter group of each optimizer.
@@ -158,21 +163,23 @@ class CapturedStep:
     """
 
     graph: torch.cuda.CUDAGraph
-    images: Tensor
+    inputs: Inputs
     outputs: dict[str, Tensor]
     optimizers: Sequence[Optimizer]
     rates: list[list[RateTensor]]
     settings: list[list[dict[str, Any]]]
     state: list[Any]
 
-    def fits(self, real: Tensor, state: list[Any]) -> bool:
-        """Whether the graph does what the step would do for these images, in this state of the module."""
-        same = real.shape == self.images.shape and self.settings == list(map(settings_of, self.optimizers))
+    def fits(self, inputs: Inputs, state: list[Any]) -> bool:
+        """Whether the graph does what the step would do for these inputs, in this state of the module."""
+        same = [tensor.shape for tensor in inputs] == [tensor.shape for tensor in self.inputs]
+        same = same and self.settings == list(map(settings_of, self.optimizers))
         return same and self.state == state
 
-    def replay(self, real: Tensor) -> dict[str, Tensor]:
+    def replay(self, inputs: Inputs) -> dict[str, Tensor]:
         """Launch the graph."""
-        self.images.copy_(real)
+        for ours, theirs in zip(self.inputs, inputs, strict=True):
+            ours.copy_(theirs)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 rate.set(group["lr"])

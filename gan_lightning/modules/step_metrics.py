@@ -34,14 +34,14 @@ def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], 
         module.log(name, value, logger=False, prog_bar=name in bar, sync_dist=True)
 
 
-def without_side_effects(network: nn.Module) -> Callable[[Tensor], Tensor]:
+def without_side_effects(network: nn.Module) -> Callable[..., Tensor]:
     """Return the network's forward pass as a function that records no graph and leaves batch-norm statistics alone."""
     state: dict[str, Tensor] = {name: tensor.clone() for name, tensor in network.named_buffers()}
     state.update(network.named_parameters())
 
     @torch.no_grad()
-    def call(inputs: Tensor) -> Tensor:
-        return cast(Tensor, torch.func.functional_call(network, state, (inputs,)))
+    def call(*inputs: Tensor) -> Tensor:
+        return cast(Tensor, torch.func.functional_call(network, state, inputs))
 
     return call
 

@@ -71,6 +71,8 @@ class StyleGAN2(DCGAN):
         if training.get("cuda_graph"):
             raise InputError("cuda_graph: true is impossible: path lengths are read by the host; set it to false")
         training["cuda_graph"] = False  # null, too, which the command line gives
+        if training.get("num_classes"):
+            raise InputError("StyleGAN2 is trained without labels: leave num_classes out, or train a DCGAN")
         self.path_length, self.path_interval = path_length, path_interval
         super().__init__(
             image_size=image_size,
@@ -103,8 +105,8 @@ class StyleGAN2(DCGAN):
         options: Any = self.hparams
         return StyleGAN2Discriminator(self.image_size, self.channels, options.base_channels, options.max_channels)
 
-    def _generator_step(self, real: Tensor, latents: Tensor, fake: Tensor | None) -> dict[str, Tensor]:
-        outputs = super()._generator_step(real, latents, fake)
+    def _generator_step(self, fake: Tensor | None, real: Tensor, latents: Tensor, *labels: Tensor) -> dict[str, Tensor]:
+        outputs = super()._generator_step(fake, real, latents, *labels)
         if self.path_length and self.global_step % self.path_interval == 0:
             norms = dict(self.gradient_norms)  # those of the losses are logged
             self._path_length_step(latents[: max(1, len(latents) // FEWER)])

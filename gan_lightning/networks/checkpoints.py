@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
+from gan_lightning.networks.conditional import ConditionalGenerator, make_generator
 from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_discriminator import StyleGAN2Discriminator
@@ -32,6 +33,8 @@ AnyGenerator = Generator | StyleGAN2Generator
 
 FIRST_LAYER = "main.0.weight"
 GENERATOR_CLASS = "generator_class"  # key of our checkpoints: shapes do not tell two classes of networks apart
+CLASS_NAMES = "class_names"  # key of checkpoints with labels
+OF_CLASSES = "classes."  # beginning of the names of a discriminator's weights for labels
 PREFERRED = ("generator_ema.", "G_ema.", "generator.")  # the average first, because metrics are measured on it
 
 
@@ -54,7 +57,7 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
     """
     content = load_tensors(path)
     made = content.get(GENERATOR_CLASS) if isinstance(content, dict) else None
-    if made not in (None, class_name(Generator), class_name(StyleGAN2Generator)):
+    if made not in (None, *map(class_name, (Generator, ConditionalGenerator, StyleGAN2Generator))):
         raise InputError(
             f"the generator of {path} is a {made}, not a DCGAN's: load it with the module that was trained, "
             "Mine.load_from_checkpoint(path).generator_ema"
@@ -63,6 +66,8 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
     candidates = [candidate for tree in trees for candidate in generator_states(tree, FIRST_LAYER)]
     for state in sorted(candidates, key=lambda pair: pair[0]):
         if (generator := build_generator(state[1])) is not None:
+            if isinstance(generator, ConditionalGenerator):
+                generator.class_names = tuple(content.get(CLASS_NAMES, generator.class_names))
             return generator.eval()
     candidates = [candidate for tree in trees for candidate in generator_states(tree, FIRST_STYLEGAN2)]
     for state in sorted(candidates, key=lambda pair: pair[0]):
@@ -176,14 +181,16 @@ def generator_states(tree: Mapping[str, Any], first: str) -> Iterator[tuple[int,
 def build_generator(state: dict[str, Tensor]) -> Generator | None:
     """Build a generator from a state dict, with an architecture inferred from shapes; None if the dict is another's."""
     kernels = [value for value in state.values() if value.ndim == 4]
-    steps = len(kernels) - 1
+    normalized = any(name.startswith("main.1.") and name.endswith("running_mean") for name in state)
+    scales = state.get("main.1.weight")
     try:
-        generator = Generator(
-            image_size=4 * 2**steps,
-            channels=kernels[-1].shape[1],
-            latent_dim=kernels[0].shape[0],
-            base_channels=kernels[-1].shape[0],
-            normalization="batch" if "main.1.running_mean" in state else "none",
+        generator = make_generator(
+            len(scales) if scales is not None and scales.ndim == 2 else 0,
+            4 * 2 ** (len(kernels) - 1),  # image_size
+            kernels[-1].shape[1],  # channels
+            kernels[0].shape[0],  # latent_dim
+            kernels[-1].shape[0],  # base_channels
+            "batch" if normalized else "none",
         )
         # Files of old torch versions have no counters of batches, which affect no result.
         counters = {name: value for name, value in generator.state_dict().items() if name.endswith("batches_tracked")}
@@ -194,7 +201,11 @@ def build_generator(state: dict[str, Tensor]) -> Generator | None:
 
 
 def build_discriminator(state: dict[str, Tensor]) -> Discriminator | None:
-    """Build the network that the shapes of a state dict describe, with its weights; None if they describe another."""
+    """Build the network that the shapes of a state dict describe, with its weights; None if they describe another.
+
+    Of a discriminator with classes, the layers are those of one without: the projection by class is left out.
+    """
+    state = {name: value for name, value in state.items() if not name.startswith(OF_CLASSES)}
     kernels = [value for value in state.values() if isinstance(value, Tensor) and value.ndim == 4]
     if not kernels:
         return None

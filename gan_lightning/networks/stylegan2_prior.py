@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
+from gan_lightning.networks.conditional import MANY, ConditionalGenerator
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 
@@ -17,22 +18,31 @@ SAMPLES = 8192  # of w, for its mean and spread
 
 
 def as_prior(
-    generator: Generator | StyleGAN2Generator, space: LatentSpace | None = None, label: int | None = None
+    generator: Generator | StyleGAN2Generator, space: LatentSpace | None = None, label: int | str | None = None
 ) -> Generator | StyleGAN2Prior:
     """Return a generator as a prior: a StyleGAN2 in one of its spaces, by default w, and a DCGAN as it is.
+
+    A DCGAN with classes becomes one of that class.
 
     Args:
         generator: Generator.
         space: Space of the search, for a StyleGAN2.
-        label: Class of the images, for a StyleGAN2 with classes.
+        label: Class of the images, for a generator with classes; of a DCGAN, its name will do too.
 
     Raises:
         InputError: If the generator has no such space or class.
     """
     if isinstance(generator, StyleGAN2Generator):
+        if isinstance(label, str):
+            raise InputError(f"label is {label!r}, but the classes of a StyleGAN2 have no names: give a number")
         return StyleGAN2Prior(generator, space or "w", label)
     if space not in (None, "z"):
         raise InputError(f"space is {space}, but the generator is a DCGAN, which has z alone: leave space out")
+    if isinstance(generator, ConditionalGenerator):
+        if label is None:
+            classes = ", ".join(generator.class_names[:MANY])
+            raise InputError(f"this generator has {generator.num_classes} classes: set label to one of {classes}")
+        return generator.of_class(str(label))  # a class may be called 3, and be the second one
     if label is not None:
         raise InputError(f"label is {label}, but the generator is a DCGAN without classes: leave label out")
     return generator

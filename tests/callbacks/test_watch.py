@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from gan_lightning import DCGAN, InputError, SyntheticFaces
 from gan_lightning.callbacks.summary import RunSummary
-from gan_lightning.callbacks.watch import Lasting, Watch, diversity, nearest_distance
+from gan_lightning.callbacks.watch import Lasting, Watch, diversity, nearest_distance, scores
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.modules.step_metrics import log_metrics
 from tests.conftest import FACES
@@ -226,3 +226,18 @@ def test_watching_costs_less_than_a_hundredth_of_a_step(tmp_path):
     started = time.perf_counter()
     train(DCGAN(image_size=32, base_channels=32), 100, tmp_path, images, callbacks=[Timed()], log_every_n_steps=50)
     assert sum(spent) < 0.01 * (time.perf_counter() - started)
+
+
+def test_the_scores_of_a_conditional_gan_are_those_of_its_classes() -> None:
+    """D scores each image, and each fake, as one of its class."""
+    torch.manual_seed(0)
+    module = DCGAN(image_size=16, base_channels=4, num_classes=2, discriminator_normalization="none")
+    images, labels = torch.rand(4, 3, 16, 16) * 2 - 1, torch.tensor([0, 1, 1, 0])
+    seen, fakes = scores(module, images, labels)
+    logits = module.discriminator(images, labels)
+    assert seen == pytest.approx(float(module.objective.score(logits).mean()))
+    latents = torch.randn(4, module.latent_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        of_fakes = module.objective.score(module.discriminator(module.generator(latents, labels), labels))
+    assert fakes == pytest.approx(float(of_fakes.mean()), abs=1e-5)
+    assert scores(module, images, 1 - labels)[0] != seen

@@ -39,9 +39,10 @@ def generator_file(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_two_ranks_take_the_step_of_one(tmp_path):
-    (alone,) = train(tmp_path / "one", 1, "none")
-    first, second = train(tmp_path / "two", 2, "none")
+@pytest.mark.parametrize("kind", ["none", "labels"])
+def test_two_ranks_take_the_step_of_one(tmp_path, kind):
+    (alone,) = train(tmp_path / "one", 1, kind)
+    first, second = train(tmp_path / "two", 2, kind)
     assert (first["unequal"], second["unequal"], first["compared"]) == ([], [], STEPS)
     for name, tensor in alone["state"].items():
         torch.testing.assert_close(first["state"][name], tensor, rtol=0, atol=2e-6, msg=lambda t, n=name: f"{n}: {t}")

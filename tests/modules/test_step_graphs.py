@@ -29,8 +29,8 @@ from tests.modules.test_dcgan import BATCH, TINY, loader, train
 class Recording:
     """A graph whose replay runs the step, which leaves the trainer's count of steps to whoever replays it."""
 
-    def __init__(self, graphs, step, images, kind, optimizers, rates):
-        self.run, self.images, self.kind, self.optimizers, self.rates = step, images, kind, optimizers, rates
+    def __init__(self, graphs, step, inputs, kind, optimizers, rates):
+        self.run, self.inputs, self.kind, self.optimizers, self.rates = step, inputs, kind, optimizers, rates
         self.progress = graphs._module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         self.settings = [[dict(group) for group in optimizer.param_groups] for optimizer in optimizers]
         self.outputs, self.replays = {}, 0
@@ -43,7 +43,7 @@ class Recording:
             for group, before in zip(optimizer.param_groups, groups, strict=True):
                 group.update({name: value for name, value in before.items() if name != "params"})
         with plain_rates(self.optimizers, self.rates):
-            self.outputs.update(self.run(self.images, self.kind))
+            self.outputs.update(self.run(self.inputs, self.kind))
         for optimizer, groups in zip(self.optimizers, now, strict=True):
             for group, before in zip(optimizer.param_groups, groups, strict=True):
                 group.update(before)
@@ -72,15 +72,18 @@ def recordings(monkeypatch):
     """Record steps where a GPU would capture them; return what was recorded, by kind."""
     made = {}
 
-    def capture(self, step, real, kind):
-        optimizers = self._module.trainer.optimizers
-        images, rates = torch.zeros_like(real), [rate_tensors(optimizer, real.device) for optimizer in optimizers]
+    def capture(self, step, inputs, kind):
+        optimizers, device = self._module.trainer.optimizers, inputs[0].device
+        read, rates = (
+            tuple(map(torch.zeros_like, inputs)),
+            [rate_tensors(optimizer, device) for optimizer in optimizers],
+        )
         if kind.of_generator:  # the capture runs the step's Python, which counts
             step_graphs.count_optimizer_step(self._module.trainer)
-        made[kind] = recording = Recording(self, step, images, kind, optimizers, rates)
+        made[kind] = recording = Recording(self, step, read, kind, optimizers, rates)
         settings = list(map(settings_of, optimizers))
         state = step_graphs.state_of(self._module)
-        return CapturedStep(recording, images, recording.outputs, optimizers, rates, settings, state)
+        return CapturedStep(recording, read, recording.outputs, optimizers, rates, settings, state)
 
     monkeypatch.setattr(StepGraphs, "_capture", capture)
     monkeypatch.setattr(step_graphs, "why_impossible", lambda module: None)

@@ -1,6 +1,7 @@
 """Trains a small module on CPU ranks and saves what each of them saw and its final state: run by test_distributed.py.
 
-Usage: train_on_ranks.py FOLDER RANKS KIND [CHECKPOINT], KIND one of none, batch, messages, d_steps, float16, encoder.
+Usage: train_on_ranks.py FOLDER RANKS KIND [CHECKPOINT], KIND one of none, labels, batch, messages, d_steps, float16,
+encoder.
 """
 
 import atexit
@@ -103,15 +104,17 @@ def make_module(kind, checkpoint):
     if kind == "encoder":
         sizes = {"batch_size": 4, "batches_per_epoch": 2 * STEPS, "validation_images": 13}
         return LatentEncoder(checkpoint, base_channels=4, hidden_dim=8, **sizes)
-    normalization = "none" if kind == "none" else "batch"
-    return (SharedLatents if kind == "none" else DCGAN)(
+    equal = kind in ("none", "labels")  # to one rank: each image counts on its own
+    normalization = "none" if equal else "batch"
+    return (SharedLatents if equal else DCGAN)(
         image_size=SIZE,
         latent_dim=6,
         base_channels=4,
         generator_normalization=normalization,
         discriminator_normalization=normalization,
-        r1=1.0 if kind == "none" else 0.0,
+        r1=1.0 if equal else 0.0,
         d_steps=2 if kind == "d_steps" else 1,
+        num_classes=3 if kind == "labels" else 0,
     )
 
 
@@ -148,7 +151,7 @@ def main(folder, ranks, kind, checkpoint=None):
         trainer.fit(module)
         latent = torch.zeros(1)
     else:
-        data = [{"image": image} for image in images]
+        data = [{"image": image, "label": number * number % 3} for number, image in enumerate(images)]
         sampler = DistributedSampler(data, ranks, trainer.global_rank, shuffle=False)
         trainer.fit(module, DataLoader(data, batch_size=BATCH // ranks, sampler=sampler))
         latent = module._draw_latents(2)[0]
