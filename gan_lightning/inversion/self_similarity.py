@@ -23,9 +23,9 @@ def regularize(
     """Return restored images without the errors that their own patches contradict.
 
     Plug-and-play restoration (Venkatakrishnan et al. 2013): in turn the images are denoised, as if their errors were
-    noise, and made consistent with what was observed. The denoiser is `nonlocal_bayes`. Its noise level falls from round
-    to round, and rises with the square of the residual of the generator's images: images that the generator explains
-    stay as they are.
+    noise, and made consistent with what was observed. The denoiser is `nonlocal_bayes`. Its noise level falls from
+    round to round, and rises with the square of the residual of the generator's images: images that the generator
+    explains stay as they are.
 
     Args:
         images: Restored images (B,C,H,W), consistent with the observed ones.
