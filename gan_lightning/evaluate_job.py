@@ -35,6 +35,7 @@ from gan_lightning.metrics.comparison import (
     metrics_of,
     settings_of,
 )
+from gan_lightning.metrics.extractors import InceptionFeatures
 from gan_lightning.metrics.neighbors import NEIGHBORS, check_neighbors
 from gan_lightning.metrics.networks import make_extractor
 from gan_lightning.networks.checkpoints import check_whole, load_generator
@@ -69,6 +70,8 @@ class Evaluation:
             raise InputError(
                 f"{impossible[0]} cannot be measured with --extractor {options.extractor}; it needs inception"
             )
+        if not options.metrics and extractor.label != InceptionFeatures.label:
+            possible = tuple(name for name in possible if name != "mifid")  # whose threshold is meant for Inception
         self.metrics = [name for name in METRICS if name in asked and name in possible]
         if min(self.counts) < 2:
             raise InputError(f"there must be at least 2 images on each side, but there are {self.counts}")

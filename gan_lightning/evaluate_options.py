@@ -26,7 +26,7 @@ REAL and FAKE are each one of
   --output FILE       where the metrics are written; a file of this command is replaced, no other
   --metrics NAME ...  fd (Frechet distance), kid (kernel distance), precision, recall, density, coverage (by nearest
                       neighbors), mifid (fd, larger if real images are repeated), is (Inception Score; with inception
-                      only); default: all
+                      only); default: all, without mifid for other extractors than inception, whose threshold it has
   --extractor NAME    network in whose features images are compared (default: inception):
                         inception          that on which FID is defined; its weights have to be there (docs/metrics.md)
                         random             a fixed random network, which needs no weights

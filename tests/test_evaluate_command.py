@@ -17,7 +17,7 @@ from gan_lightning.networks.dcgan import Generator
 from tests.commands import fit
 
 SIZE = 16
-ALL_BUT_IS = {f"{name}_random" for name in ("fd", "kid", "precision", "recall", "density", "coverage", "mifid")}
+DEFAULT = {f"{name}_random" for name in ("fd", "kid", "precision", "recall", "density", "coverage")}
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +70,7 @@ def test_a_folder_an_archive_and_an_array_of_the_same_images_have_the_same_metri
     np.save("channels_first.npy", pixels(fake).transpose(0, 3, 1, 2))
     np.savez("fake.npz", arr_0=pixels(fake))
     of_folder = evaluate(real, fake)
-    assert of_folder.keys() == ALL_BUT_IS
+    assert of_folder.keys() == DEFAULT
     printed = capsys.readouterr().out
     for name, entry in of_folder.items():
         assert f"{entry['value']:.6g}" in printed, name
@@ -92,7 +92,12 @@ def test_the_protocol_stands_beside_each_value():
     assert metrics["coverage_random"]["protocol"]["neighbors"] == 5
     assert metrics["kid_random"]["protocol"]["subset_size"] == 12
     better = {name: entry["better"] for name, entry in metrics.items()}
-    assert {name for name in better if better[name] == "lower"} == {"fd_random", "kid_random", "mifid_random"}
+    assert {name for name in better if better[name] == "lower"} == {"fd_random", "kid_random"}
+
+
+def test_mifid_is_measured_with_other_features_only_if_asked_for():
+    real, fake = draw("real"), draw("fake", seed=1)
+    assert evaluate(real, fake, "--metrics", "mifid").keys() == {"mifid_random"}
 
 
 def test_metrics_are_those_of_the_features():
