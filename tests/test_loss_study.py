@@ -39,6 +39,7 @@ def test_there_is_a_configuration_for_each_loss(scripts):
     assert names == {*scripts[0].LOSSES, "faces32"}
 
 
+@pytest.mark.drawn
 def test_the_study_trains_resumes_and_repeats_nothing(scripts, faces_root, monkeypatch, capsys):
     """Its runs differ in the loss alone, and the experiments invert a generator of it."""
     study, theory = scripts

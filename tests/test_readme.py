@@ -12,6 +12,7 @@ import pytest
 from gan_lightning.__main__ import main
 from tests.commands import SMALL
 from tests.conftest import FACES
+from tests.data.test_labels import write_digits
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,12 +21,21 @@ COMMANDS = sorted(
 )
 
 
+DIGITS = ["--data.download", "false", "--data.val_fraction", "0.5", "--evaluation.num_images", "20"]
+TRAININGS = {  # by the name of the run that other commands start from
+    "NAME": "gan-lightning fit --config configs/celeba64.yaml --data.root /data/celeba",
+    "demo": "gan-lightning fit --config quickstart",
+    "digits": "gan-lightning fit --config mnist_conditional",
+}
+
+
 @pytest.fixture
 def folder_with_data(own_folder, tmp_path, faces_root):
     """Working folder with the configurations, and the data where the pages expect them."""
     Path("configs").symlink_to(ROOT / "configs")
     Path("data").mkdir()
     Path("data/synthetic").symlink_to(faces_root)
+    write_digits(Path("data"), [*range(10)] * 20)
     return tmp_path
 
 
@@ -50,6 +60,8 @@ def made_small(command, faces_root):
     small = list(SMALL)
     if "quickstart" in command:
         small += ["--data.count", str(FACES)]
+    if "mnist" in command:
+        small += DIGITS
     if "image_folder" in command:
         small += ["--data.split_fractions", "[0.6,0.2,0.2]"]
     return [*words, *small]
@@ -57,19 +69,19 @@ def made_small(command, faces_root):
 
 @pytest.fixture(scope="module")
 def trained():
-    """Folder for a run that commands of the pages measure: trained by the first of them that needs it."""
+    """Folder for runs that commands of the pages start from: each is trained by the first that needs it."""
     with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "NAME"
+        yield Path(folder)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_the_pages_run(command, folder_with_data, faces_root, trained):
-    if "runs/NAME" in command or "runs/*" in command:
-        training = made_small("gan-lightning fit --config configs/celeba64.yaml --data.root /data/celeba", faces_root)
-        if not trained.exists():
-            assert main([*training, "--name", "NAME"]) == 0
-            shutil.copytree("runs/NAME", trained)
-        shutil.copytree(trained, "runs/NAME", dirs_exist_ok=True)
+    name = next((name for name in TRAININGS if f"runs/{name}/" in command), "NAME" if "runs/*" in command else None)
+    if name is not None:
+        if not (trained / name).exists():
+            assert main([*made_small(TRAININGS[name], faces_root), "--name", name]) == 0
+            shutil.copytree(f"runs/{name}", trained / name)
+        shutil.copytree(trained / name, f"runs/{name}", dirs_exist_ok=True)
     runs = command.split()[1] not in ("synthesize", "pack", "evaluate", "report")
     assert main([*made_small(command, faces_root), *(["--name", "again"] if runs else [])]) == 0
 
