@@ -32,12 +32,14 @@ def nonlocal_bayes(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
     """
     size = min(PATCH, *pilot.shape[-2:])
     groups = _Groups(pilot.shape[-2] - size + 1, pilot.shape[-1] - size + 1, pilot.device)
+    results = []
+    # One image at a time: its patches take many times its own memory.
     variances = (2 * noise_level).square()
-    images = zip(F.unfold(pilot, size).mT, F.unfold(noisy, size).mT, variances, strict=True)
-    means, counts = zip(*(groups.estimate(*image) for image in images), strict=True)
-    total = F.fold(torch.stack(means).mT, pilot.shape[-2:], size)
-    number = F.fold(torch.stack(counts).mT.expand(-1, size * size, -1), pilot.shape[-2:], size)
-    return total / number
+    for one, other, variance in zip(torch.split(pilot, 1), torch.split(noisy, 1), variances, strict=True):
+        total, count = groups.estimate(F.unfold(one, size)[0].mT, F.unfold(other, size)[0].mT, variance)
+        counts = count.mT.expand(size * size, -1)
+        results.append(F.fold(total.mT[None], one.shape[-2:], size) / F.fold(counts[None], one.shape[-2:], size))
+    return torch.cat(results)
 
 
 class _Groups:
