@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.errors import InputError
+from gan_lightning.command_parser import check_output
 from gan_lightning.evaluate_options import HELP, parse
 
 FORMAT: Final = "gan-lightning evaluate, version 1"  # first key of our files, by which they are told from others
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> int:
         return 0
     options = parse(words)
     output = Path(options.output).expanduser()
-    check_output(output)
+    check_output(output, "metrics.json", is_metrics)
     from gan_lightning.evaluate_job import Evaluation  # slow to import
 
     report = {"format": FORMAT, "metrics": Evaluation(options).run()}
@@ -42,22 +42,12 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def check_output(path: Path) -> None:
-    """Check that a file may be written: that it is new, or one of ours.
-
-    Raises:
-        InputError: If it is a folder, or something else.
-    """
-    if path.is_dir():
-        raise InputError(f"--output {path} is a folder: give the name of a file, such as {path / 'metrics.json'}")
-    if not path.exists():
-        return
+def is_metrics(path: Path) -> bool:
+    """Return whether a file holds metrics that this command has written."""
     try:
-        ours = json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT
+        return bool(json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
-        ours = False
-    if not ours:
-        raise InputError(f"--output {path} exists and was not written by this command: give another name")
+        return False
 
 
 def table(report: dict[str, Any]) -> list[str]:

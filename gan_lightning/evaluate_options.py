@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
+from gan_lightning.command_parser import CommandParser, check_at_least
 from gan_lightning.errors import InputError
 
 HELP = """\
@@ -54,22 +54,6 @@ Frechet distances depend on the number of images: compare them at equal numbers 
 """
 
 
-class Arguments(argparse.ArgumentParser):
-    """argparse's parser, with our help and with errors of one line."""
-
-    def format_help(self) -> str:
-        """Return the help."""
-        return HELP
-
-    def error(self, message: str) -> NoReturn:
-        """Raise an error for the user.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(f"{message}; see gan-lightning evaluate --help")
-
-
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """Return the options of the command.
 
@@ -79,7 +63,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         InputError: If an option is unknown or missing, or a number is out of range.
     """
-    parser = Arguments(prog="gan-lightning evaluate", allow_abbrev=False)
+    parser = CommandParser("evaluate", HELP)
     parser.add_argument("real", metavar="REAL")
     parser.add_argument("fake", metavar="FAKE")
     parser.add_argument("--output", required=True)
@@ -98,19 +82,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=256)
     parser.add_argument("--device")
     options = parser.parse_intermixed_args(list(words))
-    for name, least in (
-        ("extractor_size", 1),
-        ("neighbors", 1),
-        ("num_images", 2),
-        ("num_samples", 2),
-        ("seed", 0),
-        ("image_size", 1),
-        ("crop", 1),
-        ("batch_size", 1),
-    ):
-        given = getattr(options, name)
-        if given is not None and given < least:
-            raise InputError(f"--{name} is {given}: give {least} or more")
+    sizes = dict.fromkeys(("extractor_size", "neighbors", "image_size", "crop", "batch_size"), 1)
+    check_at_least(options, {**sizes, "num_images": 2, "num_samples": 2, "seed": 0})
     if options.crop is not None and options.image_size is None:
         raise InputError("--crop is about --image_size, the size of the result: add it, or leave both out")
     return options

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
+from gan_lightning.command_parser import CommandParser, check_at_least
 from gan_lightning.errors import InputError
 
 HELP = """\
@@ -58,22 +58,6 @@ INSTEAD = {  # options of predict that this command sets itself -> how
 }
 
 
-class Arguments(argparse.ArgumentParser):
-    """argparse's parser, with our help and with errors of one line."""
-
-    def format_help(self) -> str:
-        """Return the help, which fits a screen."""
-        return HELP
-
-    def error(self, message: str) -> NoReturn:
-        """Raise an error for the user.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(f"{message}; see gan-lightning restore --help")
-
-
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of the command, and those that are for `predict`, such as --model.inversion.num_steps 50.
 
@@ -83,7 +67,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     Raises:
         InputError: If an option is unknown, missing, or of another task, or a number is out of range.
     """
-    parser = Arguments(prog="gan-lightning restore", allow_abbrev=False)
+    parser = CommandParser("restore", HELP)
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
     parser.add_argument("--generator", required=True)
     parser.add_argument("--task", required=True, choices=TASKS)
@@ -105,10 +89,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
                 raise InputError(f"--{name} is an option of --task {task}, not of {options.task}: leave it out")
     if options.mask_white is not None and options.mask is None:
         raise InputError("--mask_white is about the file of --mask: add it, or leave both out")
-    for name, least in (("searches", 1), ("noise", 0), ("factor", 2)):
-        given = getattr(options, name)
-        if given is not None and not given >= least:
-            raise InputError(f"--{name} is {given}: give {least} or more")
+    check_at_least(options, {"searches": 1, "noise": 0, "factor": 2})
     if options.blur is not None and not options.blur > 0:
         raise InputError(f"--blur is {options.blur}: give more than 0, or leave it out if you do not know it")
     return options, others

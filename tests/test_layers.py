@@ -45,6 +45,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "commands": 3,
     "evaluate_command": 3,
     "evaluate_job": 3,
+    "command_parser": 3,
     "evaluate_options": 3,
     "option_checks": 3,
     "option_errors": 3,

@@ -141,10 +141,9 @@ class Watch(Callback):
             self._seen_at = step
             self._look_at_losses(trainer, step, as_numbers(trainer.callback_metrics))
         if self._training_images is None and is_gan(pl_module) and count_images(batch):
-            images = images_of(batch)[:SCORED]
-            classes = int(getattr(pl_module, "num_classes", 0))
-            labels = (labels_of(batch, len(images_of(batch)), classes)[:SCORED],) if classes else ()
-            self._training_images = tuple(values.clone() for values in (images, *labels))
+            images, classes = images_of(batch), int(getattr(pl_module, "num_classes", 0))
+            labels = (labels_of(batch, len(images), classes),) if classes else ()
+            self._training_images = tuple(values[:SCORED].clone() for values in (images, *labels))
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._measured_at
         if due and is_gan(pl_module) and trainer.strategy.reduce_boolean_decision(count_images(batch) > 1):
             self._measured_at = step

@@ -86,10 +86,11 @@ def _posterior_mean(
     """Return the posterior mean; the known pixels of masked photographs without noise are left as they are."""
     std, flat_below = 2 * prior[0], prior[1]
     exact = (noise_level <= EIGHT_BITS)[:, None, None, None]
+    filled = None
     if isinstance(degradation, Mask) and bool(exact.any()):
         filled = fill_holes(mean, observed, degradation.mask.to(observed), std, flat_below)
         if bool(exact.all()):
             return filled
     noise = 2 * noise_level.clamp(min=EIGHT_BITS)[:, None, None, None]
     result = posterior_mean(mean, degradation, observed, noise, std, flat_below, iterations, searches)
-    return torch.where(exact, filled, result) if isinstance(degradation, Mask) and bool(exact.any()) else result
+    return result if filled is None else torch.where(exact, filled, result)

@@ -24,10 +24,10 @@ from gan_lightning.inversion.whitening import (
     pad_batch,
     trim_batch,
 )
+from gan_lightning.networks.dcgan import LAYERS_PER_BLOCK
 from gan_lightning.seeding import image_rng
 
 NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator, and offers no features: set refine to none"
-LAYERS_PER_BLOCK = 3  # of `main`: convolution, normalization, activation
 
 
 class FrozenGenerator(nn.Module):

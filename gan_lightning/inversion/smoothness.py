@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,13 +35,16 @@ class SmoothnessPrior:
     """
 
     def __init__(self, height: int, width: int, std: float, flat_below: float, like: Tensor) -> None:
-        bases = cosine_basis(height), cosine_basis(width)
-        self.rows, self.columns = (basis.to(like) for basis in bases)
-        self._inverses: list[Tensor] = [torch.linalg.inv(basis).to(like) for basis in bases]
+        self.rows, self.columns = (cosine_basis(size).to(like) for size in (height, width))
         frequencies = [torch.arange(size) / (2 * max(size - 1, 1)) for size in (height, width)]
         squared = frequencies[0][:, None].square() + frequencies[1].square() + flat_below**2
         shape = squared**-EXPONENT
         self.variance = (std**2 * shape / shape.mean()).to(like)
+
+    @cached_property
+    def _inverses(self) -> list[Tensor]:
+        """Inverses of both bases; only images with holes, and the noise of blurred ones, need them."""
+        return [torch.linalg.inv(cosine_basis(len(basis))).to(basis) for basis in (self.rows, self.columns)]
 
     def images(self, coefficients: Tensor) -> Tensor:
         """Return the images that are these sums of the functions of the basis."""
@@ -144,10 +148,8 @@ def _from_smaller(
         return prior.products(degradation.adjoint(images)).square().mean(1)
 
     # Of each basis image the variance under A C A', as if A acted on rows and columns separately.
-    vertical, horizontal = (
-        spectra(coarse.rows, coarse.columns[:1]).sum(2),
-        spectra(coarse.rows[:1], coarse.columns).sum(1),
-    )
+    vertical = spectra(coarse.rows, coarse.columns[:1]).sum(2)
+    horizontal = spectra(coarse.rows[:1], coarse.columns).sum(1)
     variance = vertical @ prior.variance @ horizontal.mT / vertical[0].sum().clamp(min=1e-12)
     gray, colored = variance + noise.square(), CHROMA**2 * variance + noise.square()
 
@@ -251,7 +253,6 @@ def operator_gain(prior: SmoothnessPrior, degradation: Degradation, like: Tensor
     firsts = torch.arange(0, batch, searches, device=like.device)[:, None]
     own = degradation.select(firsts[0]) is not degradation
     parts = [degradation.select(first) for first in firsts] if own else [degradation]
-
     vertical, horizontal = (
         torch.stack([torch.cat([gains(part, *some) for some in chunks]) for part in parts])
         for chunks in (

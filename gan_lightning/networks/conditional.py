@@ -16,13 +16,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gan_lightning.errors import InputError
 from gan_lightning.networks.dcgan import (
+    LAYERS_PER_BLOCK,
     Discriminator,
     DiscriminatorNormalization,
     Generator,
     GeneratorNormalization,
 )
 
-LAYERS_PER_BLOCK = 3  # of a generator's `main`: convolution, normalization, activation
 SPREAD = 0.5  # of the first shifts: from equal ones, a generator takes twice as long to tell classes apart
 MANY = 20  # names of classes that a message lists
 

@@ -17,6 +17,7 @@ from gan_lightning.errors import InputError
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
 MAX_WIDTH = 16  # widest layer, in units of base_channels; at 256 px another doubling would hold half of all parameters
+LAYERS_PER_BLOCK = 3  # of a generator's `main`: convolution, normalization, activation
 
 GeneratorNormalization = Literal["batch", "none"]
 DiscriminatorNormalization = Literal["batch", "spectral", "none"]

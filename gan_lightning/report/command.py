@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
+from gan_lightning.command_parser import CommandParser, check_output
 from gan_lightning.errors import InputError
 
 HELP: Final = """\
@@ -35,22 +35,6 @@ is.
 MARK: Final = '<meta name="generator" content="gan-lightning report">'  # by which our pages are told from other files
 
 
-class Arguments(argparse.ArgumentParser):
-    """argparse's parser, with our help and with errors of one line."""
-
-    def format_help(self) -> str:
-        """Return the help."""
-        return HELP
-
-    def error(self, message: str) -> NoReturn:
-        """Raise an error for the user.
-
-        Raises:
-            InputError: Always.
-        """
-        raise InputError(f"{message}; see gan-lightning report --help")
-
-
 def main(words: Sequence[str]) -> int:
     """Write a page that compares runs.
 
@@ -66,13 +50,13 @@ def main(words: Sequence[str]) -> int:
     if not words or {"-h", "--help"} & {*words}:
         print(HELP, end="")
         return 0
-    parser = Arguments(prog="gan-lightning report", allow_abbrev=False)
+    parser = CommandParser("report", HELP)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--output", required=True)
     parser.add_argument("--title")
     options = parser.parse_intermixed_args(list(words))
     output = Path(options.output).expanduser()
-    check_output(output)
+    check_output(output, "report.html", is_page)
     from gan_lightning.atomic import atomic_path  # slow to import, with all that follows
     from gan_lightning.report.page import make_page
     from gan_lightning.report.run_folder import read_runs
@@ -93,16 +77,7 @@ def main(words: Sequence[str]) -> int:
     return 0
 
 
-def check_output(path: Path) -> None:
-    """Check that a page may be written: that there is no file yet, or one of our pages.
-
-    Raises:
-        InputError: If it is a folder, or something else.
-    """
-    if path.is_dir():
-        raise InputError(f"--output {path} is a folder: give the name of a file, such as {path / 'report.html'}")
-    if not path.exists():
-        return
+def is_page(path: Path) -> bool:
+    """Return whether a file is a page of this command."""
     with path.open("rb") as file:
-        if MARK.encode() not in file.read(1000):
-            raise InputError(f"--output {path} exists and was not written by this command: give another name")
+        return MARK.encode() in file.read(1000)

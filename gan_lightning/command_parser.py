@@ -1,0 +1,64 @@
+"""What the commands that are no LightningCLI share: a parser with errors of one line, and checks of their options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from gan_lightning.errors import InputError
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse's parser, with a help of our own and with errors of one line.
+
+    Args:
+        command: Name of the command, as in `gan-lightning COMMAND`.
+        text: Its help.
+    """
+
+    def __init__(self, command: str, text: str) -> None:
+        super().__init__(prog=f"gan-lightning {command}", allow_abbrev=False)
+        self._text = text
+
+    def format_help(self) -> str:
+        """Return the help."""
+        return self._text
+
+    def error(self, message: str) -> NoReturn:
+        """Raise an error for the user.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def check_at_least(options: argparse.Namespace, least: Mapping[str, float]) -> None:
+    """Check that options are at least as large as they must be, where they are given.
+
+    Raises:
+        InputError: If one is smaller, or not a number.
+    """
+    for name, lowest in least.items():
+        given = getattr(options, name)
+        if given is not None and not given >= lowest:
+            raise InputError(f"--{name} is {given}: give {lowest} or more")
+
+
+def check_output(path: Path, example: str, is_ours: Callable[[Path], bool]) -> None:
+    """Check that a file may be written: that it is new, or one of ours.
+
+    Args:
+        path: The file.
+        example: Name of a file, for the message about a folder.
+        is_ours: Function that tells whether an existing file was written by this command.
+
+    Raises:
+        InputError: If it is a folder, or something else.
+    """
+    if path.is_dir():
+        raise InputError(f"--output {path} is a folder: give the name of a file, such as {path / example}")
+    if path.exists() and not is_ours(path):
+        raise InputError(f"--output {path} exists and was not written by this command: give another name")
