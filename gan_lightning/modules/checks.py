@@ -57,6 +57,12 @@ def check_training_options(options: Mapping[str, Any]) -> None:
             raise InputError(f"{name} must not be negative, but is {options[name]}")
     if not all(0 <= beta < 1 for beta in options["betas"]):
         raise InputError(f"betas must lie in [0, 1), but are {list(options['betas'])}")
+    if options["generator_batch"] is not None and options["generator_batch"] < 1:
+        raise InputError(
+            f"generator_batch must be at least 1, or null for the batch's, not {options['generator_batch']}"
+        )
+    if options["ema_half_life"] is not None and options["ema_half_life"] < 0:
+        raise InputError(f"ema_half_life must not be negative, but is {options['ema_half_life']}")
     if clip is not None and clip <= 0:
         raise InputError(f"gradient_clip must be positive, or null for no clipping, but is {clip}")
 

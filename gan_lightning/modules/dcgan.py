@@ -9,24 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from gan_lightning import distributed
 from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
 from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.network_gradients import NetworkGradients
-from gan_lightning.modules.precision import ScalerPerNetwork, prepare_precision, weights_cast_once
+from gan_lightning.modules.precision import prepare_precision, weights_cast_once
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.modules.sampling import SamplingModule
+from gan_lightning.modules.schedule import Schedule, Scheduled
 from gan_lightning.modules.step_axis import StepAxis
-from gan_lightning.modules.step_graphs import StepGraphs, StepKind
-from gan_lightning.modules.step_metrics import StepClock, log_metrics, without_side_effects
+from gan_lightning.modules.step_graphs import StepGraphs, StepKind, repeated
+from gan_lightning.modules.step_metrics import LoggedStep, StepClock
 from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
 from gan_lightning.networks.conditional import make_discriminator, make_generator, with_labels
 from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNormalization
-from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
+from gan_lightning.networks.ema import frozen_copy, update_average
 from gan_lightning.objectives import OBJECTIVES, ObjectiveName, Penalties
 from gan_lightning.seeding import batch_seed
 
@@ -34,7 +34,7 @@ Network = Callable[..., Tensor]
 Outputs = dict[str, Tensor]
 
 
-class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
+class DCGAN(SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, NetworkGradients, HeldOutScore, SamplingModule):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.
@@ -54,6 +54,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         betas: tuple[float, float] = (0.5, 0.999),
         d_steps: int = 1,
         fresh_latents: bool = False,
+        generator_batch: int | None = None,
         label_smoothing: float = 0.0,
         r1: float = 0.0,
         r2: float = 0.0,
@@ -62,6 +63,8 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         gradient_clip: float | None = None,
         accumulate: int = 1,
         ema_decay: float = 0.999,
+        ema_half_life: float | None = None,
+        schedule: Schedule | None = None,
         compile: bool = False,
         cuda_graph: bool | None = None,
         num_classes: int = 0,
@@ -82,6 +85,8 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
             d_steps: Discriminator steps per generator step, each on a batch of its own: k of Algorithm 1.
             fresh_latents: Draw new latents for the generator's step, as Algorithm 1 does. Otherwise the step reuses
                 the fakes that the discriminator has just seen, as the PyTorch example does, and saves a forward pass.
+            generator_batch: Number of fakes in the generator's step on each rank, with latents drawn anew; by default
+                that of the batch.
             label_smoothing: Lower the target of real images to 1 - label_smoothing (one-sided).
             r1: Weight gamma of the gradient penalty on real images (Mescheder et al. 2018); 10 is common.
             r2: Weight gamma of the gradient penalty on fakes.
@@ -91,6 +96,8 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
             accumulate: Number of parts that a batch is split into to save memory; their gradients add up to one step.
             ema_decay: Decay per step of the averaged generator that validation, sampling and restoration use,
                 warmed up from 0.1. With 0 the average is the generator itself.
+            ema_half_life: Half-life of that average in images, in place of ema_decay; shorter in the beginning.
+            schedule: Changes of learning rates, betas and penalties over the images seen; null for none.
             compile: Speed up the training step's networks by torch.compile, which takes about a minute at the start.
                 Gradient penalties stay uncompiled: compiled networks have no second derivative.
             cuda_graph: Replay the training step as a CUDA graph, which the host launches in one call. By default on a
@@ -102,11 +109,13 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         """
         super().__init__()
         self.save_hyperparameters()
+        self.set_schedule(schedule)
         self.automatic_optimization = False
         self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, betas
         self.d_steps, self.fresh_latents, self.accumulate = d_steps, fresh_latents, accumulate
         self.label_smoothing, self.gradient_clip, self.ema_decay = label_smoothing, gradient_clip, ema_decay
+        self.ema_half_life, self.generator_batch = ema_half_life, generator_batch
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
         self.compiled, self.cuda_graph, self.objective = compile, cuda_graph, OBJECTIVES[objective]
@@ -170,6 +179,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
             InputError: A CUDA graph is asked for, but impossible.
         """
         self._rates.settle(self)
+        self.start_schedule()
         networks = (self.generator, self.discriminator)
         # In a tuple: as attributes, compiled modules would be in the state dict again.
         self._networks: tuple[Network, ...] = tuple(map(torch.compile, networks)) if self.compiled else networks
@@ -184,7 +194,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
                 (images, labels), or images alone.
             batch_idx: Index in the epoch; the cycle of `d_steps` continues over epochs instead.
         """
-        real, *labels = inputs = self._train_batches.inputs(batch)
+        inputs = self._train_batches.inputs(batch)
         self._rates.begin_batch()
         count = self.trainer.fit_loop.total_batch_idx
         turn_of_g = (count + 1) % self.d_steps == 0
@@ -192,11 +202,13 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         due = turn_of_g and (step == 1 or (interval > 0 and step % interval == 0))  # 1: of untrained networks
         penalize = bool(self.penalties) and count % self.penalty_interval == 0
         self._graphs.rng.manual_seed(batch_seed(self._seed, self.global_rank, count))
-        self._clock.add(len(real) * self.trainer.world_size)
+        global_batch = len(inputs[0]) * self.trainer.world_size
+        self._clock.add(global_batch)
+        self.follow_schedule(global_batch)
 
         outputs = self._graphs.run(self._update_networks, inputs, StepKind(turn_of_g, penalize, due))
         if turn_of_g:
-            update_average(self.generator_ema, self.generator, warm_decay(self.ema_decay, self.global_step - 1))
+            update_average(self.generator_ema, self.generator, self.average_decay(self.d_steps * global_batch))
         self._rates.step(self.trainer, batch_idx, turn_of_g)
         self.end_batch_on_axis()
 
@@ -205,21 +217,24 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         if due or (turn_of_g and self._watch.is_free):
             self._watch.check(self.trainer)
         if due:
-            self._log_step(outputs, *labels)
+            self.log_step(outputs)
 
     def _update_networks(self, inputs: tuple[Tensor, ...], kind: StepKind) -> Outputs:
         """Update D, and G if it is its turn: what is captured as a CUDA graph, and so reads nothing back."""
         real, *labels = inputs  # fakes are made for the labels of the reals
         self.measure_gradients(kind.logged)
-        reuse = kind.of_generator and not self.fresh_latents and self.accumulate == 1
+        fresh = self.fresh_latents or self.accumulate > 1 or self.generator_batch is not None
+        reuse = kind.of_generator and not fresh
         latents = self._draw_latents(len(real))
         with torch.set_grad_enabled(reuse):
             fake = self._networks[0](latents, *labels)
         outputs = self._discriminator_step(kind, real, fake.detach(), *labels)
         if kind.of_generator:
             if not reuse:
+                real, *labels = repeated(self.generator_batch or len(real), *inputs)
                 latents = self._draw_latents(len(real))
-            outputs |= {"latents": latents, **self._generator_step(fake if reuse else None, real, latents, *labels)}
+            outputs |= self._generator_step(fake if reuse else None, real, latents, *labels)
+            outputs |= {"latents": latents, **({"labels": labels[0]} if labels else {})}
         return outputs | self.gradient_norms
 
     def _draw_latents(self, count: int) -> Tensor:
@@ -237,7 +252,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
             if kind.penalized:
                 critic = with_labels(self.discriminator, *label)
                 penalty = self.penalties(critic, real_part, fake_part, self._graphs.rng)
-                loss = loss + self.penalty_interval * penalty
+                loss = loss + self.penalty_weight * penalty
             losses.append(self.add_gradients("discriminator", loss, len(real_part) / len(real)))
         changed = () if kind.of_generator else (self.generator, self.discriminator)  # else they go with G's gradients
         self.average_gradients(optimizer, *changed)
@@ -264,21 +279,6 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
     def _parts(self, *batch: Tensor) -> Iterable[tuple[Tensor, ...]]:
         count = self.accumulate
         return zip(*(tensor.chunk(count) for tensor in batch), strict=True) if count > 1 else (batch,)
-
-    def _log_step(self, outputs: Outputs, *labels: Tensor) -> None:
-        """Log the metrics of one step, and D on the same latents now that G has been updated."""
-        score = self.objective.score
-        images_after = without_side_effects(self.generator)(outputs["latents"], *labels)
-        metrics = {name: outputs[name] for name in ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g")}
-        metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
-        metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))
-        means = distributed.mean(metrics)  # waits for the device, so that the clock is right
-        if isinstance(plugin := self.trainer.precision_plugin, ScalerPerNetwork):
-            means |= plugin.scales()
-        means["images_per_second"] = self._clock.images_per_second()
-        named = {f"train/{name}": value for name, value in means.items()}
-        log_metrics(self, named, bar=("train/loss_d", "train/loss_g", "train/images_per_second"))
-        self._clock.restart()
 
     def on_train_end(self) -> None:
         """Free the memory of CUDA graphs."""

@@ -258,6 +258,20 @@ def check_memory(device: torch.device) -> None:
         raise RuntimeError(f"too little memory is free: {free / 2**30:.1f} GiB, of {2 * needed / 2**30:.1f} needed")
 
 
+def repeated(count: int, *tensors: Tensor) -> list[Tensor]:
+    """Return the first rows of tensors, which start again from their first row if there are too few.
+
+    Args:
+        count: Number of rows.
+        tensors: Tensors of equal length.
+    """
+    length = len(tensors[0])
+    if count == length:
+        return list(tensors)
+    times = -(-count // length)
+    return [tensor.repeat(times, *[1] * (tensor.ndim - 1))[:count] for tensor in tensors]
+
+
 def why_impossible(module: LightningModule) -> str | None:
     """Return what keeps a module's step from being a CUDA graph, and the way on; None if nothing is known to."""
     trainer = module.trainer

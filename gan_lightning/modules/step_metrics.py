@@ -10,6 +10,10 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from gan_lightning import distributed
+from gan_lightning.modules.precision import ScalerPerNetwork
+from gan_lightning.objectives import Objective
+
 
 def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], bar: Sequence[str] = ()) -> None:
     """Send metrics to every logger, with generator iterations as the x-axis.
@@ -63,3 +67,32 @@ class StepClock:
     def images_per_second(self) -> float:
         """Return the rate; on an accelerator wait for the device first, or work is counted that is still queued."""
         return self._images / (time.perf_counter() - self._started)
+
+
+class LoggedStep(LightningModule):
+    """Logs the metrics of a training step of a generator and a discriminator."""
+
+    objective: Objective
+    generator: nn.Module
+    discriminator: nn.Module
+    _clock: StepClock
+
+    def log_step(self, outputs: Mapping[str, Tensor]) -> None:
+        """Log the metrics of one step, and D on the same latents now that G has been updated.
+
+        Args:
+            outputs: Losses, norms of gradients, logits of reals and fakes, and the latents of the fakes, with their
+                labels if the model has classes.
+        """
+        score, labels = self.objective.score, [outputs["labels"]] if "labels" in outputs else []
+        images_after = without_side_effects(self.generator)(outputs["latents"], *labels)
+        metrics = {name: outputs[name] for name in ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g")}
+        metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
+        metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))
+        means = distributed.mean(metrics)  # waits for the device, so that the clock is right
+        if isinstance(plugin := self.trainer.precision_plugin, ScalerPerNetwork):
+            means |= plugin.scales()
+        means["images_per_second"] = self._clock.images_per_second()
+        named = {f"train/{name}": value for name, value in means.items()}
+        log_metrics(self, named, bar=("train/loss_d", "train/loss_g", "train/images_per_second"))
+        self._clock.restart()
