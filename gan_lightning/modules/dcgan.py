@@ -23,8 +23,9 @@ from gan_lightning.modules.sampling import SamplingModule
 from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind
 from gan_lightning.modules.step_metrics import StepClock, log_metrics, without_side_effects
+from gan_lightning.networks.architectures import ArchitectureName, make_discriminator, make_generator
 from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
-from gan_lightning.networks.conditional import make_discriminator, make_generator, with_labels
+from gan_lightning.networks.conditional import with_labels
 from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.objectives import OBJECTIVES, ObjectiveName, Penalties
@@ -46,8 +47,8 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         channels: int = 3,
         latent_dim: int = 100,
         base_channels: int = 64,
-        generator_normalization: GeneratorNormalization = "batch",
-        discriminator_normalization: DiscriminatorNormalization = "batch",
+        generator_normalization: GeneratorNormalization | None = None,
+        discriminator_normalization: DiscriminatorNormalization | None = None,
         objective: ObjectiveName = "non_saturating",
         lr_g: float = 2e-4,
         lr_d: float = 2e-4,
@@ -65,6 +66,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         compile: bool = False,
         cuda_graph: bool | None = None,
         num_classes: int = 0,
+        architecture: ArchitectureName = "dcgan",
     ) -> None:
         """Build both networks.
 
@@ -73,8 +75,9 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
             channels: 1 for gray images, 3 for color.
             latent_dim: Length of the latent vector.
             base_channels: Number of channels of the layer nearest to the image, in both networks.
-            generator_normalization: "batch" or "none".
-            discriminator_normalization: "batch", "spectral" or "none".
+            generator_normalization: "batch", "group" or "none"; by default "batch", and "none" for modern networks.
+            discriminator_normalization: "batch", "group", "spectral" or "none"; by default "batch", "spectral" for
+                residual and "none" for modern networks.
             objective: saturating, non_saturating, bce_mse, least_squares, hinge, wasserstein or relativistic.
             lr_g: Adam's learning rate for the generator.
             lr_d: Adam's learning rate for the discriminator.
@@ -96,6 +99,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
             cuda_graph: Replay the training step as a CUDA graph, which the host launches in one call. By default on a
                 single GPU, if the step can be captured; the weights are those of the step without it, to rounding.
             num_classes: Number of classes, for data with labels; 0 for a model without labels.
+            architecture: dcgan, residual (SNGAN: Miyato et al. 2018) or modern (R3GAN: Huang et al. 2024).
 
         Raises:
             InputError: An unsupported value.
@@ -110,7 +114,8 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
         self.compiled, self.cuda_graph, self.objective = compile, cuda_graph, OBJECTIVES[objective]
-        self._network_options = base_channels, generator_normalization, discriminator_normalization
+        self._network_options = architecture, generator_normalization, discriminator_normalization
+        self._sizes = {"image_size": image_size, "channels": channels, "base_channels": base_channels}
         self.num_classes = num_classes
         self.generator, self.discriminator = self.build_generator(), self.build_discriminator()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
@@ -120,13 +125,13 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
 
     def build_generator(self) -> nn.Module:
         """Return G: latents (B, latent_dim), and labels (B,) of classes, to images. A subclass may return its own."""
-        width, normalization, _ = self._network_options
-        return make_generator(self.num_classes, self.image_size, self.channels, self.latent_dim, width, normalization)
+        name, normalization, _ = self._network_options
+        return make_generator(name, normalization, self.num_classes, latent_dim=self.latent_dim, **self._sizes)
 
     def build_discriminator(self) -> nn.Module:
         """Return D: images, and labels (B,) of classes, to logits (B,) of being real. A subclass may return its own."""
-        width, _, normalization = self._network_options
-        return make_discriminator(self.num_classes, self.image_size, self.channels, width, normalization)
+        name, _, normalization = self._network_options
+        return make_discriminator(name, normalization, self.num_classes, **self._sizes)
 
     def forward(self, latents: Tensor, *labels: Tensor) -> Tensor:
         """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] by the averaged generator."""

@@ -18,8 +18,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
-from gan_lightning.networks.conditional import ConditionalGenerator, make_generator
-from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator
+from gan_lightning.networks.architectures import make_generator
+from gan_lightning.networks.conditional import ConditionalGenerator
+from gan_lightning.networks.dcgan import (
+    Discriminator,
+    DiscriminatorNormalization,
+    Generator,
+    GeneratorNormalization,
+)
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_discriminator import StyleGAN2Discriminator
 from gan_lightning.networks.stylegan2_weights import (
@@ -183,15 +189,16 @@ def build_generator(state: dict[str, Tensor]) -> Generator | None:
     kernels = [value for value in state.values() if value.ndim == 4]
     normalized = any(name.startswith("main.1.") and name.endswith("running_mean") for name in state)
     scales = state.get("main.1.weight")
+    plain: GeneratorNormalization = "none" if scales is None or scales.ndim == 2 else "group"
+    classes = len(scales) if scales is not None and scales.ndim == 2 else 0
+    sizes = {
+        "image_size": 4 * 2 ** (len(kernels) - 1),
+        "channels": kernels[-1].shape[1],
+        "latent_dim": kernels[0].shape[0],
+        "base_channels": kernels[-1].shape[0],
+    }
     try:
-        generator = make_generator(
-            len(scales) if scales is not None and scales.ndim == 2 else 0,
-            4 * 2 ** (len(kernels) - 1),  # image_size
-            kernels[-1].shape[1],  # channels
-            kernels[0].shape[0],  # latent_dim
-            kernels[-1].shape[0],  # base_channels
-            "batch" if normalized else "none",
-        )
+        generator: Any = make_generator("dcgan", "batch" if normalized else plain, classes, **sizes)
         # Files of old torch versions have no counters of batches, which affect no result.
         counters = {name: value for name, value in generator.state_dict().items() if name.endswith("batches_tracked")}
         generator.load_state_dict(counters | state)
@@ -225,4 +232,6 @@ def build_discriminator(state: dict[str, Tensor]) -> Discriminator | None:
 def _discriminator_normalization(state: Mapping[str, Tensor]) -> DiscriminatorNormalization:
     if any("parametrizations" in name for name in state):
         return "spectral"
-    return "batch" if any("running_mean" in name for name in state) else "none"
+    if any("running_mean" in name for name in state):
+        return "batch"
+    return "group" if any(value.ndim == 1 and name.endswith("weight") for name, value in state.items()) else "none"
