@@ -13,6 +13,7 @@ from gan_lightning import distributed
 from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
+from gan_lightning.modules.gan_networks import GanNetworks
 from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.network_gradients import NetworkGradients
@@ -23,8 +24,7 @@ from gan_lightning.modules.sampling import SamplingModule
 from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind
 from gan_lightning.modules.step_metrics import StepClock, log_metrics, without_side_effects
-from gan_lightning.networks.architectures import ArchitectureName, make_discriminator, make_generator
-from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
+from gan_lightning.networks.architectures import ArchitectureName
 from gan_lightning.networks.conditional import with_labels
 from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
@@ -35,7 +35,7 @@ Network = Callable[..., Tensor]
 Outputs = dict[str, Tensor]
 
 
-class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
+class DCGAN(SafelyLoaded, RunSeed, StepAxis, GanNetworks, NetworkGradients, HeldOutScore, SamplingModule):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.
@@ -67,6 +67,8 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         cuda_graph: bool | None = None,
         num_classes: int = 0,
         architecture: ArchitectureName = "dcgan",
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
     ) -> None:
         """Build both networks.
 
@@ -100,6 +102,8 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
                 single GPU, if the step can be captured; the weights are those of the step without it, to rounding.
             num_classes: Number of classes, for data with labels; 0 for a model without labels.
             architecture: dcgan, residual (SNGAN: Miyato et al. 2018) or modern (R3GAN: Huang et al. 2024).
+            generator: A generator of your own: latents (B, latent_dim), and labels if any, to images in [-1, 1].
+            discriminator: A discriminator of your own: images (B,C,H,W), and labels if any, to logits (B,).
 
         Raises:
             InputError: An unsupported value.
@@ -114,24 +118,14 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
         self.compiled, self.cuda_graph, self.objective = compile, cuda_graph, OBJECTIVES[objective]
-        self._network_options = architecture, generator_normalization, discriminator_normalization
-        self._sizes = {"image_size": image_size, "channels": channels, "base_channels": base_channels}
+        self._network_options = architecture, base_channels, generator_normalization, discriminator_normalization
+        self._given_networks = generator, discriminator
         self.num_classes = num_classes
-        self.generator, self.discriminator = self.build_generator(), self.build_discriminator()
+        self.generator, self.discriminator = self.build_networks()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
         self._watch, self._clock = FiniteWatch(), StepClock()
         self.expect_images(channels, image_size, num_classes)
-
-    def build_generator(self) -> nn.Module:
-        """Return G: latents (B, latent_dim), and labels (B,) of classes, to images. A subclass may return its own."""
-        name, normalization, _ = self._network_options
-        return make_generator(name, normalization, self.num_classes, latent_dim=self.latent_dim, **self._sizes)
-
-    def build_discriminator(self) -> nn.Module:
-        """Return D: images, and labels (B,) of classes, to logits (B,) of being real. A subclass may return its own."""
-        name, _, normalization = self._network_options
-        return make_discriminator(name, normalization, self.num_classes, **self._sizes)
 
     def forward(self, latents: Tensor, *labels: Tensor) -> Tensor:
         """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] by the averaged generator."""
@@ -298,7 +292,6 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         self._clock.restart()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the seed of the latents and the class of G; raise instead of saving networks that have diverged."""
+        """Save the seed of the latents and the classes of the networks; raise if these have diverged."""
         self._watch.check(self.trainer, self)
         super().on_save_checkpoint(checkpoint)
-        checkpoint[GENERATOR_CLASS] = class_name(self.generator)

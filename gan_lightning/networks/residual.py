@@ -136,7 +136,7 @@ class ResidualGenerator(nn.Module):
 
 
 class ResidualDiscriminator(nn.Module):
-    """Map from images to logits: residual blocks that halve the size to 4x4 pixels, one more, and the sum of all pixels."""
+    """Map from images to logits: residual blocks that halve the size down to 4 pixels, one more, and a sum."""
 
     def __init__(
         self,
