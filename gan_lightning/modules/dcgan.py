@@ -12,6 +12,7 @@ from torch.optim import Adam, Optimizer
 from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
+from gan_lightning.modules.gan_networks import GanNetworks
 from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.network_gradients import NetworkGradients
@@ -23,8 +24,8 @@ from gan_lightning.modules.schedule import Schedule, Scheduled
 from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind, repeated
 from gan_lightning.modules.step_metrics import LoggedStep, StepClock
-from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
-from gan_lightning.networks.conditional import make_discriminator, make_generator, with_labels
+from gan_lightning.networks.architectures import ArchitectureName
+from gan_lightning.networks.conditional import with_labels
 from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNormalization
 from gan_lightning.networks.ema import frozen_copy, update_average
 from gan_lightning.objectives import OBJECTIVES, ObjectiveName, Penalties
@@ -34,7 +35,9 @@ Network = Callable[..., Tensor]
 Outputs = dict[str, Tensor]
 
 
-class DCGAN(SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, NetworkGradients, HeldOutScore, SamplingModule):
+class DCGAN(
+    SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, GanNetworks, NetworkGradients, HeldOutScore, SamplingModule
+):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.
@@ -46,8 +49,8 @@ class DCGAN(SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, NetworkGradi
         channels: int = 3,
         latent_dim: int = 100,
         base_channels: int = 64,
-        generator_normalization: GeneratorNormalization = "batch",
-        discriminator_normalization: DiscriminatorNormalization = "batch",
+        generator_normalization: GeneratorNormalization | None = None,
+        discriminator_normalization: DiscriminatorNormalization | None = None,
         objective: ObjectiveName = "non_saturating",
         lr_g: float = 2e-4,
         lr_d: float = 2e-4,
@@ -68,6 +71,9 @@ class DCGAN(SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, NetworkGradi
         compile: bool = False,
         cuda_graph: bool | None = None,
         num_classes: int = 0,
+        architecture: ArchitectureName = "dcgan",
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
     ) -> None:
         """Build both networks.
 
@@ -76,8 +82,9 @@ class DCGAN(SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, NetworkGradi
             channels: 1 for gray images, 3 for color.
             latent_dim: Length of the latent vector.
             base_channels: Number of channels of the layer nearest to the image, in both networks.
-            generator_normalization: "batch" or "none".
-            discriminator_normalization: "batch", "spectral" or "none".
+            generator_normalization: "batch", "group" or "none"; by default "batch", and "none" for modern networks.
+            discriminator_normalization: "batch", "group", "spectral" or "none"; by default "batch", "spectral" for
+                residual and "none" for modern networks.
             objective: saturating, non_saturating, bce_mse, least_squares, hinge, wasserstein or relativistic.
             lr_g: Adam's learning rate for the generator.
             lr_d: Adam's learning rate for the discriminator.
@@ -103,6 +110,9 @@ class DCGAN(SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, NetworkGradi
             cuda_graph: Replay the training step as a CUDA graph, which the host launches in one call. By default on a
                 single GPU, if the step can be captured; the weights are those of the step without it, to rounding.
             num_classes: Number of classes, for data with labels; 0 for a model without labels.
+            architecture: dcgan, residual (SNGAN: Miyato et al. 2018) or modern (R3GAN: Huang et al. 2024).
+            generator: A generator of your own: latents (B, latent_dim), and labels if any, to images in [-1, 1].
+            discriminator: A discriminator of your own: images (B,C,H,W), and labels if any, to logits (B,).
 
         Raises:
             InputError: An unsupported value.
@@ -119,23 +129,14 @@ class DCGAN(SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, NetworkGradi
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
         self.compiled, self.cuda_graph, self.objective = compile, cuda_graph, OBJECTIVES[objective]
-        self._network_options = base_channels, generator_normalization, discriminator_normalization
+        self._network_options = architecture, base_channels, generator_normalization, discriminator_normalization
+        self._given_networks = generator, discriminator
         self.num_classes = num_classes
-        self.generator, self.discriminator = self.build_generator(), self.build_discriminator()
+        self.generator, self.discriminator = self.build_networks()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
         self._watch, self._clock = FiniteWatch(), StepClock()
         self.expect_images(channels, image_size, num_classes)
-
-    def build_generator(self) -> nn.Module:
-        """Return G: latents (B, latent_dim), and labels (B,) of classes, to images. A subclass may return its own."""
-        width, normalization, _ = self._network_options
-        return make_generator(self.num_classes, self.image_size, self.channels, self.latent_dim, width, normalization)
-
-    def build_discriminator(self) -> nn.Module:
-        """Return D: images, and labels (B,) of classes, to logits (B,) of being real. A subclass may return its own."""
-        width, _, normalization = self._network_options
-        return make_discriminator(self.num_classes, self.image_size, self.channels, width, normalization)
 
     def forward(self, latents: Tensor, *labels: Tensor) -> Tensor:
         """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] by the averaged generator."""
@@ -293,7 +294,6 @@ class DCGAN(SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, NetworkGradi
         self._clock.restart()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the seed of the latents and the class of G; raise instead of saving networks that have diverged."""
+        """Save the seed of the latents and the classes of the networks; raise if these have diverged."""
         self._watch.check(self.trainer, self)
         super().on_save_checkpoint(checkpoint)
-        checkpoint[GENERATOR_CLASS] = class_name(self.generator)

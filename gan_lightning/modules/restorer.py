@@ -19,8 +19,7 @@ from gan_lightning.inversion import BlurEstimate, Inversion, InversionSettings, 
 from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration_store import output_names
-from gan_lightning.networks.dcgan import Generator
-from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
+from gan_lightning.networks.stylegan2_prior import PlainGenerator, StyleGAN2Prior
 
 INVERSION_METRICS = ("loss", "converged", "num_steps", "noise_level", "explained")
 SEARCH_METRICS = (*INVERSION_METRICS, "spread", "blur_sigma")  # of the search, not of the image
@@ -93,7 +92,7 @@ class Restored:
 class Restorer:
     """Networks, which a module owns and moves between devices, and settings, as `LatentRestoration` explains them."""
 
-    generator: Generator | StyleGAN2Prior
+    generator: PlainGenerator | StyleGAN2Prior
     discriminator: nn.Module | None
     encoder: nn.Module | None
     degradation: Degradation

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from jsonargparse import ArgumentParser
 from lightning import LightningModule
+from torch import nn
 from typing_extensions import Self
 
 from gan_lightning.errors import InputError
@@ -20,6 +24,7 @@ NETWORK_OPTIONS = (  # what networks are built with: it cannot change when their
     "generator_normalization",
     "discriminator_normalization",
     "num_classes",
+    "architecture",
 )
 
 
@@ -48,6 +53,25 @@ class SafelyLoaded(LightningModule):
         """Load a module; the arguments are those of `LightningModule.load_from_checkpoint`."""
         loaded: Self = super().load_from_checkpoint(checkpoint_path, map_location, weights_only=weights_only, **kwargs)
         return loaded
+
+    def save_hyperparameters(
+        self,
+        *args: Any,
+        ignore: str | Sequence[str] | None = None,
+        frame: FrameType | None = None,
+        logger: bool = True,
+    ) -> None:
+        """Save the arguments of the constructor, except modules: a checkpoint that holds one is not loaded safely.
+
+        From the command line, the class and the options of a module are saved in its place.
+        """
+        caller = inspect.currentframe()
+        frame = frame or (caller.f_back if caller else None)
+        with warnings.catch_warnings(action="ignore"):  # that there are modules
+            super().save_hyperparameters(*args, ignore=ignore, frame=frame, logger=logger)
+        if modules := [name for name, value in self.hparams.items() if isinstance(value, nn.Module)]:
+            ignored = [ignore] if isinstance(ignore, str) else list(ignore or ())
+            super().save_hyperparameters(*args, ignore=[*ignored, *modules], frame=frame, logger=logger)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Load weights.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gan_lightning import distributed
 from gan_lightning.errors import InputError
 from gan_lightning.modules.dcgan import DCGAN
+from gan_lightning.modules.gan_networks import refuse_other_networks
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_discriminator import StyleGAN2Discriminator, path_lengths
 
@@ -64,6 +65,7 @@ class StyleGAN2(DCGAN):
         Raises:
             InputError: An unsupported value.
         """
+        refuse_other_networks("StyleGAN2", training)
         if path_length < 0 or path_interval < 1:
             raise InputError(
                 f"path_length must not be negative and path_interval at least 1, not {path_length} and {path_interval}"

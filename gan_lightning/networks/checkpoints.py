@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -18,8 +18,24 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
-from gan_lightning.networks.conditional import ConditionalGenerator, make_generator
-from gan_lightning.networks.dcgan import Discriminator, DiscriminatorNormalization, Generator
+from gan_lightning.networks.architecture_shapes import (
+    FIRST_MODERN,
+    FIRST_RESIDUAL,
+    build_modern_discriminator,
+    build_modern_generator,
+    build_residual_discriminator,
+    build_residual_generator,
+)
+from gan_lightning.networks.architectures import make_generator
+from gan_lightning.networks.conditional import ConditionalGenerator
+from gan_lightning.networks.dcgan import (
+    Discriminator,
+    DiscriminatorNormalization,
+    Generator,
+    GeneratorNormalization,
+)
+from gan_lightning.networks.modern import ModernDiscriminator, ModernGenerator
+from gan_lightning.networks.residual import ResidualDiscriminator, ResidualGenerator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_discriminator import StyleGAN2Discriminator
 from gan_lightning.networks.stylegan2_weights import (
@@ -29,10 +45,12 @@ from gan_lightning.networks.stylegan2_weights import (
     export_command,
 )
 
-AnyGenerator = Generator | StyleGAN2Generator
+AnyGenerator = Generator | ResidualGenerator | ModernGenerator | StyleGAN2Generator
+AnyDiscriminator = Discriminator | ResidualDiscriminator | ModernDiscriminator | StyleGAN2Discriminator
 
 FIRST_LAYER = "main.0.weight"
 GENERATOR_CLASS = "generator_class"  # key of our checkpoints: shapes do not tell two classes of networks apart
+DISCRIMINATOR_CLASS = "discriminator_class"
 CLASS_NAMES = "class_names"  # key of checkpoints with labels
 OF_CLASSES = "classes."  # beginning of the names of a discriminator's weights for labels
 PREFERRED = ("generator_ema.", "G_ema.", "generator.")  # the average first, because metrics are measured on it
@@ -57,18 +75,19 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
     """
     content = load_tensors(path)
     made = content.get(GENERATOR_CLASS) if isinstance(content, dict) else None
-    if made not in (None, *map(class_name, (Generator, ConditionalGenerator, StyleGAN2Generator))):
+    if made not in (None, *map(class_name, (ConditionalGenerator, *get_args(AnyGenerator)))):
         raise InputError(
             f"the generator of {path} is a {made}, not a DCGAN's: load it with the module that was trained, "
             "Mine.load_from_checkpoint(path).generator_ema"
         )
     trees = list(mappings(content))
-    candidates = [candidate for tree in trees for candidate in generator_states(tree, FIRST_LAYER)]
-    for state in sorted(candidates, key=lambda pair: pair[0]):
-        if (generator := build_generator(state[1])) is not None:
-            if isinstance(generator, ConditionalGenerator):
-                generator.class_names = tuple(content.get(CLASS_NAMES, generator.class_names))
-            return generator.eval()
+    for first, build in BUILDERS.items():
+        candidates = [candidate for tree in trees for candidate in generator_states(tree, first)]
+        for state in sorted(candidates, key=lambda pair: pair[0]):
+            if (generator := build(state[1])) is not None:
+                if isinstance(generator, ConditionalGenerator):
+                    generator.class_names = tuple(content.get(CLASS_NAMES, generator.class_names))
+                return generator.eval()
     candidates = [candidate for tree in trees for candidate in generator_states(tree, FIRST_STYLEGAN2)]
     for state in sorted(candidates, key=lambda pair: pair[0]):
         parts = {name: value for name, value in state[1].items() if name.startswith(("mapping.", "synthesis."))}
@@ -79,7 +98,7 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
     )
 
 
-def load_discriminator(path: str | os.PathLike[str]) -> Discriminator | StyleGAN2Discriminator:
+def load_discriminator(path: str | os.PathLike[str]) -> AnyDiscriminator:
     """Read the discriminator from a checkpoint of this package; the architecture is read off the shapes.
 
     Args:
@@ -94,7 +113,12 @@ def load_discriminator(path: str | os.PathLike[str]) -> Discriminator | StyleGAN
     prefix = "discriminator."
     for tree in mappings(load_tensors(path)):
         state = {name.removeprefix(prefix): value for name, value in tree.items() if name.startswith(prefix)}
-        discriminator = build_discriminator(state) or build_stylegan2_discriminator(state)
+        discriminator = (
+            build_discriminator(state)
+            or build_residual_discriminator(state)
+            or build_modern_discriminator(state)
+            or build_stylegan2_discriminator(state)
+        )
         if discriminator is not None:
             return discriminator.eval().requires_grad_(False)
     raise InputError(f"{path} holds no discriminator: the perceptual loss needs a checkpoint of DCGAN or StyleGAN2")
@@ -183,21 +207,29 @@ def build_generator(state: dict[str, Tensor]) -> Generator | None:
     kernels = [value for value in state.values() if value.ndim == 4]
     normalized = any(name.startswith("main.1.") and name.endswith("running_mean") for name in state)
     scales = state.get("main.1.weight")
+    plain: GeneratorNormalization = "none" if scales is None or scales.ndim == 2 else "group"
+    classes = len(scales) if scales is not None and scales.ndim == 2 else 0
+    sizes = {
+        "image_size": 4 * 2 ** (len(kernels) - 1),
+        "channels": kernels[-1].shape[1],
+        "latent_dim": kernels[0].shape[0],
+        "base_channels": kernels[-1].shape[0],
+    }
     try:
-        generator = make_generator(
-            len(scales) if scales is not None and scales.ndim == 2 else 0,
-            4 * 2 ** (len(kernels) - 1),  # image_size
-            kernels[-1].shape[1],  # channels
-            kernels[0].shape[0],  # latent_dim
-            kernels[-1].shape[0],  # base_channels
-            "batch" if normalized else "none",
-        )
+        generator: Any = make_generator("dcgan", "batch" if normalized else plain, classes, **sizes)
         # Files of old torch versions have no counters of batches, which affect no result.
         counters = {name: value for name, value in generator.state_dict().items() if name.endswith("batches_tracked")}
         generator.load_state_dict(counters | state)
     except (InputError, RuntimeError):
         return None
     return generator
+
+
+BUILDERS: dict[str, Callable[[dict[str, Tensor]], AnyGenerator | None]] = {  # by the tensor that a state dict has
+    FIRST_LAYER: build_generator,
+    FIRST_RESIDUAL: build_residual_generator,
+    FIRST_MODERN: build_modern_generator,
+}
 
 
 def build_discriminator(state: dict[str, Tensor]) -> Discriminator | None:
@@ -225,4 +257,6 @@ def build_discriminator(state: dict[str, Tensor]) -> Discriminator | None:
 def _discriminator_normalization(state: Mapping[str, Tensor]) -> DiscriminatorNormalization:
     if any("parametrizations" in name for name in state):
         return "spectral"
-    return "batch" if any("running_mean" in name for name in state) else "none"
+    if any("running_mean" in name for name in state):
+        return "batch"
+    return "group" if any(value.ndim == 1 and name.endswith("weight") for name, value in state.items()) else "none"

@@ -91,6 +91,8 @@ class ConditionalGenerator(Generator):
             InputError: If a value is unsupported.
         """
         check_classes(num_classes)
+        if normalization == "group":  # its scales would be those of classes, and a state dict not tell it from "none"
+            raise InputError("a generator with classes has no group normalization: choose batch or none")
         super().__init__(image_size, channels, latent_dim, base_channels, normalization)
         self.num_classes, self.class_names = num_classes, numbered(num_classes)
         self._options = image_size, channels, latent_dim, base_channels, normalization
@@ -196,16 +198,6 @@ class ConditionalDiscriminator(Discriminator):
         projection = (features.flatten(1).float() * vectors).sum(1)
         logits: Tensor = last(features).flatten() + projection
         return logits
-
-
-def make_generator(num_classes: int, *options: Any) -> Generator:
-    """Return a generator with these options of `Generator`; one with classes if there are any."""
-    return ConditionalGenerator(num_classes, *options) if num_classes else Generator(*options)
-
-
-def make_discriminator(num_classes: int, *options: Any) -> Discriminator:
-    """Return a discriminator with these options of `Discriminator`; one with classes if there are any."""
-    return ConditionalDiscriminator(num_classes, *options) if num_classes else Discriminator(*options)
 
 
 def check_classes(num_classes: int) -> None:

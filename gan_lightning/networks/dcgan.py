@@ -19,8 +19,10 @@ IMAGE_SIZES = (16, 32, 64, 128, 256)
 MAX_WIDTH = 16  # widest layer, in units of base_channels; at 256 px another doubling would hold half of all parameters
 LAYERS_PER_BLOCK = 3  # of a generator's `main`: convolution, normalization, activation
 
-GeneratorNormalization = Literal["batch", "none"]
-DiscriminatorNormalization = Literal["batch", "spectral", "none"]
+NORMALIZED_GROUPS = 32  # of group normalization, or the largest number below that divides both it and the channels
+
+GeneratorNormalization = Literal["batch", "group", "none"]
+DiscriminatorNormalization = Literal["batch", "group", "spectral", "none"]
 
 
 def channel_widths(image_size: int, base_channels: int) -> list[int]:
@@ -51,7 +53,7 @@ class Generator(nn.Module):
             channels: 1 or 3.
             latent_dim: Length of the latent vector.
             base_channels: Number of channels of the layer before the last.
-            normalization: "batch" or "none".
+            normalization: "batch", "group" (Wu and He 2018) or "none".
 
         Raises:
             InputError: If a value is unsupported.
@@ -66,7 +68,7 @@ class Generator(nn.Module):
             stride, padding = (2, 1) if index else (1, 0)  # the first block turns 1x1 into 4x4
             layers += [
                 nn.ConvTranspose2d(width, next_width, 4, stride, padding, bias=not batch),
-                nn.BatchNorm2d(next_width) if batch else nn.Identity(),
+                normalization_layer(normalization, next_width),
                 nn.ReLU(inplace=True),
             ]
             width = next_width
@@ -95,7 +97,7 @@ class Discriminator(nn.Module):
             image_size: Height and width of the images: 16, 32, 64, 128 or 256.
             channels: 1 or 3.
             base_channels: Number of channels of the first layer.
-            normalization: "batch", "spectral" (Miyato et al. 2018) or "none".
+            normalization: "batch", "group" (Wu and He 2018), "spectral" (Miyato et al. 2018) or "none".
 
         Raises:
             InputError: If a value is unsupported.
@@ -107,8 +109,8 @@ class Discriminator(nn.Module):
         width = channels
         for index, next_width in enumerate(reversed(channel_widths(image_size, base_channels))):
             layers.append(nn.Conv2d(width, next_width, 4, 2, 1, bias=not batch))
-            if batch and index:
-                layers.append(nn.BatchNorm2d(next_width))
+            if index and normalization in ("batch", "group"):
+                layers.append(normalization_layer(normalization, next_width))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             width = next_width
         self.main = nn.Sequential(*layers, nn.Conv2d(width, 1, 4, 1, 0, bias=not batch))
@@ -122,6 +124,15 @@ class Discriminator(nn.Module):
         """Map images (B,C,H,W) in [-1, 1] to logits (B,): positive means real."""
         logits: Tensor = self.main(images)
         return logits.flatten()
+
+
+def normalization_layer(normalization: str, channels: int) -> nn.Module:
+    """Return a layer that normalizes features (B,C,H,W); the identity for "spectral", which is one of weights."""
+    if normalization == "batch":
+        return nn.BatchNorm2d(channels)
+    if normalization == "group":
+        return nn.GroupNorm(math.gcd(NORMALIZED_GROUPS, channels), channels)
+    return nn.Identity()
 
 
 def check_architecture(image_size: int, channels: int, sizes: Sequence[int] = IMAGE_SIZES, **positive: int) -> None:

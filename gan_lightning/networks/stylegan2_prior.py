@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from gan_lightning.errors import InputError
 from gan_lightning.networks.conditional import MANY, ConditionalGenerator
 from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.modern import ModernGenerator
+from gan_lightning.networks.residual import ResidualGenerator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 
 LatentSpace = Literal["z", "w", "w+"]
@@ -17,10 +19,13 @@ LatentSpace = Literal["z", "w", "w+"]
 SAMPLES = 8192  # of w, for its mean and spread
 
 
+PlainGenerator = Generator | ResidualGenerator | ModernGenerator  # whose latents z are the only space
+
+
 def as_prior(
-    generator: Generator | StyleGAN2Generator, space: LatentSpace | None = None, label: int | str | None = None
-) -> Generator | StyleGAN2Prior:
-    """Return a generator as a prior: a StyleGAN2 in one of its spaces, by default w, and a DCGAN as it is.
+    generator: PlainGenerator | StyleGAN2Generator, space: LatentSpace | None = None, label: int | str | None = None
+) -> PlainGenerator | StyleGAN2Prior:
+    """Return a generator as a prior: a StyleGAN2 in one of its spaces, by default w, and another as it is.
 
     A DCGAN with classes becomes one of that class.
 
