@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from gan_lightning import distributed
+from gan_lightning.augmentation import Augmentation
+from gan_lightning.modules.augmented_images import AugmentedImages
 from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
@@ -34,7 +36,7 @@ Network = Callable[..., Tensor]
 Outputs = dict[str, Tensor]
 
 
-class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
+class DCGAN(SafelyLoaded, AugmentedImages, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.
@@ -65,6 +67,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         compile: bool = False,
         cuda_graph: bool | None = None,
         num_classes: int = 0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         """Build both networks.
 
@@ -96,12 +99,14 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
             cuda_graph: Replay the training step as a CUDA graph, which the host launches in one call. By default on a
                 single GPU, if the step can be captured; the weights are those of the step without it, to rounding.
             num_classes: Number of classes, for data with labels; 0 for a model without labels.
+            augmentation: Differentiable augmentation of what the discriminator sees, for few images; null for none.
 
         Raises:
             InputError: An unsupported value.
         """
         super().__init__()
         self.save_hyperparameters()
+        self.set_augmentation(augmentation, channels)
         self.automatic_optimization = False
         self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, betas
@@ -209,12 +214,12 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
 
     def _update_networks(self, inputs: tuple[Tensor, ...], kind: StepKind) -> Outputs:
         """Update D, and G if it is its turn: what is captured as a CUDA graph, and so reads nothing back."""
-        real, *labels = inputs  # fakes are made for the labels of the reals
+        real, labels = self.augmented(inputs[0]), inputs[1:]  # fakes are made for the labels of the reals
         self.measure_gradients(kind.logged)
         reuse = kind.of_generator and not self.fresh_latents and self.accumulate == 1
         latents = self._draw_latents(len(real))
         with torch.set_grad_enabled(reuse):
-            fake = self._networks[0](latents, *labels)
+            fake = self.augmented(self._networks[0](latents, *labels))
         outputs = self._discriminator_step(kind, real, fake.detach(), *labels)
         if kind.of_generator:
             if not reuse:
@@ -230,7 +235,7 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         (_, discriminator), (_, optimizer) = self._networks, self.optimizer_pair()
         optimizer.zero_grad()
         losses: list[Tensor] = []
-        for real_part, fake_part, *label in self._parts(real, fake, *labels):
+        for real_part, fake_part, *label in self.parts(real, fake, *labels):
             with weights_cast_once(self.device.type):
                 logits_real, logits_fake = discriminator(real_part, *label), discriminator(fake_part, *label)
             loss = self.objective.discriminator(logits_real, logits_fake, 1 - self.label_smoothing)
@@ -251,8 +256,9 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
         losses: list[Tensor] = []
-        for real_part, latents_part, *label in self._parts(real, latents, *labels):
-            logits_fake = discriminator(generator(latents_part, *label) if fake is None else fake, *label)
+        for real_part, latents_part, *label in self.parts(real, latents, *labels):
+            seen = self.augmented(generator(latents_part, *label)) if fake is None else fake
+            logits_fake = discriminator(seen, *label)
             logits_real = discriminator(real_part, *label) if self.objective.needs_real else None
             loss = self.objective.generator(logits_fake, logits_real)
             losses.append(self.add_gradients("generator", loss, len(real_part) / len(real)))
@@ -261,14 +267,10 @@ class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, Sam
         self.untoggle_optimizer(optimizer)
         return {"loss_g": sum(losses[1:], losses[0]), "logits_fake": logits_fake.detach()}
 
-    def _parts(self, *batch: Tensor) -> Iterable[tuple[Tensor, ...]]:
-        count = self.accumulate
-        return zip(*(tensor.chunk(count) for tensor in batch), strict=True) if count > 1 else (batch,)
-
     def _log_step(self, outputs: Outputs, *labels: Tensor) -> None:
         """Log the metrics of one step, and D on the same latents now that G has been updated."""
         score = self.objective.score
-        images_after = without_side_effects(self.generator)(outputs["latents"], *labels)
+        images_after = self.augmented(without_side_effects(self.generator)(outputs["latents"], *labels))
         metrics = {name: outputs[name] for name in ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g")}
         metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
         metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))
