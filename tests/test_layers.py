@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "gan_lightning"
 LAYERS = {  # the first prefix that fits a module's name gives its layer
     "atomic": 0,
+    "augmentation": 0,
     "directions": 0,
     "distributed": 0,
     "errors": 0,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
+from gan_lightning.augmentation import Augmentation
+from gan_lightning.modules.augmented_images import AugmentedImages
 from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
@@ -36,7 +38,16 @@ Outputs = dict[str, Tensor]
 
 
 class DCGAN(
-    SafelyLoaded, RunSeed, Scheduled, StepAxis, LoggedStep, GanNetworks, NetworkGradients, HeldOutScore, SamplingModule
+    SafelyLoaded,
+    AugmentedImages,
+    RunSeed,
+    Scheduled,
+    StepAxis,
+    LoggedStep,
+    GanNetworks,
+    NetworkGradients,
+    HeldOutScore,
+    SamplingModule,
 ):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
@@ -74,6 +85,7 @@ class DCGAN(
         architecture: ArchitectureName = "dcgan",
         generator: nn.Module | None = None,
         discriminator: nn.Module | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         """Build both networks.
 
@@ -113,6 +125,7 @@ class DCGAN(
             architecture: dcgan, residual (SNGAN: Miyato et al. 2018) or modern (R3GAN: Huang et al. 2024).
             generator: A generator of your own: latents (B, latent_dim), and labels if any, to images in [-1, 1].
             discriminator: A discriminator of your own: images (B,C,H,W), and labels if any, to logits (B,).
+            augmentation: Differentiable augmentation of what the discriminator sees, for few images; null for none.
 
         Raises:
             InputError: An unsupported value.
@@ -120,6 +133,7 @@ class DCGAN(
         super().__init__()
         self.save_hyperparameters()
         self.set_schedule(schedule)
+        self.set_augmentation(augmentation, channels)
         self.automatic_optimization = False
         self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
         self.lr_g, self.lr_d, self.betas = lr_g, lr_d, betas
@@ -222,17 +236,17 @@ class DCGAN(
 
     def _update_networks(self, inputs: tuple[Tensor, ...], kind: StepKind) -> Outputs:
         """Update D, and G if it is its turn: what is captured as a CUDA graph, and so reads nothing back."""
-        real, *labels = inputs  # fakes are made for the labels of the reals
+        real, labels = self.augmented(inputs[0]), inputs[1:]  # fakes are made for the labels of the reals
         self.measure_gradients(kind.logged)
         fresh = self.fresh_latents or self.accumulate > 1 or self.generator_batch is not None
         reuse = kind.of_generator and not fresh
         latents = self._draw_latents(len(real))
         with torch.set_grad_enabled(reuse):
-            fake = self._networks[0](latents, *labels)
+            fake = self.augmented(self._networks[0](latents, *labels))
         outputs = self._discriminator_step(kind, real, fake.detach(), *labels)
         if kind.of_generator:
             if not reuse:
-                real, *labels = repeated(self.generator_batch or len(real), *inputs)
+                real, *labels = repeated(self.generator_batch or len(real), real, *labels)
                 latents = self._draw_latents(len(real))
             outputs |= self._generator_step(fake if reuse else None, real, latents, *labels)
             outputs |= {"latents": latents, **({"labels": labels[0]} if labels else {})}
@@ -246,7 +260,7 @@ class DCGAN(
         (_, discriminator), (_, optimizer) = self._networks, self.optimizer_pair()
         optimizer.zero_grad()
         losses: list[Tensor] = []
-        for real_part, fake_part, *label in self._parts(real, fake, *labels):
+        for real_part, fake_part, *label in self.parts(real, fake, *labels):
             with weights_cast_once(self.device.type):
                 logits_real, logits_fake = discriminator(real_part, *label), discriminator(fake_part, *label)
             loss = self.objective.discriminator(logits_real, logits_fake, 1 - self.label_smoothing)
@@ -267,8 +281,9 @@ class DCGAN(
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
         losses: list[Tensor] = []
-        for real_part, latents_part, *label in self._parts(real, latents, *labels):
-            logits_fake = discriminator(generator(latents_part, *label) if fake is None else fake, *label)
+        for real_part, latents_part, *label in self.parts(real, latents, *labels):
+            seen = self.augmented(generator(latents_part, *label)) if fake is None else fake
+            logits_fake = discriminator(seen, *label)
             logits_real = discriminator(real_part, *label) if self.objective.needs_real else None
             loss = self.objective.generator(logits_fake, logits_real)
             losses.append(self.add_gradients("generator", loss, len(real_part) / len(real)))
@@ -276,10 +291,6 @@ class DCGAN(
         optimizer.step()
         self.untoggle_optimizer(optimizer)
         return {"loss_g": sum(losses[1:], losses[0]), "logits_fake": logits_fake.detach()}
-
-    def _parts(self, *batch: Tensor) -> Iterable[tuple[Tensor, ...]]:
-        count = self.accumulate
-        return zip(*(tensor.chunk(count) for tensor in batch), strict=True) if count > 1 else (batch,)
 
     def on_train_end(self) -> None:
         """Free the memory of CUDA graphs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -22,15 +23,22 @@ class NetworkGradients(LightningModule):
 
     Attributes:
         gradient_clip: Largest L2 norm of a network's gradient; None for no limit.
+        accumulate: Number of parts of a batch, whose gradients add up.
         gradient_norms: grad_norm_g and grad_norm_d, those of the current step that were measured.
     """
 
     gradient_clip: float | None
+    accumulate: int
     gradient_norms: dict[str, Tensor]
 
     def optimizer_pair(self) -> list[LightningOptimizer]:
         """Return the optimizers of generator and discriminator."""
         return cast(list[LightningOptimizer], self.optimizers())
+
+    def parts(self, *batch: Tensor) -> Iterable[tuple[Tensor, ...]]:
+        """Return the parts of the tensors of a batch, one after the other."""
+        count = self.accumulate
+        return zip(*(tensor.chunk(count) for tensor in batch), strict=True) if count > 1 else (batch,)
 
     def add_gradients(self, network: NetworkName, loss: Tensor, share: float) -> Tensor:
         """Add the gradients of a network's loss on a share of the batch, and return that part of the loss.

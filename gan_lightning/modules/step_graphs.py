@@ -25,7 +25,15 @@ WARM_UP = 3  # steps of each kind before its capture, in which libraries set the
 HOOKS = ("on_before_backward", "on_after_backward", "on_before_optimizer_step")  # called within a step
 
 NETWORKS = ("generator", "discriminator")
-OPTIONS = ("objective", "penalties", "penalty_interval", "label_smoothing", "gradient_clip", "fresh_latents")
+OPTIONS = (
+    "objective",
+    "penalties",
+    "penalty_interval",
+    "label_smoothing",
+    "gradient_clip",
+    "fresh_latents",
+    "augmentation",
+)
 TORCH = Path(torch.__file__).parent
 
 _log = logging.getLogger(__name__)

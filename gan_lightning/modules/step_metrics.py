@@ -75,6 +75,7 @@ class LoggedStep(LightningModule):
     objective: Objective
     generator: nn.Module
     discriminator: nn.Module
+    augmented: Callable[[Tensor], Tensor]
     _clock: StepClock
 
     def log_step(self, outputs: Mapping[str, Tensor]) -> None:
@@ -85,7 +86,7 @@ class LoggedStep(LightningModule):
                 labels if the model has classes.
         """
         score, labels = self.objective.score, [outputs["labels"]] if "labels" in outputs else []
-        images_after = without_side_effects(self.generator)(outputs["latents"], *labels)
+        images_after = self.augmented(without_side_effects(self.generator)(outputs["latents"], *labels))
         metrics = {name: outputs[name] for name in ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g")}
         metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
         metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))

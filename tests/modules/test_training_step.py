@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from gan_lightning import DCGAN
+from gan_lightning.augmentation import Augmentation
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.seeding import batch_rng
+from tests.augmented import augmented
 from tests.modules.test_dcgan import BATCH, LATENT, SEED, TINY, loader, train
 
 STEPS = 8
@@ -17,6 +19,7 @@ OPTIONS = {
     "objective": "non_saturating", "lr_g": 2e-4, "lr_d": 2e-4, "betas": (0.5, 0.999), "d_steps": 1,
     "fresh_latents": False, "label_smoothing": 0.0, "r1": 0.0, "r2": 0.0, "gradient_penalty": 0.0,
     "penalty_interval": 1, "gradient_clip": None, "accumulate": 1, "ema_decay": 0.999,
+    "augmentation": None,
 }  # fmt: skip
 PROBABILITIES = ("saturating", "non_saturating", "bce_mse")
 PLAIN = {"generator_normalization": "none", "discriminator_normalization": "none"}
@@ -96,8 +99,9 @@ def plain_torch_training(module, options, steps=STEPS):
     history = []
     for batch in range(steps * o["d_steps"]):
         real, rng = batches[batch % len(batches)], batch_rng(SEED, 0, batch)
+        real = augmented(real, o["augmentation"], rng)
         latents = torch.randn(len(real), LATENT, generator=rng)
-        fake = g(latents)
+        fake = augmented(g(latents), o["augmentation"], rng)
 
         adam_d.zero_grad()
         loss_d = 0.0
@@ -119,7 +123,7 @@ def plain_torch_training(module, options, steps=STEPS):
         loss_g = 0.0
         for real_part, latents_part in zip(parts(real, o), parts(latents, o), strict=True):
             share = len(real_part) / len(real)
-            before = d(g(latents_part) if fake is None else fake)
+            before = d(augmented(g(latents_part), o["augmentation"], rng) if fake is None else fake)
             of_reals = d(real_part) if o["objective"] == "relativistic" else None
             loss = generator_loss(o["objective"], of_reals, before)
             (share * loss).backward()
@@ -132,7 +136,7 @@ def plain_torch_training(module, options, steps=STEPS):
         with torch.no_grad():
             for mine, its in zip(ours, theirs, strict=True):
                 mine.copy_(decay * mine + (1 - decay) * its if mine.is_floating_point() else its)
-            after = copy.deepcopy(d)(copy.deepcopy(g)(latents))
+            after = copy.deepcopy(d)(augmented(copy.deepcopy(g)(latents), o["augmentation"], rng))
         scores = {"d_x": logits_real, "d_g_z_before": before, "d_g_z_after": after}
         history.append(
             {f"train/{name}": score(o["objective"], logits) for name, logits in scores.items()}
@@ -182,6 +186,10 @@ VARIANTS = [
     {"accumulate": 3, "objective": "relativistic", **PLAIN},
     {"ema_decay": 0.3},
     {"ema_decay": 0.0},
+    {"augmentation": Augmentation()},
+    {"augmentation": Augmentation(("color", "cutout"), 0.5), "r1": 5.0, "r2": 1.0, "gradient_penalty": 1.0, **PLAIN},
+    {"augmentation": Augmentation(), "objective": "relativistic", "accumulate": 3, **PLAIN},
+    {"augmentation": Augmentation(("translation",)), "fresh_latents": True, "d_steps": 2},
     *({"objective": name, **PENALISED} for name in ("saturating", "non_saturating", "bce_mse", "least_squares")),
     *({"objective": name, **PENALISED} for name in ("hinge", "wasserstein", "relativistic")),
 ]
