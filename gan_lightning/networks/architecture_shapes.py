@@ -99,4 +99,4 @@ def _normalization(state: State) -> GeneratorNormalization:
 
 def _base_channels(width: int, sizes: int) -> int:
     """Return `base_channels` from the width at 4 pixels, where it is not rounded."""
-    return width * NARROWING // 2 ** (sizes - 1)
+    return width * NARROWING >> (sizes - 1)

@@ -10,7 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -216,13 +216,13 @@ def build_generator(state: dict[str, Tensor]) -> Generator | None:
         "base_channels": kernels[-1].shape[0],
     }
     try:
-        generator: Any = make_generator("dcgan", "batch" if normalized else plain, classes, **sizes)
+        generator = make_generator("dcgan", "batch" if normalized else plain, classes, **sizes)
         # Files of old torch versions have no counters of batches, which affect no result.
         counters = {name: value for name, value in generator.state_dict().items() if name.endswith("batches_tracked")}
         generator.load_state_dict(counters | state)
     except (InputError, RuntimeError):
         return None
-    return generator
+    return cast(Generator, generator)
 
 
 BUILDERS: dict[str, Callable[[dict[str, Tensor]], AnyGenerator | None]] = {  # by the tensor that a state dict has

@@ -43,7 +43,8 @@ class UpBlock(nn.Module):
         residual = self.conv0(_double(F.relu(self.norm0(features))))
         residual = self.conv1(F.relu(self.norm1(residual)))
         # The convolution of one pixel commutes with the repetition, and costs a quarter before it.
-        return residual + _double(self.skip(features))
+        result: Tensor = residual + _double(self.skip(features))
+        return result
 
 
 class DownBlock(nn.Module):
@@ -74,7 +75,8 @@ class DownBlock(nn.Module):
         residual = self.conv1(F.relu(self.norm1(self.conv0(residual))))
         if self.down:
             residual, features = F.avg_pool2d(residual, 2), F.avg_pool2d(features, 2)
-        return residual + self.skip(features)
+        result: Tensor = residual + self.skip(features)
+        return result
 
 
 class ResidualGenerator(nn.Module):
