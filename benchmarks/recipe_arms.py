@@ -78,8 +78,8 @@ VARIANTS: dict[str, Options] = {  # one change of the first guess each
     "translation": {"augmentation": {"kinds": ("translation",)}},
     "color, translation": {"augmentation": {"kinds": ("color", "translation")}},
     "color, translation, cutout": {"augmentation": {"kinds": ("color", "translation", "cutout")}},
-    "residual": {"architecture": "residual", "discriminator_normalization": "none"},
-    "residual, spectral": {"architecture": "residual", "discriminator_normalization": "spectral"},
+    "residual": {"architecture": "residual", "base_channels": 16, "discriminator_normalization": "none"},
+    "residual, spectral": {"architecture": "residual", "base_channels": 16, "discriminator_normalization": "spectral"},
     "modern": {"architecture": "modern", "generator_normalization": "none"},
     "modern, betas 0, 0.99": {"architecture": "modern", "generator_normalization": "none", "betas": (0.0, 0.99)},
 }

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -167,8 +166,11 @@ def run(task: Task) -> list[dict[str, Any]]:
     return [names | row for row in measure.rows]
 
 
-def attempt(task: Task) -> tuple[Task, list[dict[str, Any]] | str]:
-    """Train one recipe; return its rows, or why it failed."""
+def attempt(given: tuple[Task, float | None]) -> tuple[Task, list[dict[str, Any]] | str]:
+    """Train one recipe unless it is too late; return its rows, or why there are none."""
+    task, deadline = given
+    if deadline is not None and time.monotonic() > deadline:
+        return task, "too late"
     try:
         return task, run(task)
     except Exception as error:
@@ -249,17 +251,14 @@ def main() -> None:
             options.digits, torch.device(options.device)
         )
     print(f"data ready after {time.monotonic() - started:.0f} s", flush=True)
-    waiting = list(tasks(options))
+    deadline = None if options.minutes is None else started + 60 * options.minutes
+    waiting = [(task, deadline) for task in tasks(options)]
     with get_context("spawn").Pool(options.jobs) as pool:
-
-        def in_time() -> Iterator[Task]:
-            for task in waiting:
-                if options.minutes is None or time.monotonic() - started < 60 * options.minutes:
-                    yield task
-
-        for task, rows in pool.imap_unordered(attempt, in_time()):
+        for task, rows in pool.imap_unordered(attempt, waiting):
             seconds = time.monotonic() - started
             if isinstance(rows, str):
+                if rows == "too late":
+                    continue
                 print(f"{seconds:5.0f} s {task.data.name} {task.seed} {task.recipe}: FAILED {rows}", flush=True)
                 continue
             append(options.results, rows)
