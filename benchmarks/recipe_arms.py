@@ -84,9 +84,40 @@ VARIANTS: dict[str, Options] = {  # one change of the first guess each
     "modern, betas 0, 0.99": {"architecture": "modern", "generator_normalization": "none", "betas": (0.0, 0.99)},
 }
 
+SECOND: Options = FIRST | {"objective": "non_saturating", "r2": 0.0, "penalty_interval": 16}  # by the first variants
+
+SECOND_VARIANTS: dict[str, Options] = {  # one change of the second guess each
+    "R1 and R2": {"r2": 0.5},
+    "every 8th step": {"penalty_interval": 8},
+    "gamma 2": {"r1": 2.0},
+    "gamma 10": {"r1": 10.0},
+    "least squares": {"objective": "least_squares"},
+    "hinge": {"objective": "hinge"},
+    "rates 2e-4": {"lr_g": 2e-4, "lr_d": 2e-4},
+    "rates 5e-4": {"lr_g": 5e-4, "lr_d": 5e-4},
+    "rates 8e-4": {"lr_g": 8e-4, "lr_d": 8e-4},
+    "rates 5e-4, cosine to 0.1": {"lr_g": 5e-4, "lr_d": 5e-4, **schedule(lr=0.1)},
+    "rates 8e-4, cosine to 0.1": {"lr_g": 8e-4, "lr_d": 8e-4, **schedule(lr=0.1)},
+    "cosine to 0.1": schedule(lr=0.1),
+    "linear to 0": schedule(lr=0.0, shape="linear"),
+    "betas 0, 0.99": {"betas": (0.0, 0.99)},
+    "betas 0.5, 0.99": {"betas": (0.5, 0.99)},
+    "half-life 5,000": {"ema_half_life": 5000.0},
+    "half-life 20,000": {"ema_half_life": 20_000.0},
+    "batch 16": {"batch_size": 16},
+    "batch 64": {"batch_size": 64},
+    "two D steps": {"d_steps": 2},
+    "G group": {"generator_normalization": "group"},
+    "translation": {"augmentation": {"kinds": ("translation",)}},
+    "color, translation": {"augmentation": {"kinds": ("color", "translation")}},
+    "warm-up": schedule(warmup=0.05),
+}
+
 ARMS: dict[str, Options] = {
     "tutorial": TUTORIAL,
     "today": TODAY,
     "first guess": FIRST,
     **{name: FIRST | changes for name, changes in VARIANTS.items()},
+    "second guess": SECOND,
+    **{f"second guess, {name}": SECOND | changes for name, changes in SECOND_VARIANTS.items()},
 }
