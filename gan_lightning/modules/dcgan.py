@@ -34,6 +34,7 @@ from gan_lightning.seeding import batch_seed
 
 Network = Callable[..., Tensor]
 Outputs = dict[str, Tensor]
+LOGGED = ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g", "augment_probability")
 
 
 class DCGAN(SafelyLoaded, AugmentedImages, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
@@ -106,17 +107,16 @@ class DCGAN(SafelyLoaded, AugmentedImages, RunSeed, StepAxis, NetworkGradients, 
         """
         super().__init__()
         self.save_hyperparameters()
-        self.set_augmentation(augmentation, channels)
+        self.set_augmentation(augmentation, channels, objective)
         self.automatic_optimization = False
-        self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
-        self.lr_g, self.lr_d, self.betas = lr_g, lr_d, betas
+        self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
+        self.latent_dim, self.lr_g, self.lr_d, self.betas = latent_dim, lr_g, lr_d, betas
         self.d_steps, self.fresh_latents, self.accumulate = d_steps, fresh_latents, accumulate
         self.label_smoothing, self.gradient_clip, self.ema_decay = label_smoothing, gradient_clip, ema_decay
         self.penalties, self.penalty_interval = Penalties(r1, r2, gradient_penalty), penalty_interval
         check_training_options({**vars(self), **vars(self.penalties), "objective": objective})
         self.compiled, self.cuda_graph, self.objective = compile, cuda_graph, OBJECTIVES[objective]
         self._network_options = base_channels, generator_normalization, discriminator_normalization
-        self.num_classes = num_classes
         self.generator, self.discriminator = self.build_generator(), self.build_discriminator()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
@@ -222,8 +222,7 @@ class DCGAN(SafelyLoaded, AugmentedImages, RunSeed, StepAxis, NetworkGradients, 
             fake = self.augmented(self._networks[0](latents, *labels))
         outputs = self._discriminator_step(kind, real, fake.detach(), *labels)
         if kind.of_generator:
-            if not reuse:
-                latents = self._draw_latents(len(real))
+            latents = latents if reuse else self._draw_latents(len(real))
             outputs |= {"latents": latents, **self._generator_step(fake if reuse else None, real, latents, *labels)}
         return outputs | self.gradient_norms
 
@@ -248,7 +247,8 @@ class DCGAN(SafelyLoaded, AugmentedImages, RunSeed, StepAxis, NetworkGradients, 
         self.average_gradients(optimizer, *changed)
         # `optimizer.step()` would count as a step of the trainer.
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-        return {"loss_d": sum(losses[1:], losses[0]), "logits_real": logits_real.detach()}
+        adapted = self.adapt_augmentation(logits_real, logits_fake, len(real))
+        return {"loss_d": sum(losses[1:], losses[0]), "logits_real": logits_real.detach(), **adapted}
 
     def _generator_step(self, fake: Tensor | None, real: Tensor, latents: Tensor, *labels: Tensor) -> Outputs:
         """Update G through a frozen D, by fakes with their graph if there are any; return its loss and their logits."""
@@ -271,7 +271,7 @@ class DCGAN(SafelyLoaded, AugmentedImages, RunSeed, StepAxis, NetworkGradients, 
         """Log the metrics of one step, and D on the same latents now that G has been updated."""
         score = self.objective.score
         images_after = self.augmented(without_side_effects(self.generator)(outputs["latents"], *labels))
-        metrics = {name: outputs[name] for name in ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g")}
+        metrics = {name: outputs[name] for name in LOGGED if name in outputs}
         metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
         metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))
         means = distributed.mean(metrics)  # waits for the device, so that the clock is right
