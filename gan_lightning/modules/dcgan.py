@@ -24,7 +24,7 @@ from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.modules.sampling import SamplingModule
 from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind
-from gan_lightning.modules.step_metrics import StepClock, log_metrics, without_side_effects
+from gan_lightning.modules.step_metrics import LOGGED, StepClock, log_metrics, without_side_effects
 from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
 from gan_lightning.networks.conditional import make_discriminator, make_generator, with_labels
 from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNormalization
@@ -34,7 +34,6 @@ from gan_lightning.seeding import batch_seed
 
 Network = Callable[..., Tensor]
 Outputs = dict[str, Tensor]
-LOGGED = ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g", "augment_probability")
 
 
 class DCGAN(SafelyLoaded, AugmentedImages, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):

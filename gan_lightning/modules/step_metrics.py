@@ -10,6 +10,8 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+LOGGED = ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g", "augment_probability")  # of the outputs of a step
+
 
 def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], bar: Sequence[str] = ()) -> None:
     """Send metrics to every logger, with generator iterations as the x-axis.
