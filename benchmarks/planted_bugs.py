@@ -295,7 +295,7 @@ BUGS = [
         ("lr_g and lr_d swapped", "(self.generator, self.lr_g), (self.discriminator, self.lr_d)", "(self.generator, self.lr_d), (self.discriminator, self.lr_g)", f"{STEP} -k lr_g"),
         ("train/d_x scores fakes", '"d_x": score(outputs["logits_real"])', '"d_x": score(outputs["logits_fake"])', f"{STEP} -k defaults"),
         ("before and after are the same", 'metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))', 'metrics["d_g_z_after"] = metrics["d_g_z_before"]', f"{STEP} -k defaults"),
-        ("fresh latents are the old ones", "            if not reuse:\n                latents = self._draw_latents(len(real))\n", "", f"{STEP} -k fresh_latents"),
+        ("fresh latents are the old ones", "latents = latents if reuse else self._draw_latents(len(real))", "pass", f"{STEP} -k fresh_latents"),
         ("the average warms up a step late", "warm_decay(self.ema_decay, self.global_step - 1)", "warm_decay(self.ema_decay, self.global_step)", f"{STEP} -k defaults"),
         ("two optimizer steps are two steps", "self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)", "optimizer.step()", f"{MODULE}::test_a_step_is_a_generator_iteration_everywhere"),
         ("d_steps begin anew in each epoch", "count = self.trainer.fit_loop.total_batch_idx", "count = batch_idx", f"{STEP} -k d_steps"),

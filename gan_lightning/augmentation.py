@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
 
@@ -20,6 +20,7 @@ AugmentationKind = Literal["color", "translation", "cutout"]
 
 FARTHEST = 1 / 8  # translation, as a share of the side
 CUTOUT = 1 / 2  # side of the square, as a share of that of the image
+INTERVAL = 4  # batches between two changes of an adaptive probability
 DRAWS = 10  # random numbers of an image, whatever the kinds are
 
 
@@ -30,7 +31,11 @@ class Augmentation:
     Attributes:
         kinds: Which changes are made: "color" (brightness, saturation and contrast), "translation" by up to an eighth
             of the side, and "cutout" of a square of half the side.
-        probability: Probability with which each of them is made to an image.
+        probability: Probability with which each of them is made to an image; the largest one, if it is adaptive.
+        adaptive_target: Adapt the probability, from 0, to how far the discriminator overfits (Karras et al. 2020): it
+            rises while the mean sign of the discriminator's logits of real images is above this target, and falls while
+            it is below; 0.6 is common. Null for a fixed probability.
+        adaptive_images: Number of real images in which an adaptive probability can rise from 0 to 1.
 
     Raises:
         InputError: If a kind is unknown, missing or given twice, or a number is out of range.
@@ -38,6 +43,8 @@ class Augmentation:
 
     kinds: tuple[AugmentationKind, ...] = ("color", "translation", "cutout")
     probability: float = 1.0
+    adaptive_target: float | None = None
+    adaptive_images: int = 500_000
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinds", tuple(self.kinds))  # a list, in checkpoints and YAML
@@ -52,6 +59,10 @@ class Augmentation:
                 f"augmentation.probability must lie in (0, 1], but is {self.probability}: set augmentation to null for "
                 "none"
             )
+        if self.adaptive_target is not None and not 0 < self.adaptive_target < 1:
+            raise InputError(f"augmentation.adaptive_target must lie in (0, 1), but is {self.adaptive_target}")
+        if self.adaptive_images < 1:
+            raise InputError(f"augmentation.adaptive_images must be at least 1, but is {self.adaptive_images}")
 
     @classmethod
     def of(cls, given: Augmentation | Mapping[str, Any] | None) -> Augmentation | None:
@@ -79,12 +90,15 @@ class Augmentation:
                 "out of augmentation.kinds"
             )
 
-    def __call__(self, images: Tensor, rng: torch.Generator | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, rng: torch.Generator | None = None, probability: Tensor | float | None = None
+    ) -> Tensor:
         """Change each image by random amounts of its own.
 
         Args:
             images: Images (B,C,H,W) in [-1, 1].
             rng: Random generator on the device of the images.
+            probability: Probability of each change, where it is adaptive: a number, or a scalar on that device.
 
         Returns:
             The changed images, float32. Brightness and contrast may take pixels out of [-1, 1], as in the paper.
@@ -92,7 +106,8 @@ class Augmentation:
         images, (height, width) = images.float(), images.shape[2:]
         draws = torch.rand(DRAWS, len(images), generator=rng, device=images.device)
         colored, brightness, saturation, contrast, moved, down, right, cut, row, column = draws
-        colored, moved, cut = (draw < self.probability for draw in (colored, moved, cut))
+        probability = self.probability if probability is None else probability
+        colored, moved, cut = (draw < probability for draw in (colored, moved, cut))
         if "color" in self.kinds:
             brightness, saturation, contrast = brightness - 0.5, 2 * saturation - 1, contrast - 0.5
             images = change_color(images, colored * brightness, 1 + colored * saturation, 1 + colored * contrast)
@@ -104,6 +119,46 @@ class Augmentation:
             left = as_integers(column, width + 1) - cutout_side(width) // 2
             images = cut_out(images, top + ~cut * 2 * height, left)  # far below the image, nothing is cut
         return images
+
+
+class AdaptiveProbability(nn.Module):
+    """The probability of an adaptive augmentation (Karras et al. 2020, arXiv 2006.06676, section 3.1).
+
+    Every four batches it takes a step up if D overfits, and down if not. All is computed on the device.
+
+    Attributes:
+        probability: The probability, a scalar.
+    """
+
+    probability: Tensor
+    signs: Tensor
+    batches: Tensor
+    images: Tensor
+
+    def __init__(self, settings: Augmentation) -> None:
+        super().__init__()
+        self.settings = settings
+        for name in ("probability", "signs", "batches", "images"):
+            self.register_buffer(name, torch.zeros(()))
+
+    @torch.no_grad()
+    def update(self, sign: Tensor, images: int) -> None:
+        """Count a batch, and adapt the probability if it is due.
+
+        Args:
+            sign: Mean sign of D's logits of real images, a scalar, the same on every rank.
+            images: Number of real images in the batch, over all ranks.
+        """
+        assert self.settings.adaptive_target is not None
+        self.signs += sign
+        self.batches += 1
+        self.images += images
+        due = self.batches >= INTERVAL
+        direction = torch.sign(self.signs / self.batches - self.settings.adaptive_target)
+        self.probability += due * direction * self.images / self.settings.adaptive_images
+        self.probability.clamp_(0, self.settings.probability)
+        for counted in (self.signs, self.batches, self.images):
+            counted *= ~due
 
 
 def as_integers(uniform: Tensor, count: int) -> Tensor:
@@ -149,7 +204,7 @@ def translate(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
         down: Number of pixels (B,) to move each image down; negative to move it up.
         right: Number of pixels (B,) to move each image to the right; negative to move it to the left.
     """
-    moved: Tensor = Translation.apply(images, down, right)  # type: ignore[no-untyped-call]
+    moved: Tensor = Translation.apply(images, down, right)
     return moved
 
 
@@ -169,7 +224,7 @@ class Translation(torch.autograd.Function):
         return images.flatten(2).gather(2, index).view(images.shape) * inside[:, None]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """Move gradients back."""
         down, right = ctx.saved_tensors
         return translate(gradient, -down, -right), None, None

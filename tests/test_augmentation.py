@@ -89,6 +89,8 @@ def test_half_precision_is_augmented_in_float32():
         ({"kinds": ("color", "color")}, "augmentation.kinds is"),
         ({"probability": 0.0}, "augmentation.probability must lie in"),
         ({"probability": 1.5}, "augmentation.probability must lie in"),
+        ({"adaptive_target": 1.0}, "augmentation.adaptive_target must lie in"),
+        ({"adaptive_images": 0}, "augmentation.adaptive_images must be at least 1"),
         ({"probability": float("nan")}, "augmentation.probability must lie in"),
     ],
 )

@@ -9,8 +9,15 @@ from typing import Any
 from lightning import LightningModule
 from torch import Tensor
 
-from gan_lightning.augmentation import Augmentation
+from gan_lightning import distributed
+from gan_lightning.augmentation import AdaptiveProbability, Augmentation
+from gan_lightning.errors import InputError
 from gan_lightning.modules.step_graphs import StepGraphs
+from gan_lightning.objectives import Objective
+
+# Those whose D is 0 between reals and fakes, and that which compares them in pairs.
+ADAPTABLE = ("saturating", "non_saturating", "bce_mse", "hinge", "relativistic")
+KEY = "augmentation"  # in checkpoints
 
 
 class AugmentedImages(LightningModule):
@@ -21,24 +28,65 @@ class AugmentedImages(LightningModule):
     """
 
     augmentation: Augmentation | None = None
+    objective: Objective
     _graphs: StepGraphs  # has the random generator of a step
+    _adaptive: tuple[AdaptiveProbability, ...] = ()  # in a tuple, it is no part of the networks' state
 
-    def set_augmentation(self, given: Augmentation | Mapping[str, Any] | None, channels: int) -> None:
+    def set_augmentation(self, given: Augmentation | Mapping[str, Any] | None, channels: int, objective: str) -> None:
         """Take the option of the constructor, after its hyperparameters have been saved.
 
         Args:
             given: Settings, or those of a checkpoint by name.
             channels: Number of channels of the images.
+            objective: Name of the objective.
 
         Raises:
-            InputError: An unsupported value, or images whose colors cannot be changed.
+            InputError: An unsupported value, or images or an objective that it is not made for.
         """
         self.augmentation = Augmentation.of(given)
-        if self.augmentation is not None:
-            self.augmentation.check_channels(channels)
-            # Checkpoints hold plain values.
-            self.hparams["augmentation"] = asdict(self.augmentation)
+        if self.augmentation is None:
+            return
+        self.augmentation.check_channels(channels)
+        self.hparams["augmentation"] = asdict(self.augmentation)  # checkpoints hold plain values
+        if self.augmentation.adaptive_target is not None:
+            if objective not in ADAPTABLE:
+                raise InputError(
+                    f"augmentation.adaptive_target needs an objective whose logits have a sign: "
+                    f"{', '.join(ADAPTABLE)}; with {objective}, set it to null"
+                )
+            self._adaptive = (AdaptiveProbability(self.augmentation),)
 
     def augmented(self, images: Tensor) -> Tensor:
         """Return images (B,C,H,W) as the discriminator is to see them in this step."""
-        return images if self.augmentation is None else self.augmentation(images, self._graphs.rng)
+        if self.augmentation is None:
+            return images
+        probability = self._adaptive[0].to(images.device).probability if self._adaptive else None
+        return self.augmentation(images, self._graphs.rng, probability)
+
+    def adapt_augmentation(self, logits_real: Tensor, logits_fake: Tensor, images: int) -> dict[str, Tensor]:
+        """Adapt the probability after a step of the discriminator, and return it if it is adaptive.
+
+        Args:
+            logits_real: D's logits (B,) of real images.
+            logits_fake: D's logits (B,) of fakes, from which a relativistic D takes its zero.
+            images: Number of real images in the step, which may have come in parts.
+        """
+        if not self._adaptive:
+            return {}
+        adaptive = self._adaptive[0].to(logits_real.device)
+        decided = logits_real - logits_fake if self.objective.needs_real else logits_real
+        (sign,) = distributed.average([decided.detach().float().sign().mean()])
+        adaptive.update(sign, images * distributed.world_size())
+        return {"augment_probability": adaptive.probability}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save an adaptive probability."""
+        super().on_save_checkpoint(checkpoint)
+        if self._adaptive:
+            checkpoint[KEY] = self._adaptive[0].state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load an adaptive probability; it starts from 0 where the checkpoint has none."""
+        super().on_load_checkpoint(checkpoint)
+        if self._adaptive and KEY in checkpoint:
+            self._adaptive[0].load_state_dict(checkpoint[KEY])

@@ -133,10 +133,10 @@ class DCGAN(
         super().__init__()
         self.save_hyperparameters()
         self.set_schedule(schedule)
-        self.set_augmentation(augmentation, channels)
+        self.set_augmentation(augmentation, channels, objective)
         self.automatic_optimization = False
-        self.image_size, self.channels, self.latent_dim = image_size, channels, latent_dim
-        self.lr_g, self.lr_d, self.betas = lr_g, lr_d, betas
+        self.image_size, self.channels, self.num_classes = image_size, channels, num_classes
+        self.latent_dim, self.lr_g, self.lr_d, self.betas = latent_dim, lr_g, lr_d, betas
         self.d_steps, self.fresh_latents, self.accumulate = d_steps, fresh_latents, accumulate
         self.label_smoothing, self.gradient_clip, self.ema_decay = label_smoothing, gradient_clip, ema_decay
         self.ema_half_life, self.generator_batch = ema_half_life, generator_batch
@@ -145,7 +145,6 @@ class DCGAN(
         self.compiled, self.cuda_graph, self.objective = compile, cuda_graph, OBJECTIVES[objective]
         self._network_options = architecture, base_channels, generator_normalization, discriminator_normalization
         self._given_networks = generator, discriminator
-        self.num_classes = num_classes
         self.generator, self.discriminator = self.build_networks()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
@@ -273,7 +272,8 @@ class DCGAN(
         self.average_gradients(optimizer, *changed)
         # `optimizer.step()` would count as a step of the trainer.
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-        return {"loss_d": sum(losses[1:], losses[0]), "logits_real": logits_real.detach()}
+        adapted = self.adapt_augmentation(logits_real, logits_fake, len(real))
+        return {"loss_d": sum(losses[1:], losses[0]), "logits_real": logits_real.detach(), **adapted}
 
     def _generator_step(self, fake: Tensor | None, real: Tensor, latents: Tensor, *labels: Tensor) -> Outputs:
         """Update G through a frozen D, by fakes with their graph if there are any; return its loss and their logits."""

@@ -14,6 +14,8 @@ from gan_lightning import distributed
 from gan_lightning.modules.precision import ScalerPerNetwork
 from gan_lightning.objectives import Objective
 
+LOGGED = ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g", "augment_probability")  # of the outputs of a step
+
 
 def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], bar: Sequence[str] = ()) -> None:
     """Send metrics to every logger, with generator iterations as the x-axis.
@@ -87,7 +89,7 @@ class LoggedStep(LightningModule):
         """
         score, labels = self.objective.score, [outputs["labels"]] if "labels" in outputs else []
         images_after = self.augmented(without_side_effects(self.generator)(outputs["latents"], *labels))
-        metrics = {name: outputs[name] for name in ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g")}
+        metrics = {name: outputs[name] for name in LOGGED if name in outputs}
         metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
         metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))
         means = distributed.mean(metrics)  # waits for the device, so that the clock is right

@@ -22,7 +22,7 @@ class StyleGAN2(DCGAN):
     """StyleGAN2 (Karras et al. 2020, arXiv 1912.04958) with the training step, the options and the files of `DCGAN`.
 
     Regularizers are lazy: R1 at every `penalty_interval`-th step of the discriminator, the path length at every
-    `path_interval`-th step of the generator. Without style mixing and augmentation.
+    `path_interval`-th step of the generator. Without style mixing.
     """
 
     path_mean: Tensor

@@ -14,6 +14,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 
 from gan_lightning import DCGAN, InputError, StyleGAN2
+from gan_lightning.augmentation import Augmentation
 from gan_lightning.modules import step_graphs
 from gan_lightning.modules.step_graphs import (
     CapturedStep,
@@ -129,6 +130,7 @@ OPTIONS = {
     "gradient_penalty": {"gradient_penalty": 10.0, "objective": "wasserstein"},
     "d_steps": {"d_steps": 2, "fresh_latents": True},
     "clip": {"gradient_clip": 0.1},
+    "augmentation": {"augmentation": Augmentation(adaptive_target=0.01, adaptive_images=64)},
 }
 
 
