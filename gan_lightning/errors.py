@@ -33,6 +33,8 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "timm": "extractors",
     "onnxruntime": "extractors",
+    "onnxscript": "onnx",
+    "huggingface_hub": "hub",
 }  # optional packages, and the extras that install them
 
 

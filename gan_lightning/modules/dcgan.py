@@ -18,8 +18,8 @@ from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.network_gradients import NetworkGradients
 from gan_lightning.modules.precision import ScalerPerNetwork, prepare_precision, weights_cast_once
 from gan_lightning.modules.run_seed import RunSeed
-from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.modules.sampling import SamplingModule
+from gan_lightning.modules.saved_weights import SavedWeights
 from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind
 from gan_lightning.modules.step_metrics import StepClock, log_metrics, without_side_effects
@@ -34,7 +34,7 @@ Network = Callable[..., Tensor]
 Outputs = dict[str, Tensor]
 
 
-class DCGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
+class DCGAN(SavedWeights, RunSeed, StepAxis, NetworkGradients, HeldOutScore, SamplingModule):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
     A step, for `max_steps`, checkpoints and loggers, is one iteration of the generator and takes `d_steps` batches.

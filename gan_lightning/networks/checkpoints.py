@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
@@ -28,6 +27,7 @@ from gan_lightning.networks.stylegan2_weights import (
     build_stylegan2_discriminator,
     export_command,
 )
+from gan_lightning.pretrained import find_weights, read_weights
 
 AnyGenerator = Generator | StyleGAN2Generator
 
@@ -46,7 +46,8 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
     package the averaged generator is loaded. StyleGAN2 is read by the names of the public PyTorch implementation.
 
     Args:
-        path: File written by `torch.save`, by Lightning, or by safetensors (`.safetensors`).
+        path: File written by `torch.save`, by Lightning, or by safetensors (`.safetensors`); folder that
+            `DCGAN.save_pretrained` has written; or name of weights that come with the package, such as "faces64".
 
     Returns:
         The generator, in evaluation mode, on the CPU.
@@ -55,6 +56,7 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
         InputError: If the file does not exist, is truncated, holds other objects than tensors and plain values,
             holds no generator, or that of a StyleGAN2 of an unsupported configuration.
     """
+    path = find_weights(path, "generator")
     content = load_tensors(path)
     made = content.get(GENERATOR_CLASS) if isinstance(content, dict) else None
     if made not in (None, *map(class_name, (Generator, ConditionalGenerator, StyleGAN2Generator))):
@@ -83,7 +85,7 @@ def load_discriminator(path: str | os.PathLike[str]) -> Discriminator | StyleGAN
     """Read the discriminator from a checkpoint of this package; the architecture is read off the shapes.
 
     Args:
-        path: Checkpoint of a `DCGAN` or `StyleGAN2`.
+        path: Checkpoint of a `DCGAN` or `StyleGAN2`, or weights as for `load_generator`.
 
     Returns:
         The discriminator, in evaluation mode, without gradients, on the CPU.
@@ -91,7 +93,7 @@ def load_discriminator(path: str | os.PathLike[str]) -> Discriminator | StyleGAN
     Raises:
         InputError: If the file is missing, truncated, or holds no discriminator.
     """
-    prefix = "discriminator."
+    prefix, path = "discriminator.", find_weights(path, "discriminator")
     for tree in mappings(load_tensors(path)):
         state = {name.removeprefix(prefix): value for name, value in tree.items() if name.startswith(prefix)}
         discriminator = build_discriminator(state) or build_stylegan2_discriminator(state)
@@ -119,7 +121,7 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
         )
     try:
         if suffix == ".safetensors":
-            return load_file(path)
+            return read_weights(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
