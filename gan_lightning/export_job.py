@@ -77,7 +77,7 @@ def export_generator(options: argparse.Namespace, output: Path) -> list[str]:
     unit = "gray levels" if options.uint8 else "of images in [-1, 1]"
     return [
         f"{output} ({size:.1f} MB): {notes['inputs']} -> {notes['output']}",
-        f"largest difference from the generator: {difference:.2g} {unit}, at batch sizes {' and '.join(map(str, sizes))}",
+        f"largest difference from the generator: {difference:.2g} {unit}, in batches of {' and '.join(map(str, sizes))}",
     ]
 
 
@@ -145,9 +145,7 @@ def dynamic_shapes(inputs: Inputs, batch: int | None) -> tuple[dict[int, Any], .
     return None if batch is not None else tuple({0: torch.export.Dim("batch")} for _ in inputs)
 
 
-def write_pt2(
-    program: Program, inputs: Inputs, batch: int | None, notes: Mapping[str, Any], path: Path
-) -> None:
+def write_pt2(program: Program, inputs: Inputs, batch: int | None, notes: Mapping[str, Any], path: Path) -> None:
     """Write a program of torch.export."""
     exported = torch.export.export(program, inputs, dynamic_shapes=dynamic_shapes(inputs, batch))
     with path.open("wb") as file:  # of a path, torch asks for the suffix .pt2
@@ -161,12 +159,10 @@ def read_pt2(path: Path) -> Callable[..., Tensor]:
     return module
 
 
-def write_onnx(
-    program: Program, inputs: Inputs, batch: int | None, notes: Mapping[str, Any], path: Path
-) -> None:
+def write_onnx(program: Program, inputs: Inputs, batch: int | None, notes: Mapping[str, Any], path: Path) -> None:
     """Write an ONNX model, with its weights in the same file."""
-    import onnxruntime  # noqa: F401  before the work: it reads what is written
-    import onnxscript  # noqa: F401
+    import onnxscript  # noqa: F401  both before the work
+    import onnxruntime  # noqa: F401  isort: skip  reads what is written
 
     names = ["latents", "labels"][: len(inputs)]
     made = torch.onnx.export(

@@ -62,7 +62,9 @@ def model_card(
 
 def _data(summary: Mapping[str, Any], data: Mapping[str, Any] | None) -> list[str]:
     if data:
-        return _table(("option of the data", "value"), {**data, **data.get("init_args", {})}.items(), skip=["init_args"])
+        return _table(
+            ("option of the data", "value"), {**data, **data.get("init_args", {})}.items(), skip=["init_args"]
+        )
     names = {str(protocol["dataset"]) for protocol in summary.get("protocol", {}).values() if "dataset" in protocol}
     return [f"Trained on {', '.join(sorted(names))}." if names else "Not recorded."]
 

@@ -26,6 +26,7 @@ PARTS: Final = ("generator", "discriminator", "encoder")  # each in a file of it
 WHOLE: Final = "model"  # or all in one file, as `save_pretrained` writes them
 SUFFIX: Final = ".safetensors"
 DESCRIPTION: Final = "checkpoint"  # key of the metadata with everything of a checkpoint but tensors, as JSON
+ORDER: Final = "names"  # key of the metadata with the names of the tensors, in the order of the layers
 VALUES: Final = "images are float32 in [-1, 1]"
 
 
@@ -92,12 +93,14 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: Path of the file.
 
     Returns:
-        The tensors by name. Of a file that `write_weights` has written, the content of a checkpoint: the tensors are
-        under the key "state_dict".
+        The tensors by name, in the order of the layers, which the format does not keep. Of a file that `write_weights`
+        has written, the content of a checkpoint: the tensors are under the key "state_dict".
     """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    tensors: dict[str, Any] = load_file(path)
+    stored = load_file(path)
+    order = json.loads(metadata.get(ORDER, "null")) or sorted(stored, key=_by_number)
+    tensors: dict[str, Any] = {name: stored[name] for name in order}
     description = json.loads(metadata.get(DESCRIPTION, "null"))
     return {**description, "state_dict": tensors} if isinstance(description, dict) else tensors
 
@@ -125,6 +128,7 @@ def write_weights(
         if value.is_floating_point() and not written[name].isfinite().all():
             raise InputError(f"{name} has values that are not finite{' in half precision' * to_half}: train it again")
     metadata = {"format": "pt", "gan_lightning": version("gan-lightning"), "values": VALUES}
+    metadata[ORDER] = json.dumps([*written])
     metadata[DESCRIPTION] = json.dumps(description, sort_keys=True)
     with atomic_path(path) as beside:
         save_file(written, beside, metadata)
@@ -160,3 +164,8 @@ def whole_checkpoint(folder: Path) -> dict[str, Any]:
     for name in [name for name in state if name.startswith("generator_ema.")]:  # shipped alone: nothing is trained on
         state.setdefault(name.replace("generator_ema.", "generator.", 1), state[name])
     return {**content, "state_dict": state}
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Return a key by which main.10 follows main.9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]

@@ -161,7 +161,7 @@ def checkpoint_of_weights(folder: Path, cache_dir: str | None = None) -> str:
     name = f"{folder.resolve().name}-{digest.hexdigest()[:16]}.ckpt"
     made = make_cache_dir(cache_dir) / "checkpoints" / name
     if not made.is_file():
-        content = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": lightning.__version__, "loops": {}}
+        content = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": lightning.__version__}
         with atomic_path(made) as beside:
             torch.save({**content, **read_whole(folder)}, beside)
     return str(made)
