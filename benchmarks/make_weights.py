@@ -21,7 +21,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.model_card import model_card
 from gan_lightning.modules.saved_weights import CARD, KEPT, read_summary
 from gan_lightning.networks.checkpoints import check_whole, load_tensors
-from gan_lightning.pretrained import PARTS, SHIPPED, SUFFIX, description_of, write_weights
+from gan_lightning.pretrained import SHIPPED, SUFFIX, description_of, write_weights
 
 MOST_BYTES = 10_000_000  # of all files together: they are in the wheel
 TAKEN = {"generator": "generator_ema.", "discriminator": "discriminator.", "encoder": "encoder."}

@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -73,11 +73,11 @@ def export_generator(options: argparse.Namespace, output: Path) -> list[str]:
                 f"{output} was not written: its images differ from those of {options.generator} by {difference:.2g}, "
                 "more than rounding explains; try the other format"
             )
-    size = output.stat().st_size / 1e6
+    size, counts = output.stat().st_size / 1e6, " and ".join(map(str, sizes))
     unit = "gray levels" if options.uint8 else "of images in [-1, 1]"
     return [
         f"{output} ({size:.1f} MB): {notes['inputs']} -> {notes['output']}",
-        f"largest difference from the generator: {difference:.2g} {unit}, in batches of {' and '.join(map(str, sizes))}",
+        f"largest difference from the generator: {difference:.2g} {unit}, in batches of {counts}",
     ]
 
 
@@ -198,7 +198,7 @@ FORMATS: Final = {".pt2": (write_pt2, read_pt2), ".onnx": (write_onnx, read_onnx
 
 
 @contextmanager
-def quiet() -> Any:
+def quiet() -> Iterator[None]:
     """Keep what the exporters log and warn about themselves from the user, who can do nothing about it."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]

@@ -122,11 +122,7 @@ class Run:
         if path is not None and path.startswith(wandb_artifacts.PREFIX):
             return wandb_artifacts.fetch_checkpoint(path)
         if path is not None and path != UNTRAINED and (weights := weights_folder(path)) is not None:
-            if fit:
-                raise InputError(
-                    f"{path} has networks, and not the state of a training that fit could resume: give a run's last.ckpt"
-                )
-            return checkpoint_of_weights(weights)
+            return checkpoint_of_weights(weights, self.command)
         return None if path == UNTRAINED else path
 
     def _find_checkpoint(self, given: str | None) -> str | None:

@@ -1,8 +1,8 @@
 """Modules that are saved as a folder of weights with a model card, and loaded from one, or from the Hugging Face Hub.
 
 The functions have the names that huggingface_hub's `PyTorchModelHubMixin` gives them, and the folder its layout. The
-mixin itself is not inherited: it would be among the bases of a module only where an optional package is installed, it is
-slow to import, and it takes note of the arguments of each constructor, which the hyperparameters have already.
+mixin itself is not inherited: it would be among the bases of a module only where an optional package is installed, and
+it notes the arguments of each constructor in a `__new__` of its own, which the hyperparameters have already.
 """
 
 from __future__ import annotations
@@ -145,21 +145,25 @@ def download(name: str | os.PathLike[str], revision: str | None, cache_dir: str 
     return Path(folder)
 
 
-def checkpoint_of_weights(folder: Path, cache_dir: str | None = None) -> str:
+def checkpoint_of_weights(folder: Path, command: str) -> str:
     """Return the path of a checkpoint made of a folder of weights, as Lightning reads them; it is kept in the cache.
 
     Args:
         folder: Folder of weights.
-        cache_dir: Folder for derived data; None for the package's.
+        command: Command that starts from it.
 
     Raises:
-        InputError: If the weights are not whole, or lack a network.
+        InputError: If the command is a fit, the weights are not whole, or lack a network.
     """
+    if command == "fit":
+        raise InputError(
+            f"{folder.name} has networks, and not the state of a training that fit could resume: give a run's last.ckpt"
+        )
     digest = hashlib.sha256()
     for path in weights_in(folder):
         digest.update(path.read_bytes())
     name = f"{folder.resolve().name}-{digest.hexdigest()[:16]}.ckpt"
-    made = make_cache_dir(cache_dir) / "checkpoints" / name
+    made = make_cache_dir(None) / "checkpoints" / name
     if not made.is_file():
         content = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": lightning.__version__}
         with atomic_path(made) as beside:
