@@ -34,7 +34,6 @@ EXTRAS = {
     "timm": "extractors",
     "onnxruntime": "extractors",
     "onnxscript": "onnx",
-    "huggingface_hub": "hub",
 }  # optional packages, and the extras that install them
 
 

@@ -38,7 +38,9 @@ def find(generators, name):
     return next(generators.glob(f"{name}.*"))
 
 
-@pytest.mark.parametrize("name", ["plain", "classes", "stylegan2", "stylegan2_classes"])
+@pytest.mark.parametrize(
+    "name", ["plain", "classes", "stylegan2", pytest.param("stylegan2_classes", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_an_exported_generator_makes_the_same_images(generators, name, suffix, tmp_path, capsys):
     if suffix == ".onnx":

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from gan_lightning import DCGAN, InputError, InversionSettings, LatentRestoration, load_generator
+from gan_lightning.images import write_png
 from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.networks.checkpoints import load_discriminator, load_tensors
 from gan_lightning.pretrained import PARTS, SHIPPED, find_weights, shipped_weights, weights_folder, write_weights
@@ -143,7 +144,15 @@ def test_restoration_takes_all_three_networks_by_name():
 
 
 @pytest.mark.usefixtures("own_folder")
-def test_predict_draws_from_weights_by_name(monkeypatch):
+def test_restore_takes_a_generator_by_its_name():
+    write_png("face.png", images_of(load_generator("faces64"), 1)[0].detach())
+    steps = ["--model.inversion.num_steps", "2", "--model.inversion.refine_steps", "2", "--trainer.accelerator", "cpu"]
+    assert command("restore", "face.png", "--generator", "faces64", "--task", "denoise", "--searches", "1", *steps) == 0
+    assert Path("restored/face.png").is_file()
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_predict_draws_from_weights_by_name():
     words = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.count", "20"]
     assert command("predict", "--config", "quickstart", "--ckpt_path", "faces64", "--num_samples", "3", *words) == 0
     drawn = list(Path("runs").rglob("*.png"))
