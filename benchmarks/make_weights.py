@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import yaml
 
 from gan_lightning.atomic import atomic_path
