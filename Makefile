@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-RUN := $(BIN)/gan-lightning
+CLI := $(BIN)/gan-lightning
 RESTORATIONS := denoise inpaint deblur colorize super_resolve
 
 # Move an existing run aside instead of overwriting it.
@@ -25,22 +25,28 @@ install: .venv/installed ## create .venv and install the package with its develo
 
 demo: install ## train on synthetic faces for a few minutes; samples, metrics and checkpoints go to runs/demo
 	$(call keep,runs/demo)
-	$(RUN) fit --config quickstart --name demo
+	$(CLI) fit --config quickstart --name demo
 
-runs/demo/checkpoints/best.ckpt:
-	$(MAKE) demo
+# Their generator is the one that comes with the package: nothing is trained. GENERATOR=runs/demo/checkpoints/best.ckpt
+# takes that of the demo.
+GENERATOR ?= faces64
 
-demo-restore: $(RESTORATIONS) ## restore held-out faces in five ways with the generator of the demo; panels go to runs/restore-*
+demo-restore: $(RESTORATIONS) ## restore held-out faces in five ways; panels go to runs/restore-*
 
-$(RESTORATIONS): install | runs/demo/checkpoints/best.ckpt
+$(RESTORATIONS): install
 	$(call keep,runs/restore-$@)
-	$(RUN) test --config restore/$@ --model.generator_ckpt runs/demo/checkpoints/best.ckpt --name restore-$@
+	$(CLI) test --config restore/$@ --model.generator_ckpt $(GENERATOR) --name restore-$@
 
 .PHONY: study-losses
 
 study-losses: install ## train with three losses in turn, and draw them side by side in runs/losses; resumes, repeats nothing
 	$(BIN)/python benchmarks/loss_study.py
 	$(BIN)/python benchmarks/loss_theory.py
+
+.PHONY: weights
+
+weights: install ## replace the weights of the package: make weights RUN=runs/NAME ENCODER=runs/ENCODER
+	$(BIN)/python benchmarks/make_weights.py $(RUN) $(if $(ENCODER),--encoder $(ENCODER))
 
 # Each test uses one thread, so that two of them may run at once.
 TWO_AT_ONCE := --numprocesses 2 --dist worksteal

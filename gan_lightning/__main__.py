@@ -26,6 +26,7 @@ commands:
   restore      restore photographs: photo.jpg --generator G.ckpt --task inpaint --mask mask.png
   evaluate     compare any two sets of images: photos/ samples/ --extractor random --output metrics.json
   report       compare runs on one page that opens from disk: runs/a runs/b --output report.html
+  export       make a generator a program that needs no Python source: G.ckpt --output G.pt2, or G.onnx
   pack         decode, crop and resize a data set ahead of a job: --data CelebA --data.root /data/celeba
   synthesize   render a folder of synthetic faces in CelebA's layout: --root data/synthetic --count 20000
 
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gan_lightning.evaluate_command import main as evaluate
 
             return evaluate(given[1:])
+        if given[0] == "export":
+            from gan_lightning.export_command import main as export
+
+            return export(given[1:])
         if given[0] == "report":
             from gan_lightning.report.command import main as report
 

@@ -39,6 +39,7 @@ from gan_lightning.metrics.extractors import InceptionFeatures
 from gan_lightning.metrics.neighbors import NEIGHBORS, check_neighbors
 from gan_lightning.metrics.networks import make_extractor
 from gan_lightning.networks.checkpoints import check_whole, load_generator
+from gan_lightning.pretrained import weights_folder
 
 CHECKPOINTS: Final = (".ckpt", ".pt", ".pth", ".safetensors", ".pkl")
 DEFAULT_SAMPLES: Final = 10_000
@@ -107,7 +108,10 @@ class Evaluation:
         """Open both sets; a checkpoint last, as it draws as many images as there are on the other side."""
         options = self.options
         framing = Framing(options.image_size, options.crop, options.channels)
-        drawn = [Path(path).suffix.lower() in CHECKPOINTS for path in (options.real, options.fake)]
+        drawn = [
+            Path(path).suffix.lower() in CHECKPOINTS or weights_folder(path) is not None
+            for path in (options.real, options.fake)
+        ]
         if options.num_samples is not None and not any(drawn):
             raise InputError("--num_samples is about a checkpoint, and none is given: use --num_images")
         sets = [

@@ -21,7 +21,7 @@ REAL and FAKE are each one of
   a folder or .zip    of image files, in any format; all of one size, or see --image_size
   a pack              a folder that `gan-lightning pack` has written
   a .npy or .npz      of images, uint8 (N,H,W) or (N,H,W,C)
-  a checkpoint        .ckpt, .pt, .pth or .safetensors of a generator, from which images are drawn
+  a checkpoint        .ckpt, .pt, .pth or .safetensors of a generator, or faces64, from which images are drawn
 
   --output FILE       where the metrics are written; a file of this command is replaced, no other
   --metrics NAME ...  fd (Frechet distance), kid (kernel distance), precision, recall, density, coverage (by nearest

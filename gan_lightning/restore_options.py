@@ -16,7 +16,7 @@ Restore photographs with the generator of a GAN. PHOTO is an image, or a folder 
     gan-lightning restore face.jpg --generator G.ckpt --task inpaint --mask mask.png
     gan-lightning restore old/*.jpg --generator G.ckpt --task denoise --output restored/
 
-  --generator FILE    checkpoint of a DCGAN, or generator of the PyTorch DCGAN tutorial; it sets the size of the results
+  --generator FILE    checkpoint of a DCGAN or of the PyTorch tutorial, or faces64; it sets the size of the results
   --output FOLDER     where the restored photographs are written, as PNG (default: restored)
 
 tasks and their options:

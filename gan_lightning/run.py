@@ -22,7 +22,9 @@ from gan_lightning.errors import InputError
 from gan_lightning.loggers import wandb_artifacts
 from gan_lightning.loggers.wandb_config import WANDB_ID
 from gan_lightning.modules.safe_loading import constructor_options
+from gan_lightning.modules.saved_weights import checkpoint_of_weights
 from gan_lightning.networks.checkpoints import check_whole, load_tensors
+from gan_lightning.pretrained import check_name, weights_folder
 from gan_lightning.resume.checkpoint_io import LAST, PREVIOUS
 from gan_lightning.resume.jobs import job_stamp, runs_again
 
@@ -119,6 +121,8 @@ class Run:
             self.folder, self.resumes = Path(self._trial.name), False
         if path is not None and path.startswith(wandb_artifacts.PREFIX):
             return wandb_artifacts.fetch_checkpoint(path)
+        if path is not None and path != UNTRAINED and (weights := weights_folder(path)) is not None:
+            return checkpoint_of_weights(weights, self.command)
         return None if path == UNTRAINED else path
 
     def _find_checkpoint(self, given: str | None) -> str | None:
@@ -277,6 +281,7 @@ def check_checkpoint(path: str, model_class: type[LightningModule]) -> dict[str,
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder: give a checkpoint in it, such as {Path(path) / 'checkpoints' / LAST}")
     try:
+        check_name(path)
         check_whole(path)
         content = load_tensors(path)
     except InputError as error:

@@ -19,11 +19,9 @@ from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.network_gradients import NetworkGradients
 from gan_lightning.modules.precision import prepare_precision, weights_cast_once
-from gan_lightning.modules.run_seed import RunSeed
-from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.modules.sampling import SamplingModule
+from gan_lightning.modules.saved_weights import SavedWeights
 from gan_lightning.modules.schedule import Schedule, Scheduled
-from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind, repeated
 from gan_lightning.modules.step_metrics import LoggedStep, StepClock
 from gan_lightning.networks.architectures import ArchitectureName
@@ -38,16 +36,7 @@ Outputs = dict[str, Tensor]
 
 
 class DCGAN(
-    SafelyLoaded,
-    AugmentedImages,
-    RunSeed,
-    Scheduled,
-    StepAxis,
-    LoggedStep,
-    GanNetworks,
-    NetworkGradients,
-    HeldOutScore,
-    SamplingModule,
+    SavedWeights, AugmentedImages, Scheduled, LoggedStep, GanNetworks, NetworkGradients, HeldOutScore, SamplingModule
 ):
     """Deep convolutional GAN (Radford et al. 2016) with a choice of objectives and gradient penalties.
 
@@ -151,17 +140,6 @@ class DCGAN(
         self._watch, self._clock = FiniteWatch(), StepClock()
         self.expect_images(channels, image_size, num_classes)
 
-    def forward(self, latents: Tensor, *labels: Tensor) -> Tensor:
-        """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] by the averaged generator."""
-        images: Tensor = self.generator_ema(latents, *labels)
-        return images
-
-    def train(self, mode: bool = True) -> DCGAN:
-        """Set the mode of both networks; the averaged generator always stays in evaluation mode."""
-        super().train(mode)
-        self.generator_ema.eval()
-        return self
-
     def setup(self, stage: str) -> None:
         """Check model, data and trainer against each other, and prepare precision and DDP for two networks.
 
@@ -248,7 +226,7 @@ class DCGAN(
                 real, *labels = repeated(self.generator_batch or len(real), real, *labels)
                 latents = self._draw_latents(len(real))
             outputs |= self._generator_step(fake if reuse else None, real, latents, *labels)
-            outputs |= {"latents": latents, **({"labels": labels[0]} if labels else {})}
+            outputs |= {"latents": latents} | ({"labels": labels[0]} if labels else {})
         return outputs | self.gradient_norms
 
     def _draw_latents(self, count: int) -> Tensor:

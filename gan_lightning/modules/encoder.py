@@ -34,6 +34,7 @@ from gan_lightning.networks.checkpoints import AnyGenerator, load_generator, loa
 from gan_lightning.networks.conditional import ConditionalGenerator
 from gan_lightning.networks.encoder import Encoder
 from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
+from gan_lightning.pretrained import find_weights
 from gan_lightning.seeding import batch_rng
 
 KINDS = ("identity", "blur", "square", "pixels", "grayscale", "downsample")
@@ -272,7 +273,7 @@ def load_encoder(path: str | os.PathLike[str], generator: AnyGenerator | StyleGA
     """Read the encoder from a checkpoint of `LatentEncoder`.
 
     Args:
-        path: Checkpoint of a `LatentEncoder`.
+        path: Checkpoint of a `LatentEncoder`, or name of weights that come with the package.
         generator: The generator whose latents the encoder guesses.
 
     Returns:
@@ -281,6 +282,7 @@ def load_encoder(path: str | os.PathLike[str], generator: AnyGenerator | StyleGA
     Raises:
         InputError: If the file is missing, contains no encoder, or the encoder of another generator.
     """
+    path = find_weights(path, "encoder")
     content = load_tensors(path)
     try:
         prefix = "encoder."

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from gan_lightning.errors import InputError
 from gan_lightning.modules.step_metrics import without_side_effects
@@ -26,8 +27,22 @@ class GanNetworks(LightningModule):
     channels: int
     latent_dim: int
     num_classes: int
+    generator: nn.Module
+    discriminator: nn.Module
+    generator_ema: nn.Module
     _network_options: tuple[Any, ...]  # architecture, base_channels, both normalizations
     _given_networks: tuple[nn.Module | None, nn.Module | None]  # in a tuple, they are not in the state dict twice
+
+    def forward(self, latents: Tensor, *labels: Tensor) -> Tensor:
+        """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] by the averaged generator."""
+        images: Tensor = self.generator_ema(latents, *labels)
+        return images
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of both networks; the averaged generator always stays in evaluation mode."""
+        super().train(mode)
+        self.generator_ema.eval()
+        return self
 
     def build_generator(self) -> nn.Module:
         """Return G: latents (B, latent_dim), and labels (B,) of classes, to images. A subclass may return its own."""

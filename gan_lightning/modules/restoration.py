@@ -69,7 +69,8 @@ class LatentRestoration(LightningModule):
         """Load the networks and check the settings.
 
         Args:
-            generator_ckpt: Checkpoint of a `DCGAN`, or generator of the PyTorch DCGAN tutorial or of StyleGAN2.
+            generator_ckpt: Checkpoint of a `DCGAN`, generator of the PyTorch DCGAN tutorial or of StyleGAN2, or name of
+                weights that come with the package: faces64.
             degradation: A, a class of gan_lightning.degradations. Default: the identity.
             noise: Noise that `test` adds to A(x), such as gan_lightning.degradations.GaussianNoise.
             inversion: Settings of the search.
@@ -77,7 +78,7 @@ class LatentRestoration(LightningModule):
                 photographs, or a folder of masks named like the images, white where pixels are known.
             blind_blur: Estimate the Gaussian blur of each image. `degradation` is then the blur that `test` applies,
                 and the search does not know it.
-            encoder_ckpt: Checkpoint of a `LatentEncoder`, whose guess replaces `inversion.start`.
+            encoder_ckpt: Checkpoint of a `LatentEncoder`, or faces64. Its guess replaces `inversion.start`.
             lpips: Measure LPIPS too (downloads weights).
             identity_network: TorchScript file of a face recognition network that measures the similarity of faces.
             seed: Seed of the starts.

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule
 from torch import Tensor
 
 from gan_lightning.errors import InputError
+from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.networks.ema import warm_decay
 
 RAMP = 0.05  # the half-life of an average is at most this part of the images seen (Karras et al. 2020, ADA)
@@ -112,8 +112,8 @@ def half_life_decay(half_life: float, batch: int, images_seen: int) -> float:
     return float(0.5 ** (batch / min(half_life, RAMP * images_seen)))
 
 
-class Scheduled(LightningModule):
-    """A module of two networks whose settings follow the number of images seen.
+class Scheduled(RunSeed):
+    """A module of two networks whose settings follow the number of images seen, which a resumed run takes over.
 
     Attributes:
         images_seen: Number of images that have been trained on, over all ranks.

@@ -266,7 +266,7 @@ def check_memory(device: torch.device) -> None:
         raise RuntimeError(f"too little memory is free: {free / 2**30:.1f} GiB, of {2 * needed / 2**30:.1f} needed")
 
 
-def repeated(count: int, *tensors: Tensor) -> list[Tensor]:
+def repeated(count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
     """Return the first rows of tensors, which start again from their first row if there are too few.
 
     Args:
@@ -275,9 +275,9 @@ def repeated(count: int, *tensors: Tensor) -> list[Tensor]:
     """
     length = len(tensors[0])
     if count == length:
-        return list(tensors)
+        return tensors
     times = -(-count // length)
-    return [tensor.repeat(times, *[1] * (tensor.ndim - 1))[:count] for tensor in tensors]
+    return tuple(tensor.repeat(times, *[1] * (tensor.ndim - 1))[:count] for tensor in tensors)
 
 
 def why_impossible(module: LightningModule) -> str | None:

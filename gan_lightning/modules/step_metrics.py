@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gan_lightning import distributed
 from gan_lightning.modules.precision import ScalerPerNetwork
+from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.objectives import Objective
 
 LOGGED = ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g", "augment_probability")  # of the outputs of a step
@@ -71,7 +72,7 @@ class StepClock:
         return self._images / (time.perf_counter() - self._started)
 
 
-class LoggedStep(LightningModule):
+class LoggedStep(StepAxis):
     """Logs the metrics of a training step of a generator and a discriminator."""
 
     objective: Objective

@@ -14,7 +14,6 @@ from typing import Any, cast, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
@@ -44,6 +43,7 @@ from gan_lightning.networks.stylegan2_weights import (
     build_stylegan2_discriminator,
     export_command,
 )
+from gan_lightning.pretrained import find_weights, read_weights
 
 AnyGenerator = Generator | ResidualGenerator | ModernGenerator | StyleGAN2Generator
 AnyDiscriminator = Discriminator | ResidualDiscriminator | ModernDiscriminator | StyleGAN2Discriminator
@@ -64,7 +64,8 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
     package the averaged generator is loaded. StyleGAN2 is read by the names of the public PyTorch implementation.
 
     Args:
-        path: File written by `torch.save`, by Lightning, or by safetensors (`.safetensors`).
+        path: File written by `torch.save`, by Lightning, or by safetensors (`.safetensors`); folder that
+            `DCGAN.save_pretrained` has written; or name of weights that come with the package, such as "faces64".
 
     Returns:
         The generator, in evaluation mode, on the CPU.
@@ -73,6 +74,7 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
         InputError: If the file does not exist, is truncated, holds other objects than tensors and plain values,
             holds no generator, or that of a StyleGAN2 of an unsupported configuration.
     """
+    path = find_weights(path, "generator")
     content = load_tensors(path)
     made = content.get(GENERATOR_CLASS) if isinstance(content, dict) else None
     if made not in (None, *map(class_name, (ConditionalGenerator, *get_args(AnyGenerator)))):
@@ -102,7 +104,7 @@ def load_discriminator(path: str | os.PathLike[str]) -> AnyDiscriminator:
     """Read the discriminator from a checkpoint of this package; the architecture is read off the shapes.
 
     Args:
-        path: Checkpoint of a `DCGAN` or `StyleGAN2`.
+        path: Checkpoint of a `DCGAN` or `StyleGAN2`, or weights as for `load_generator`.
 
     Returns:
         The discriminator, in evaluation mode, without gradients, on the CPU.
@@ -110,7 +112,7 @@ def load_discriminator(path: str | os.PathLike[str]) -> AnyDiscriminator:
     Raises:
         InputError: If the file is missing, truncated, or holds no discriminator.
     """
-    prefix = "discriminator."
+    prefix, path = "discriminator.", find_weights(path, "discriminator")
     for tree in mappings(load_tensors(path)):
         state = {name.removeprefix(prefix): value for name, value in tree.items() if name.startswith(prefix)}
         discriminator = (
@@ -143,7 +145,7 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
         )
     try:
         if suffix == ".safetensors":
-            return load_file(path)
+            return read_weights(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(

@@ -110,7 +110,7 @@ class ConditionalGenerator(Generator):
             InputError: If there are no labels.
         """
         labels = given(labels, self)
-        features = latents.reshape(len(latents), -1, 1, 1)
+        features = latents.reshape(latents.shape[0], -1, 1, 1)
         for layer in self.main:
             features = layer(features, labels) if isinstance(layer, ClassNormalization) else layer(features)
         return features

@@ -77,7 +77,7 @@ class Generator(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim), or (B, latent_dim, 1, 1), to images (B,C,H,W) in [-1, 1]."""
-        images: Tensor = self.main(latents.reshape(len(latents), -1, 1, 1))
+        images: Tensor = self.main(latents.reshape(latents.shape[0], -1, 1, 1))
         return images
 
 

@@ -128,7 +128,7 @@ class ResidualGenerator(nn.Module):
     def features(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim) to the features of the dense layer (B,C,4,4)."""
         flat: Tensor = self.dense(latents.flatten(1))
-        return flat.view(len(flat), -1, 4, 4)
+        return flat.view(flat.shape[0], -1, 4, 4)
 
     def render(self, features: Tensor) -> Tensor:
         """Map features (B,C,4,4) to images (B,C,H,W) in [-1, 1]."""

@@ -72,7 +72,7 @@ class Mapping(nn.Module):
         w = _unit_mean_square(z)
         labels = self._one_hot(c)
         if labels is not None:
-            w = torch.cat([w, _unit_mean_square(self.embed(labels.expand(len(z), -1)))], 1)
+            w = torch.cat([w, _unit_mean_square(self.embed(labels.expand(z.shape[0], -1)))], 1)
         for index in range(self.num_layers):
             w = self.get_submodule(f"fc{index}")(w)
         if self.training:

@@ -51,17 +51,22 @@ def multiply(rows: Tensor, weight: Tensor, bias: Tensor, gain: float = 1.0) -> T
     On a CPU, a row is bit-identical in any batch. Sums are rounded differently in products of few rows, and an
     inversion amplifies a difference of one bit.
     """
-    count = len(rows)
-    if rows.device.type == "cpu":
+    count = rows.shape[0]
+    if _run_as_written(rows):
         rows = F.pad(rows, (0, 0, 0, -count % PRODUCT_ROWS))
     return torch.addmm(bias, rows, weight.T, alpha=gain)[:count]
 
 
 def convolve(features: Tensor, convolution: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a convolution to features (B,C,H,W); on a CPU, an image is bit-identical in any batch."""
-    if len(features) == 1 and features.device.type == "cpu" and features.numel() <= SMALL:
+    if _run_as_written(features) and len(features) == 1 and features.numel() <= SMALL:
         return convolution(torch.cat([features, features]))[:1]
     return convolution(features)
+
+
+def _run_as_written(inputs: Tensor) -> bool:
+    """Return whether a network runs on a CPU; a program that is traced for any batch cannot ask for its size."""
+    return inputs.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def low_pass() -> Tensor:

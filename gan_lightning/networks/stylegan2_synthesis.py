@@ -127,7 +127,7 @@ class SynthesisBlock(nn.Module):
             noises: Noise of each layer.
         """
         if features is None:
-            features = self.const.expand(len(ws), *self.const.shape)
+            features = self.const.expand(ws.shape[0], *self.const.shape)
             if features.device.type == "cpu":  # channels last, where convolutions and filters are up to 3 times as fast
                 features = features.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         for index, (layer, noise) in enumerate(zip(self.layers(), noises, strict=True)):
