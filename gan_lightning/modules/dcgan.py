@@ -223,7 +223,8 @@ class DCGAN(
         outputs = self._discriminator_step(kind, real, fake.detach(), *labels)
         if kind.of_generator:
             if not reuse:
-                real, *labels = repeated(self.generator_batch or len(real), real, *labels)
+                real, *rows = repeated(self.generator_batch or len(real), real, *labels)
+                labels = tuple(rows)
                 latents = self._draw_latents(len(real))
             outputs |= self._generator_step(fake if reuse else None, real, latents, *labels)
             outputs |= {"latents": latents} | ({"labels": labels[0]} if labels else {})
