@@ -88,9 +88,7 @@ def check_targets(job: Job, folder: Path) -> None:
             )
 
 
-def align_masks(
-    options: argparse.Namespace, job: Job, faces: Sequence[AlignedFace], frame: Frame, folder: Path
-) -> str:
+def align_masks(options: argparse.Namespace, job: Job, faces: Sequence[AlignedFace], frame: Frame, folder: Path) -> str:
     """Move the mask of each photograph with its face; return the folder of the aligned masks.
 
     A pixel is missing if any part of it is. Beyond the borders of the photograph, the mask is mirrored, too.

@@ -70,7 +70,11 @@ def align_photos(
     if not aligned:
         name, reason = next(iter(left_alone.items()))
         count = len(left_alone)
-        raise InputError(f"none of {count} photographs was aligned: {printable(name)}: {reason}" if count > 1 else f"{printable(name)}: {reason}")
+        raise InputError(
+            f"none of {count} photographs was aligned: {printable(name)}: {reason}"
+            if count > 1
+            else f"{printable(name)}: {reason}"
+        )
     write_table(folder / TABLE, aligned)
     return aligned, left_alone
 

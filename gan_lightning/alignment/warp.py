@@ -136,6 +136,4 @@ def _sample(images: Tensor, points: NDArray[np.float64], mode: str) -> Tensor:
     """Return the pixels (B,C,h,w) of images at points (h,w,2)."""
     size = np.array([images.shape[3], images.shape[2]], np.float64)
     grid = torch.from_numpy(2 * points / np.maximum(size - 1, 1) - 1)[None]
-    return F.grid_sample(
-        images.double(), grid, mode=mode, padding_mode="reflection", align_corners=True
-    ).float()
+    return F.grid_sample(images.double(), grid, mode=mode, padding_mode="reflection", align_corners=True).float()

@@ -26,5 +26,3 @@ def scene(indices=(3, 5), width=620, height=340):
     left, first = placed(indices[0], -12, 1.3, (155, 170), (width // 2, height))
     right, second = placed(indices[1], 15, 0.9, (155, 170), (width // 2, height))
     return np.concatenate([left, right], axis=1), np.stack([first, second + (width // 2, 0)])
-
-

@@ -36,7 +36,9 @@ def pixels(path):
 def write_landmarks(path, faces):
     """Write CelebA's list of landmarks."""
     rows = [f"{name} {' '.join(f'{number:.2f}' for number in points.ravel())}" for name, points in faces]
-    columns = "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
+    columns = (
+        "lefteye_x lefteye_y righteye_x righteye_y nose_x nose_y leftmouth_x leftmouth_y rightmouth_x rightmouth_y"
+    )
     Path(path).write_text("\n".join([str(len(rows)), columns, *rows]) + "\n")
 
 
@@ -63,7 +65,9 @@ def test_all_faces_are_aligned_and_one_without_is_left_alone(capsys, caplog):
     photo, _ = scene()
     save("photos/two.png", photo), save("photos/one.jpg", placed(8)[0]), save("photos/wall.png", photo[:60, :60] * 0)
     assert main(["align", "photos", "--output", "aligned"]) == 0
-    assert "aligned 3 faces of 2 photographs to celeba, 178x218 pixels; 1 photograph left alone" in capsys.readouterr().out
+    assert (
+        "aligned 3 faces of 2 photographs to celeba, 178x218 pixels; 1 photograph left alone" in capsys.readouterr().out
+    )
     assert "wall.png is left alone: no face was found" in caplog.text
     assert {path.name for path in Path("aligned").iterdir()} == {"one.png", "two_1.png", "two_2.png", "alignment.csv"}
     assert pixels("aligned/two_1.png").shape == (218, 178, 3)
@@ -145,7 +149,9 @@ def test_landmarks_as_people_have_them():
     points = np.arange(10.0).reshape(5, 2)
     numbers = ",".join(map(str, points.ravel()))
     Path("kaggle.csv").write_text(f"image_id,lefteye_x,lefteye_y\na.jpg,{numbers}\nb c.jpg,{numbers}\n")
-    Path("list.txt").write_text(f"2\nlefteye_x lefteye_y\na.jpg {numbers.replace(',', '  ')}\nb c.jpg {numbers.replace(',', ' ')}\n")
+    Path("list.txt").write_text(
+        f"2\nlefteye_x lefteye_y\na.jpg {numbers.replace(',', '  ')}\nb c.jpg {numbers.replace(',', ' ')}\n"
+    )
     Path("faces.json").write_text(json.dumps({"a.jpg": points.ravel().tolist(), "b c.jpg": [points.tolist()] * 2}))
     for name in ("kaggle.csv", "list.txt", "faces.json"):
         found = read_landmarks(Path(name))

@@ -62,7 +62,9 @@ def test_a_warp_by_identity_returns_the_pixels():
 def test_a_warp_agrees_with_scikit_image():
     smooth = render_face(sample_face(7, 3))
     matrix = turned(25, 1.4, (10, -40))
-    theirs = skimage_warp(smooth / 255, AffineTransform(inverse_params(matrix)), output_shape=(90, 80), order=3, mode="reflect")
+    theirs = skimage_warp(
+        smooth / 255, AffineTransform(inverse_params(matrix)), output_shape=(90, 80), order=3, mode="reflect"
+    )
     assert psnr(rounded(warp(smooth, matrix, 80, 90)), theirs * 255) > 40
 
 
