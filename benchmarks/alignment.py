@@ -83,7 +83,7 @@ def haar() -> Find:
 
 
 def eye_errors(find: Find, pictures: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, float]:
-    """Return the error of the worse eye of each face that is found, over the distance of the eyes, and seconds a face."""
+    """Return the error of the worse eye of each face found, over the distance of the eyes, and seconds a picture."""
     errors, started = [], time.perf_counter()
     for pixels, truth in pictures:
         distance = np.hypot(*(truth[1] - truth[0]))
@@ -115,7 +115,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print_header(
         "Alignment: precision of the landmarks",
-        f"{arguments.count} rendered faces, turned by up to 30 degrees, scaled by 0.5 to 2, in pictures of {SIZE} pixels",
+        f"{arguments.count} rendered faces, turned by up to 30 degrees, scaled by 0.5 to 2, in {SIZE} pixels",
         "error of the worse of the two eyes, in percent of the distance of the eyes",
     )
     pictures = [picture(7, index) for index in range(arguments.count)]
@@ -159,9 +159,7 @@ def main() -> None:
 def print_photos(folder: Path, finders: dict[str, Find]) -> None:
     """Print where the landmarks of aligned photographs lie, whose mean is known."""
     photos = [read_upright(path) for path in sorted(folder.glob("*.jpg"))]
-    print(
-        f"\n{len(photos)} aligned photographs of CelebA, whose eyes lie at (69.4, 111.2) and (107.6, 111.2) on average\n"
-    )
+    print(f"\n{len(photos)} photographs of CelebA, with eyes at (69.4, 111.2) and (107.6, 111.2) on average\n")
     rows = []
     for name, find in finders.items():
         found = [points for pixels in photos if len(points := find(pixels))]

@@ -87,9 +87,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_intermixed_args(list(words))
     check_at_least(options, {"size": 8})
     if (options.paste_back is None) != (options.alignment is None):
-        raise InputError(
-            "--paste_back and --alignment belong together: give the faces, and the table of their alignment"
-        )
+        raise InputError("--paste_back and --alignment belong together: give the faces, and the table of these")
     return options
 
 

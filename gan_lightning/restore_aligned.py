@@ -84,7 +84,8 @@ def check_targets(job: Job, folder: Path) -> None:
         earlier = folder / "pasted" / target.relative_to(job.output)
         if target.exists() and not (earlier.exists() and filecmp.cmp(earlier, target, shallow=False)):
             raise InputError(
-                f"{printable(target)} exists, and is not a result of this command: choose another --output, or remove it"
+                f"{printable(target)} exists, and is not a result of this command: choose another --output, or "
+                "remove it"
             )
 
 

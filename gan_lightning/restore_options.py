@@ -33,8 +33,8 @@ tasks and their options:
   colorize            add color
   invert              find the most similar image that the generator can make, or nearly make
 
-  --align [FRAME]     find the faces, restore each in the frame of celeba (default) or ffhq that the generator was trained
-                      on, and put them back into the photographs; --landmarks FILE as for `gan-lightning align`
+  --align [FRAME]     restore the faces in the photographs, in the frame of the generator, celeba (default) or ffhq, and
+                      put them back; --landmarks FILE gives their positions, as for `gan-lightning align`
   --searches K        searches for each photograph, of which the mean is taken (default: chosen by the task)
   --keep_searches     keep the result of each search: several ways to fill a hole
   --config FILE       options of `gan-lightning predict` in YAML; on the command line, --model.inversion.num_steps 50

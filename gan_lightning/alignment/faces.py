@@ -69,12 +69,8 @@ def align_photos(
             aligned.append(AlignedFace(target, name, (pixels.shape[1], pixels.shape[0]), frame, matrix, landmarks))
     if not aligned:
         name, reason = next(iter(left_alone.items()))
-        count = len(left_alone)
-        raise InputError(
-            f"none of {count} photographs was aligned: {printable(name)}: {reason}"
-            if count > 1
-            else f"{printable(name)}: {reason}"
-        )
+        count = f"none of {len(left_alone)} photographs was aligned: " if len(left_alone) > 1 else ""
+        raise InputError(f"{count}{printable(name)}: {reason}")
     write_table(folder / TABLE, aligned)
     return aligned, left_alone
 

@@ -48,7 +48,7 @@ def read_landmarks(path: Path) -> dict[str, Landmarks]:
             faces = np.full((1, 5, 2), np.nan)
         if not np.isfinite(faces).all():
             raise InputError(
-                f"{place} of {printable(path)} does not hold five landmarks, ten numbers after a name, as in {EXAMPLE!r}"
+                f"{place} of {printable(path)} does not hold five landmarks, ten numbers as in {EXAMPLE!r}"
             )
         found.setdefault(name, []).extend(faces)
     if not found:
@@ -66,8 +66,8 @@ def match_names(landmarks: dict[str, Landmarks], names: Sequence[str], path: Pat
     matched = {name: faces for name, faces in found.items() if faces is not None}
     if not matched:
         raise InputError(
-            f"{printable(path)} names no photograph that was given: it has {printable(next(iter(landmarks)))}, ..., and "
-            f"the photographs are {printable(names[0])}, ..."
+            f"{printable(path)} names no photograph that was given: it has {printable(next(iter(landmarks)))}, ..., "
+            f"and the photographs are {printable(names[0])}, ..."
         )
     return matched
 

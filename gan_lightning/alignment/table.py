@@ -46,9 +46,10 @@ class AlignedFace:
 
 
 def write_table(path: Path, faces: Sequence[AlignedFace]) -> None:
-    """Write the table. In the photograph, a point (x, y) moves to (cosine x - sine y + shift_x, sine x + cosine y + shift_y).
+    """Write the table.
 
-    Names may be of any encoding: their bytes are written as they are.
+    A point (x, y) of the photograph moves to (cosine x - sine y + shift_x, sine x + cosine y + shift_y). Names may be
+    of any encoding: their bytes are written as they are.
     """
     with (
         atomic_path(path) as beside,

@@ -91,7 +91,7 @@ def paste(
 
 
 def border_weight(points: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
-    """Return weights in [0, 1] of points of a frame: 0 at its border and outside, 1 inside, with a smooth transition."""
+    """Return weights in [0, 1] of points of a frame: 0 at its border and outside, 1 inside, smooth between."""
     x, y = points[..., 0], points[..., 1]
     distance = np.minimum(np.minimum(x, frame.width - 1 - x), np.minimum(y, frame.height - 1 - y))
     t = np.clip(distance / (BORDER * min(frame.width, frame.height)), 0, 1)

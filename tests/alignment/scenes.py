@@ -25,4 +25,4 @@ def scene(indices=(3, 5), width=620, height=340):
     """Return a photograph with two faces side by side, the first one larger, and their landmarks (2,5,2)."""
     left, first = placed(indices[0], -12, 1.3, (155, 170), (width // 2, height))
     right, second = placed(indices[1], 15, 0.9, (155, 170), (width // 2, height))
-    return np.concatenate([left, right], axis=1), np.stack([first, second + (width // 2, 0)])
+    return np.concatenate([left, right], axis=1), np.stack([first, second + np.array([width // 2, 0])])
