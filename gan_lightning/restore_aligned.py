@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -46,14 +47,15 @@ def restore_aligned(options: argparse.Namespace, others: Sequence[str], restore:
     check_targets(job, folder)
     frame = make_frame(FRAMES[options.align], job.size_taken)
     find = face_finder(options.landmarks, job.listing.names)
-    for part in ("aligned", "masks"):  # of an earlier command; what it has restored stays, and is not done again
+    for part in ("aligned", "masks"):  # of an earlier command
         shutil.rmtree(folder / part, ignore_errors=True)
     faces, left_alone = align_photos(job.listing, find, frame, folder / "aligned", stems_of(job.listing.names))
     print(summary(faces, left_alone, frame), flush=True)
     masks = align_masks(options, job, faces, frame, folder / "masks") if options.mask else None
+    results = folder / f"restored-{digest_of(folder)}"  # other faces or masks are never taken for these
     own = {
         "photos": [str(folder / "aligned")],
-        "output": str(folder / "restored"),
+        "output": str(results),
         "mask": masks,
         "mask_white": None,
         "align": None,
@@ -62,7 +64,7 @@ def restore_aligned(options: argparse.Namespace, others: Sequence[str], restore:
     status = restore(argparse.Namespace(**{**vars(options), **own}), others)
     if status or options.print_config:
         return status
-    restored = {face.aligned: folder / "restored" / face.aligned for face in faces}
+    restored = {face.aligned: results / face.aligned for face in faces}
     restored = {name: path for name, path in restored.items() if path.is_file()}
     written = {name: folder / "pasted" / path.relative_to(job.output) for name, path in job.targets.items()}
     names = paste_back(job.listing, faces, restored, folder / "aligned", written)
@@ -72,6 +74,15 @@ def restore_aligned(options: argparse.Namespace, others: Sequence[str], restore:
     print(f"put the faces back into {len(names)} of {len(job.listing.names)} photographs")
     print("\n".join(f"  {printable(name)} -> {printable(job.targets[name])}" for name in names))
     return 0
+
+
+def digest_of(folder: Path) -> str:
+    """Return a digest of the aligned images, their table and their masks."""
+    digest = hashlib.sha256()
+    for part in ("aligned", "masks"):
+        for path in sorted((folder / part).rglob("*.*")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def check_targets(job: Job, folder: Path) -> None:

@@ -216,6 +216,9 @@ def test_a_hole_in_a_face_of_a_photograph_is_filled(generator, capsys):
     first = Path("out/two.png").read_bytes()
     assert main(words) == 0  # again, as after an interruption
     assert Path("out/two.png").read_bytes() == first
+    write_landmarks("list.txt", [("two.png", truth[0] + 40)])
+    assert main(words) == 0  # another face is not taken for the one that was restored
+    assert Path("out/two.png").read_bytes() != first
     save("out/two.png", photo)
     capsys.readouterr()
     assert "is not a result of this command" in refused(capsys, *words)
