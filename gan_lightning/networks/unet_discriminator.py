@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -32,7 +34,7 @@ class UNetDiscriminator(nn.Module):
         if channels < 1 or base_channels < 1:
             raise InputError(f"channels and base_channels must be at least 1, but are {channels} and {base_channels}")
         widths = [base_channels * 2**level for level in range(4)]
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.first = nn.Conv2d(channels, base_channels, 3, 1, 1)
         self.down = nn.ModuleList(normalized(narrow, wide, 4, 2) for narrow, wide in pairs)
         self.up = nn.ModuleList(normalized(wide, narrow, 3, 1) for narrow, wide in reversed(pairs))
