@@ -38,11 +38,15 @@ class Limit(Callback):
     def __init__(self, seconds: float, steps: int, path: Path | None) -> None:
         self.seconds, self.steps, self.path = seconds, steps, path
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(  # noqa: D102
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> None:
         self.started = self.saved = time.perf_counter()
         self.first = trainer.global_step
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+    def on_train_batch_end(  # noqa: D102
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any
+    ) -> None:
         now, done = time.perf_counter(), trainer.global_step - self.first
         if now - self.started >= self.seconds or done >= self.steps:
             trainer.should_stop = True
@@ -102,8 +106,8 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=128)
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--features", type=int, default=32)
-    parser.add_argument("--blocks", type=int, default=6)
-    parser.add_argument("--base_channels", type=int, default=16)
+    parser.add_argument("--blocks", type=int, default=3)
+    parser.add_argument("--base_channels", type=int, default=12)
     parser.add_argument("--degradation", default="bicubic")
     parser.add_argument("--weights", type=float, nargs=3, default=(1.0, 1.0, 0.05), help="L1, features, adversarial")
     parser.add_argument("--halve_every", type=int, default=2000)
@@ -128,7 +132,7 @@ def main() -> None:
     L.seed_everything(0, verbose=False)
     module = ESRGAN(
         options.image_size,
-        generator=(options.features, options.blocks, options.features // 2),
+        generator=(options.features, options.blocks),
         base_channels=options.base_channels,
         degradation=options.degradation,
         loss_weights=tuple(options.weights),

@@ -24,6 +24,7 @@ commands:
   test         measure a checkpoint on the test split
   predict      draw images from a checkpoint: --num_samples 64
   restore      restore photographs: photo.jpg --generator G.ckpt --task inpaint --mask mask.png
+  upscale      enlarge images: photos/ --weights FILE --output large/
   evaluate     compare any two sets of images: photos/ samples/ --extractor random --output metrics.json
   report       compare runs on one page that opens from disk: runs/a runs/b --output report.html
   pack         decode, crop and resize a data set ahead of a job: --data CelebA --data.root /data/celeba
@@ -71,6 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gan_lightning.evaluate_command import main as evaluate
 
             return evaluate(given[1:])
+        if given[0] == "upscale":
+            from gan_lightning.upscale_command import main as upscale
+
+            return upscale(given[1:])
         if given[0] == "report":
             from gan_lightning.report.command import main as report
 

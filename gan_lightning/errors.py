@@ -33,6 +33,7 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "timm": "extractors",
     "onnxruntime": "extractors",
+    "spandrel": "upscale",
 }  # optional packages, and the extras that install them
 
 

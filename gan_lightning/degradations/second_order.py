@@ -204,7 +204,7 @@ def sinc(cutoff: float) -> Tensor:
     """
     y, x = _grid()
     distance = (x.square() + y.square()).sqrt()
-    kernel = cutoff * torch.special.bessel_j1(cutoff * distance) / (2 * math.pi * distance.clamp(min=1e-6))
+    kernel: Tensor = cutoff * torch.special.bessel_j1(cutoff * distance) / (2 * math.pi * distance.clamp(min=1e-6))
     kernel[LARGEST_RADIUS, LARGEST_RADIUS] = cutoff**2 / (4 * math.pi)
     return kernel / kernel.sum()
 

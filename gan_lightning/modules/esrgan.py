@@ -46,8 +46,8 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
     """Enlarge images: from pairs of an image and its degraded, smaller copy, which is made for each batch.
 
     The first `adversarial_from` steps minimize the absolute error alone, which gives the highest PSNR; later ones add
-    the loss in features and that of a relativistic average discriminator, which give detail. Of an ordinary run, best.ckpt
-    therefore is the network of the highest PSNR, and last.ckpt that with the most detail.
+    the loss in features and that of a relativistic average discriminator, which give detail. Of a run through both,
+    best.ckpt therefore is the network of the highest PSNR, and last.ckpt that with the most detail.
     """
 
     monitor = ("val/psnr", "max")
@@ -57,7 +57,7 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
         image_size: int = 128,
         channels: int = 3,
         scale: int = 4,
-        generator: tuple[int, int, int] = (64, 23, 32),
+        generator: tuple[int, int] = (64, 23),
         base_channels: int = 64,
         degradation: RandomDegradation = "bicubic",
         adversarial_from: int = 100_000,
@@ -73,7 +73,7 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
             image_size: Height and width of the images of the data, which are the large ones; 8 divides it.
             channels: 1 for gray images, 3 for color.
             scale: Factor by which images are enlarged: 1, 2 or 4.
-            generator: Channels between blocks, number of blocks, and channels that a convolution in a block adds.
+            generator: Number of channels between the blocks of the generator, and number of blocks.
             base_channels: Number of channels of the discriminator at the full size.
             degradation: How small images are made: "bicubic", or at random by "first_order" or "second_order" blur,
                 resizing, noise and JPEG, for photographs of unknown origin.

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gan_lightning.errors import InputError
 
 SCALES = (1, 2, 4)
+GROWTH = 32  # channels that a convolution in a dense block adds: programs that read these networks expect no other
 RESIDUAL = 0.2  # weight of the residuals, in and around the dense blocks
 SLOPE = 0.2
 INITIAL = 0.1  # weights of the dense blocks at the start, relative to He's initialization
@@ -17,13 +18,13 @@ INITIAL = 0.1  # weights of the dense blocks at the start, relative to He's init
 class ResidualDenseBlock(nn.Module):
     """Five convolutions, each of which takes the outputs of all before it; the last one's is added to the input."""
 
-    def __init__(self, features: int, growth: int) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(features, growth, 3, 1, 1)
-        self.conv2 = nn.Conv2d(features + growth, growth, 3, 1, 1)
-        self.conv3 = nn.Conv2d(features + 2 * growth, growth, 3, 1, 1)
-        self.conv4 = nn.Conv2d(features + 3 * growth, growth, 3, 1, 1)
-        self.conv5 = nn.Conv2d(features + 4 * growth, features, 3, 1, 1)
+        self.conv1 = nn.Conv2d(features, GROWTH, 3, 1, 1)
+        self.conv2 = nn.Conv2d(features + GROWTH, GROWTH, 3, 1, 1)
+        self.conv3 = nn.Conv2d(features + 2 * GROWTH, GROWTH, 3, 1, 1)
+        self.conv4 = nn.Conv2d(features + 3 * GROWTH, GROWTH, 3, 1, 1)
+        self.conv5 = nn.Conv2d(features + 4 * GROWTH, features, 3, 1, 1)
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4, self.conv5):
             nn.init.kaiming_normal_(layer.weight)
             layer.weight.data.mul_(INITIAL)
@@ -35,21 +36,23 @@ class ResidualDenseBlock(nn.Module):
         found = x
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
             found = torch.cat([found, F.leaky_relu(layer(found), SLOPE)], 1)
-        return x + RESIDUAL * self.conv5(found)
+        result: Tensor = x + RESIDUAL * self.conv5(found)
+        return result
 
 
 class RRDB(nn.Module):
     """Three dense blocks, whose output is added to their input."""
 
-    def __init__(self, features: int, growth: int) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.rdb1 = ResidualDenseBlock(features, growth)
-        self.rdb2 = ResidualDenseBlock(features, growth)
-        self.rdb3 = ResidualDenseBlock(features, growth)
+        self.rdb1 = ResidualDenseBlock(features)
+        self.rdb2 = ResidualDenseBlock(features)
+        self.rdb3 = ResidualDenseBlock(features)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map features (B,F,H,W) to features of the same shape."""
-        return x + RESIDUAL * self.rdb3(self.rdb2(self.rdb1(x)))
+        result: Tensor = x + RESIDUAL * self.rdb3(self.rdb2(self.rdb1(x)))
+        return result
 
 
 class RRDBNet(nn.Module):
@@ -60,9 +63,7 @@ class RRDBNet(nn.Module):
     pixels into channels, as Real-ESRGAN does (Wang et al. 2021, arXiv 2107.10833, section 3.4).
     """
 
-    def __init__(
-        self, channels: int = 3, scale: int = 4, features: int = 64, blocks: int = 23, growth: int = 32
-    ) -> None:
+    def __init__(self, channels: int = 3, scale: int = 4, features: int = 64, blocks: int = 23) -> None:
         """Build the network.
 
         Args:
@@ -70,7 +71,6 @@ class RRDBNet(nn.Module):
             scale: 1, 2 or 4.
             features: Number of channels between blocks.
             blocks: Number of blocks, each of three dense blocks.
-            growth: Number of channels that a convolution in a dense block adds.
 
         Raises:
             InputError: An unsupported value.
@@ -78,12 +78,12 @@ class RRDBNet(nn.Module):
         super().__init__()
         if scale not in SCALES:
             raise InputError(f"scale {scale} is not supported: choose one of {', '.join(map(str, SCALES))}")
-        for name, value in (("channels", channels), ("features", features), ("blocks", blocks), ("growth", growth)):
+        for name, value in (("channels", channels), ("features", features), ("blocks", blocks)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, but is {value}")
         self.channels, self.scale, self.shuffle = channels, scale, 4 // scale
         self.conv_first = nn.Conv2d(channels * self.shuffle**2, features, 3, 1, 1)
-        self.body = nn.Sequential(*(RRDB(features, growth) for _ in range(blocks)))
+        self.body = nn.Sequential(*(RRDB(features) for _ in range(blocks)))
         self.conv_body = nn.Conv2d(features, features, 3, 1, 1)
         self.conv_up1 = nn.Conv2d(features, features, 3, 1, 1)
         self.conv_up2 = nn.Conv2d(features, features, 3, 1, 1)
@@ -114,8 +114,7 @@ def build_rrdb(state: dict[str, Tensor]) -> RRDBNet | None:
         first, last = state["conv_first.weight"], state["conv_last.weight"]
         shuffle = {1: 1, 4: 2, 16: 4}[first.shape[1] // last.shape[0]]
         blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("body."))
-        growth = state["body.0.rdb1.conv1.weight"].shape[0]
-        network = RRDBNet(last.shape[0], 4 // shuffle, first.shape[0], blocks, growth)
+        network = RRDBNet(last.shape[0], 4 // shuffle, first.shape[0], blocks)
         network.load_state_dict(state)
     except (KeyError, IndexError, ValueError, RuntimeError):
         return None

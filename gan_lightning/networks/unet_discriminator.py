@@ -1,4 +1,4 @@
-"""The discriminator of Real-ESRGAN: a U-Net that judges every pixel (Wang et al. 2021, arXiv 2107.10833, section 3.3)."""
+"""The discriminator of Real-ESRGAN: a U-Net that judges every pixel (Wang et al. 2021, arXiv 2107.10833)."""
 
 from __future__ import annotations
 
