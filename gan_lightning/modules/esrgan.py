@@ -82,7 +82,7 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
                 have to be there, or "none".
             loss_weights: Weights of the absolute error, of the loss in features, and of the adversarial loss.
             learning_rates: Adam's learning rates for generator and discriminator.
-            halve_every: Number of steps after which both learning rates are halved, again and again; 0 for never.
+            halve_every: Number of steps after which the generator's learning rate is halved, again and again; 0 for never.
             ema_decay: Decay per step of the averaged generator, which validation and `upscale` use.
 
         Raises:
@@ -148,14 +148,13 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
             metric.to(self.trainer.strategy.root_device)
 
     def configure_optimizers(self) -> Any:
-        """Return one Adam for each network, generator and discriminator, and their schedules if there are any."""
+        """Return one Adam for each network, generator and discriminator, and the schedule of the generator."""
         fused = self.device.type in ("cpu", "cuda")
         networks = (self.generator, self.lr_g), (self.discriminator, self.lr_d)
         optimizers = [Adam(network.parameters(), rate, (0.9, 0.99), fused=fused) for network, rate in networks]
         if not self.halve_every:
             return optimizers
-        schedules = [StepLR(optimizer, self.halve_every, 0.5) for optimizer in optimizers]
-        return optimizers, [{"scheduler": schedule, "interval": "step"} for schedule in schedules]
+        return optimizers, [{"scheduler": StepLR(optimizers[0], self.halve_every, 0.5), "interval": "step"}]
 
     def on_fit_start(self) -> None:
         """Choose the seed of the degradations, and note the settings of the optimizers."""

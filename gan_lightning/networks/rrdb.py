@@ -93,10 +93,8 @@ class RRDBNet(nn.Module):
     @property
     def radius(self) -> int:
         """How far the receptive field reaches beyond a pixel of the input, in pixels of the input."""
-        coarse = 3 + 15 * len(
-            self.body
-        )  # conv_first, body and conv_body; conv_up1 to conv_last reach no further than 1
-        return self.shuffle * coarse + 1
+        coarse = 4 + 15 * len(self.body)  # conv_first, body and conv_body; those at larger sizes together reach 2
+        return self.shuffle * coarse + self.shuffle - 1
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B,C,H,W) in [0, 1] to (B,C,scale*H,scale*W), about [0, 1]; H and W are multiples of 4 / scale."""

@@ -33,7 +33,7 @@ def test_the_receptive_field_ends_at_its_radius(scale):
     (gradient,) = torch.autograd.grad(network(image)[..., middle, :].sum(), image)
     reached = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
     reach = max(side // 2 - int(reached.min()), int(reached.max()) - side // 2)
-    assert network.radius - network.shuffle - 1 <= reach <= network.radius
+    assert network.radius - 2 * network.shuffle <= reach <= network.radius
 
 
 def test_a_network_is_rebuilt_from_its_weights():
