@@ -26,7 +26,7 @@ from gan_lightning.callbacks.samples import read_real
 from gan_lightning.callbacks.upscale_panels import panels
 from gan_lightning.images import to_float, write_png
 from gan_lightning.metrics.restoration import image_errors
-from gan_lightning.modules.esrgan import VALIDATION, bicubic, degrade
+from gan_lightning.modules.esrgan import VALIDATION, bicubic
 from gan_lightning.seeding import batch_rng
 
 PSNR_SHARE = 0.75  # of the time
@@ -68,7 +68,7 @@ def measure(module: ESRGAN, data: SyntheticFaces, of_bicubic: bool = False) -> t
     psnr, ssim = [], []
     for index, batch in enumerate(data.val_dataloader()):
         large = to_float(batch["image"].contiguous()).to(module.device)
-        small = degrade(large, module.scale, module.degradation, batch_rng(0, VALIDATION, index))
+        small = module.reduce(large, batch_rng(0, VALIDATION, index))
         errors = image_errors(bicubic(small, module.scale) if of_bicubic else module(small).float(), large)
         psnr.append(errors["psnr"])
         ssim.append(errors["ssim"])

@@ -12,8 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from gan_lightning.callbacks.best_effort import best_effort
-from gan_lightning.callbacks.samples import SampleGrid, read_real
-from gan_lightning.degradations.second_order import degrade
+from gan_lightning.callbacks.samples import log_picture, read_real
 from gan_lightning.images import make_grid, to_float, write_png
 
 
@@ -43,7 +42,7 @@ class UpscalePanels(Callback):
             module: Any = pl_module
             picture = panels(module, to_float(large).to(module.device), self.seed)
             write_png(path, picture)
-            SampleGrid()._log(trainer, path, picture, f"step {trainer.global_step}: low, bicubic, ours, original")
+            log_picture(trainer, path, picture, f"step {trainer.global_step}: low, bicubic, ours, original")
 
 
 def panels(module: Any, large: Tensor, seed: int) -> Tensor:
@@ -54,7 +53,7 @@ def panels(module: Any, large: Tensor, seed: int) -> Tensor:
         large: Original images (B,C,H,W) in [-1, 1], on the device of the module.
         seed: Seed of the degradation.
     """
-    small = degrade(large, module.scale, module.degradation, torch.Generator().manual_seed(seed))
+    small = module.reduce(large, torch.Generator().manual_seed(seed))
     plain = F.interpolate(small, large.shape[-2:], mode="bicubic", antialias=True, align_corners=False)
     columns = F.interpolate(small, large.shape[-2:], mode="nearest"), plain, module(small).float(), large
     rows = torch.stack([column.clamp(-1, 1) for column in columns], 1).flatten(0, 1)

@@ -82,7 +82,7 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
                 have to be there, or "none".
             loss_weights: Weights of the absolute error, of the loss in features, and of the adversarial loss.
             learning_rates: Adam's learning rates for generator and discriminator.
-            halve_every: Number of steps after which the generator's learning rate is halved, again and again; 0 for never.
+            halve_every: Number of steps between halvings of the generator's learning rate; 0 for none.
             ema_decay: Decay per step of the averaged generator, which validation and `upscale` use.
 
         Raises:
@@ -120,6 +120,10 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
     def forward(self, images: Tensor) -> Tensor:
         """Enlarge images (B,C,H,W) in [-1, 1] by the averaged generator; values outside of [-1, 1] are left."""
         return enlarged(self.generator_ema, images)
+
+    def reduce(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Make small images of images (B,C,H,W) in [-1, 1], as training does; random kinds draw from `rng`."""
+        return degrade(images, self.scale, self.degradation, rng)
 
     def train(self, mode: bool = True) -> ESRGAN:
         """Set the mode of both networks; the averaged generator always stays in evaluation mode."""
@@ -180,7 +184,7 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
         self.measure_gradients(due)
         self._clock.add(len(large) * self.trainer.world_size)
         rng = batch_rng(self._seed, self.global_rank, self.trainer.fit_loop.total_batch_idx)
-        small = degrade(large, self.scale, self.degradation, rng)
+        small = self.reduce(large, rng)
 
         adversarial = step > self.adversarial_from
         fake, losses = self._generator_step(small, large, adversarial)
@@ -253,7 +257,7 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
         large = self._val_batches.images(batch)
         if not len(large):  # with fewer images than ranks some ranks have none
             return
-        small = degrade(large, self.scale, self.degradation, batch_rng(0, VALIDATION + self.global_rank, batch_idx))
+        small = self.reduce(large, batch_rng(0, VALIDATION + self.global_rank, batch_idx))
         for suffix, images in (("", self(small)), ("_bicubic", bicubic(small, self.scale))):
             errors = image_errors(images.float(), large)
             for name in ("psnr", "ssim"):
