@@ -26,7 +26,7 @@ from gan_lightning.callbacks.samples import read_real
 from gan_lightning.callbacks.upscale_panels import panels
 from gan_lightning.images import to_float, write_png
 from gan_lightning.metrics.restoration import image_errors
-from gan_lightning.modules.esrgan import VALIDATION, bicubic
+from gan_lightning.modules.held_out_quality import VALIDATION, bicubic
 from gan_lightning.seeding import batch_rng
 
 PSNR_SHARE = 0.75  # of the time

@@ -11,18 +11,16 @@ from lightning import Callback
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
-from torchmetrics import MeanMetric
 
 from gan_lightning import distributed
 from gan_lightning.callbacks.upscale_panels import UpscalePanels
 from gan_lightning.degradations.second_order import RandomDegradation, degrade
 from gan_lightning.errors import InputError
 from gan_lightning.lpips import load_lpips
-from gan_lightning.metrics.restoration import image_errors
 from gan_lightning.modules.checks import check_sizes
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.finite_watch import FiniteWatch
-from gan_lightning.modules.image_batches import TakesImages
+from gan_lightning.modules.held_out_quality import HeldOutQuality
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.network_gradients import NetworkGradients
 from gan_lightning.modules.precision import prepare_precision
@@ -38,11 +36,9 @@ from gan_lightning.objectives import relativistic_average_discriminator, relativ
 from gan_lightning.seeding import batch_rng
 
 FeatureLoss = Literal["discriminator", "lpips", "none"]
-METRICS = ("psnr", "ssim", "psnr_bicubic", "ssim_bicubic")
-VALIDATION = 2**31  # in place of a rank in the seeds of validation, which are the same in every run
 
 
-class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
+class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutQuality):
     """Enlarge images: from pairs of an image and its degraded, smaller copy, which is made for each batch.
 
     The first `adversarial_from` steps minimize the absolute error alone, which gives the highest PSNR; later ones add
@@ -100,7 +96,6 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
         self.discriminator = UNetDiscriminator(channels, base_channels)
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
-        self._metrics = {name: MeanMetric() for name in METRICS}  # in no checkpoint
         self._watch, self._clock = FiniteWatch(), StepClock()
         self.expect_images(channels, image_size)
 
@@ -148,8 +143,6 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
         check_sizes(self, getattr(self.trainer, "datamodule", None))
         prepare_precision(self.trainer)
         prepare_ddp(self, second_derivative=False)
-        for metric in self._metrics.values():
-            metric.to(self.trainer.strategy.root_device)
 
     def configure_optimizers(self) -> Any:
         """Return one Adam for each network, generator and discriminator, and the schedule of the generator."""
@@ -252,34 +245,6 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, TakesImages):
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         return loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Compare enlarged held-out images, and bicubic enlargements, with the originals."""
-        large = self._val_batches.images(batch)
-        if not len(large):  # with fewer images than ranks some ranks have none
-            return
-        small = self.reduce(large, batch_rng(0, VALIDATION + self.global_rank, batch_idx))
-        for suffix, images in (("", self(small)), ("_bicubic", bicubic(small, self.scale))):
-            errors = image_errors(images.float(), large)
-            for name in ("psnr", "ssim"):
-                self._metrics[name + suffix].update(errors[name])
-
-    test_step = validation_step
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the means over all images and ranks."""
-        self._log_means("val")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the means over all images and ranks."""
-        self._log_means("test")
-
-    def _log_means(self, split: str) -> None:
-        means = {f"{split}/{name}": metric.compute() for name, metric in self._metrics.items()}
-        for metric in self._metrics.values():
-            metric.reset()
-        if not self.trainer.sanity_checking:
-            log_metrics(self, means, bar=(f"{split}/psnr",))
-
     def on_validation_start(self) -> None:
         """Raise before networks that have diverged are evaluated."""
         self._watch.check(self.trainer, self)
@@ -299,9 +264,3 @@ def enlarged(network: RRDBNet, images: Tensor) -> Tensor:
     """Enlarge images in [-1, 1] by a network that works in [0, 1]."""
     large: Tensor = 2 * network((images + 1) / 2) - 1
     return large
-
-
-def bicubic(images: Tensor, scale: int) -> Tensor:
-    """Enlarge images (B,C,H,W) in [-1, 1] bicubically, as Pillow does (Keys 1981, a = -1/2)."""
-    size = images.shape[-2] * scale, images.shape[-1] * scale
-    return F.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from gan_lightning import ESRGAN, InputError
 from gan_lightning.degradations.second_order import degrade
 from gan_lightning.images import to_uint8
-from gan_lightning.modules.esrgan import bicubic
+from gan_lightning.modules.held_out_quality import bicubic
 from gan_lightning.objectives import relativistic_average_discriminator, relativistic_average_generator
 from gan_lightning.upscaler import load_upscaler
 from tests.commands import CONFIGS, command
