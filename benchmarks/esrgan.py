@@ -1,6 +1,6 @@
 """ESRGAN 32 -> 128 px on the built-in faces against bicubic enlargement, as a Markdown table.
 
-    python benchmarks/esrgan.py --steps 6000 --adversarial_steps 2000 --output runs/esrgan_benchmark
+    python benchmarks/esrgan.py --steps 4400 --adversarial_steps 1000 --output runs/esrgan_benchmark
     python benchmarks/esrgan.py --minutes 2.5 --precision 32-true
 
 The faces are rendered first. The PSNR stage minimizes the absolute error; the adversarial one goes on from there. The
@@ -98,8 +98,8 @@ def train(module: ESRGAN, data: SyntheticFaces, options: argparse.Namespace, lim
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=6000, help="steps of the PSNR stage")
-    parser.add_argument("--adversarial_steps", type=int, default=2000, help="steps of the adversarial stage")
+    parser.add_argument("--steps", type=int, default=4400, help="steps of the PSNR stage")
+    parser.add_argument("--adversarial_steps", type=int, default=1000, help="steps of the adversarial stage")
     parser.add_argument("--minutes", type=float, help="minutes of training, of both stages together")
     parser.add_argument("--faces", type=int, default=4000)
     parser.add_argument("--root", default="data/synthetic")
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--base_channels", type=int, default=12)
     parser.add_argument("--degradation", default="bicubic")
     parser.add_argument("--weights", type=float, nargs=3, default=(1.0, 1.0, 0.05), help="L1, features, adversarial")
-    parser.add_argument("--halve_every", type=int, default=2000)
+    parser.add_argument("--halve_every", type=int, default=1500)
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--threads", type=int, help="torch threads")
