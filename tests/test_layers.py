@@ -64,6 +64,10 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "restore_job": 3,
     "restore_options": 3,
     "saved_config": 3,
+    "upscale_command": 3,
+    "upscale_options": 3,
+    "upscale_photo": 1,
+    "upscaler": 1,
     "__main__": 3,
     "__init__": 3,
 }

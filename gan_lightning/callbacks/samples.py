@@ -85,18 +85,20 @@ class SampleGrid(Callback):
         path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:07d}.png"
         with best_effort(str(path)):
             write_png(path, picture)
-            self._log(trainer, path, picture, f"step {trainer.global_step}: {', '.join(grids)}")
+            log_picture(trainer, path, picture, f"step {trainer.global_step}: {', '.join(grids)}")
 
     def _rng(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
 
-    def _log(self, trainer: Trainer, path: Path, picture: Tensor, caption: str) -> None:
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):  # W&B; without a step it would use the last one logged
-                more = {"caption": [caption]} if isinstance(logger, WandbLogger) else {}
-                logger.log_image("samples", [str(path)], step=trainer.global_step, **more)
-            elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):  # TensorBoard
-                add_image("samples", picture, trainer.global_step)
+
+def log_picture(trainer: Trainer, path: Path, picture: Tensor, caption: str) -> None:
+    """Send a picture (C,H,W) uint8, and the file that it was written to, to every logger that takes images."""
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):  # W&B; without a step it would use the last one logged
+            more = {"caption": [caption]} if isinstance(logger, WandbLogger) else {}
+            logger.log_image("samples", [str(path)], step=trainer.global_step, **more)
+        elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):  # TensorBoard
+            add_image("samples", picture, trainer.global_step)
 
 
 def rows_of_classes(module: LightningModule, count: int) -> Tensor | None:
