@@ -299,7 +299,7 @@ def test_the_left_columns_of_a_png_are_those_of_the_whole(tmp_path, mode):
     with Image.open(tmp_path / "image.png") as image:
         whole = np.asarray(image)
     for count in (1, 37, 120):
-        part = left_count(tmp_path / "image.png", count)
+        part = left_columns(tmp_path / "image.png", count)
         assert part.mode == mode
         assert (np.asarray(part) == whole[:, :count]).all()
 
