@@ -1,4 +1,7 @@
-"""The recipes that recipes.py compares: options of DCGAN and the batch size, each as changes of another recipe."""
+"""The recipes that recipes.py compares: options of DCGAN and the batch size.
+
+A recipe is named by where it begins and what is changed: "second guess + cosine to 0.1 + gamma 2".
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,15 @@ def schedule(**settings: Any) -> Options:
     return {"schedule": settings}
 
 
-VARIANTS: dict[str, Options] = {  # one change of the first guess each
+CHANGES: dict[str, Options] = {
     "non-saturating": {"objective": "non_saturating"},
     "hinge": {"objective": "hinge"},
     "least squares": {"objective": "least_squares"},
     "wasserstein, WGAN-GP": {"objective": "wasserstein", "r1": 0.0, "r2": 0.0, "gradient_penalty": 10.0},
     "no penalty": {"r1": 0.0, "r2": 0.0},
     "R1 alone": {"r2": 0.0},
+    "R1 of 2": {"r1": 2.0},
+    "R1 of 10": {"r1": 10.0},
     "gamma 0.05": {"r1": 0.05, "r2": 0.05},
     "gamma 0.2": {"r1": 0.2, "r2": 0.2},
     "gamma 2": {"r1": 2.0, "r2": 2.0},
@@ -55,6 +60,8 @@ VARIANTS: dict[str, Options] = {  # one change of the first guess each
     "G none": {"generator_normalization": "none"},
     "rates 1e-4": {"lr_g": 1e-4, "lr_d": 1e-4},
     "rates 2e-4": {"lr_g": 2e-4, "lr_d": 2e-4},
+    "rates 5e-4": {"lr_g": 5e-4, "lr_d": 5e-4},
+    "rates 8e-4": {"lr_g": 8e-4, "lr_d": 8e-4},
     "rates 6e-4": {"lr_g": 6e-4, "lr_d": 6e-4},
     "rates 1e-3": {"lr_g": 1e-3, "lr_d": 1e-3},
     "rates 2e-4, 4e-4": {"lr_g": 2e-4, "lr_d": 4e-4},
@@ -68,6 +75,7 @@ VARIANTS: dict[str, Options] = {  # one change of the first guess each
     "batch 128, rates 6e-4": {"batch_size": 128, "lr_g": 6e-4, "lr_d": 6e-4},
     "no average": {"ema_half_life": 0.0},
     "half-life 2,500": {"ema_half_life": 2500.0},
+    "half-life 5,000": {"ema_half_life": 5000.0},
     "half-life 20,000": {"ema_half_life": 20_000.0},
     "two D steps": {"d_steps": 2},
     "fresh latents": {"fresh_latents": True},
@@ -86,38 +94,35 @@ VARIANTS: dict[str, Options] = {  # one change of the first guess each
 
 SECOND: Options = FIRST | {"objective": "non_saturating", "r2": 0.0, "penalty_interval": 16}  # by the first variants
 
-SECOND_VARIANTS: dict[str, Options] = {  # one change of the second guess each
-    "R1 and R2": {"r2": 0.5},
-    "every 8th step": {"penalty_interval": 8},
-    "gamma 2": {"r1": 2.0},
-    "gamma 10": {"r1": 10.0},
-    "least squares": {"objective": "least_squares"},
-    "hinge": {"objective": "hinge"},
-    "rates 2e-4": {"lr_g": 2e-4, "lr_d": 2e-4},
-    "rates 5e-4": {"lr_g": 5e-4, "lr_d": 5e-4},
-    "rates 8e-4": {"lr_g": 8e-4, "lr_d": 8e-4},
-    "rates 5e-4, cosine to 0.1": {"lr_g": 5e-4, "lr_d": 5e-4, **schedule(lr=0.1)},
-    "rates 8e-4, cosine to 0.1": {"lr_g": 8e-4, "lr_d": 8e-4, **schedule(lr=0.1)},
-    "cosine to 0.1": schedule(lr=0.1),
-    "linear to 0": schedule(lr=0.0, shape="linear"),
-    "betas 0, 0.99": {"betas": (0.0, 0.99)},
-    "betas 0.5, 0.99": {"betas": (0.5, 0.99)},
-    "half-life 5,000": {"ema_half_life": 5000.0},
-    "half-life 20,000": {"ema_half_life": 20_000.0},
-    "batch 16": {"batch_size": 16},
-    "batch 64": {"batch_size": 64},
-    "two D steps": {"d_steps": 2},
-    "G group": {"generator_normalization": "group"},
-    "translation": {"augmentation": {"kinds": ("translation",)}},
-    "color, translation": {"augmentation": {"kinds": ("color", "translation")}},
-    "warm-up": schedule(warmup=0.05),
-}
+STARTS: dict[str, Options] = {"tutorial": TUTORIAL, "today": TODAY, "first guess": FIRST, "second guess": SECOND}
+PLUS = " + "
 
-ARMS: dict[str, Options] = {
-    "tutorial": TUTORIAL,
-    "today": TODAY,
-    "first guess": FIRST,
-    **{name: FIRST | changes for name, changes in VARIANTS.items()},
-    "second guess": SECOND,
-    **{f"second guess, {name}": SECOND | changes for name, changes in SECOND_VARIANTS.items()},
-}
+
+def recipe(name: str) -> Options:
+    """Return the options of a recipe.
+
+    Raises:
+        KeyError: A part of the name is unknown.
+    """
+    start, *changes = name.split(PLUS)
+    options = STARTS[start]
+    for change in changes:
+        options = options | CHANGES[change]
+    return options
+
+
+# Each change of the first guess, then the most promising ones of the second.
+FIRST_ROUND = ["tutorial", "today", "first guess", *(f"first guess{PLUS}{change}" for change in CHANGES)]
+SECOND_ROUND = ["second guess"] + [
+    f"second guess{PLUS}{change}"
+    for change in (
+        "rates 5e-4 + cosine to 0.1",
+        "cosine to 0.1",
+        "rates 5e-4",
+        "betas 0, 0.99",
+        "color, translation",
+        "half-life 5,000",
+        "R1 of 2",
+        "batch 16",
+    )
+]

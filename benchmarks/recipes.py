@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import torch
 from lightning import Callback, Trainer, seed_everything
-from recipe_arms import ARMS
+from recipe_arms import FIRST_ROUND, PLUS, SECOND_ROUND, recipe
 from recipe_data import DataSet
 from report import quieten_lightning
 from torch import Tensor
@@ -37,6 +38,7 @@ from gan_lightning.modules.schedule import Schedule
 RESULTS = Path(__file__).with_name("results") / "recipes.csv"
 POINTS = 6  # measurements of a run, evenly spaced
 NEIGHBORS = ("precision", "recall", "density", "coverage")
+AUGMENTED, FEW = "color, translation", 500  # the change for few images, and how many these are
 COLUMNS = ("recipe", "data", "seed", "budget", "limit", "settings", "device", "images", "fd_random", "fd_classifier",
            *NEIGHBORS, "seconds")  # fmt: skip
 
@@ -70,7 +72,7 @@ class Task:
     @property
     def options(self) -> dict[str, Any]:
         """Options of DCGAN, and the batch size."""
-        options = {"base_channels": self.base_channels, **ARMS[self.recipe]}
+        options = {"base_channels": self.base_channels, **recipe(self.recipe)}
         if settings := options.get("schedule"):
             shares = {name: int(settings.get(name, 0) * self.budget) for name in ("warmup",)}
             options["schedule"] = Schedule(**{"images": self.budget, **settings, **shares})
@@ -203,21 +205,71 @@ def append(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def tasks(options: argparse.Namespace) -> Iterator[Task]:
-    """Yield the runs that are asked for, seed by seed."""
-    names = list(ARMS) if options.recipes is None else options.recipes
-    if unknown := [name for name in names if name not in ARMS]:
-        raise SystemExit(f"unknown recipes: {', '.join(unknown)}; there are: {', '.join(ARMS)}")
-    done = finished(options.results)
+def tasks(options: argparse.Namespace, names: Sequence[str]) -> list[Task]:
+    """Return the runs that are missing, seed by seed."""
+    done, found = finished(options.results), []
     for seed in options.seeds:
-        for recipe in names:
-            for name in options.data:
-                grid = options.grids / f"{recipe}-{name}-{options.images}.png" if options.grids and seed == 0 else None
-                data = DataSet(name, options.folder, options.faces, options.image_size)
-                task = Task(recipe, data, seed, options.images, options.limit, options.base_channels, options.samples,
+        for name in names:
+            for data in options.data:
+                file = f"{name}-{data}-{options.images}.png".replace(" ", "_")
+                grid = options.grids / file if options.grids and seed == 0 else None
+                where = DataSet(data, options.folder, options.faces, options.image_size)
+                task = Task(name, where, seed, options.images, options.limit, options.base_channels, options.samples,
                             options.device, grid)  # fmt: skip
                 if task.key not in done:
-                    yield task
+                    found.append(task)
+    return found
+
+
+def scores(options: argparse.Namespace, names: Sequence[str]) -> dict[str, float]:
+    """Return the last distances in random features of recipes at seed 0, as geometric means over the data sets."""
+    rows = [row for row in read(options.results) if row["seed"] == "0" and row["budget"] == str(options.images)]
+    last = {(row["recipe"], row["data"]): float(row["fd_random"]) for row in rows if row["limit"] == ""}
+    whole = [name for name in names if all((name, data) in last for data in options.data)]
+    return {name: math.prod(last[name, data] for data in options.data) ** (1 / len(options.data)) for name in whole}
+
+
+def study(options: argparse.Namespace, do: Callable[..., None]) -> None:
+    """Choose a recipe, and measure it with further seeds, in longer runs and on few images.
+
+    Args:
+        options: Those of the command line.
+        do: Measures recipes, with changes of these options.
+    """
+    best = search(options, do)
+    options.study.write_text(best)
+    do(["tutorial", best, "today"], seeds=[0, 1, 2])
+    augmented = f"{best}{PLUS}{AUGMENTED}" if AUGMENTED not in best else best
+    plain = best.replace(f"{PLUS}{AUGMENTED}", "")
+    do([plain, augmented], seeds=[0, 1, 2], limit=FEW, data=options.data[:1])
+    do(["tutorial", best], images=3 * options.images)
+    do([plain, augmented], seeds=[0, 1, 2], limit=FEW, data=options.data[1:])
+
+
+def search(options: argparse.Namespace, do: Callable[..., None]) -> str:
+    """Measure the second round at seed 0, then its best changes together; return the best recipe of all.
+
+    Args:
+        options: Those of the command line.
+        do: Measures recipes.
+    """
+    do(SECOND_ROUND)
+    found = scores(options, SECOND_ROUND)
+    start = SECOND_ROUND[0]
+    better = sorted((name for name in found if found[name] < 0.97 * found[start]), key=found.__getitem__)
+    changes, together = [], []
+    for name in better[:5]:
+        options_of = [recipe(f"{start}{PLUS}{change}") for change in (*changes, name.split(PLUS, 1)[1])]
+        changed = [key for one in options_of for key in one if one[key] != recipe(start).get(key)]
+        if len(changed) == len(set(changed)):  # no option is changed twice
+            changes.append(name.split(PLUS, 1)[1])
+            if len(changes) > 1:
+                together.append(PLUS.join([start, *changes]))
+    do(together)
+    found = scores(options, [*SECOND_ROUND, *together])
+    for name, score in sorted(found.items(), key=lambda pair: pair[1]):
+        print(f"{score:.4f} {name}", flush=True)
+    return min(found, key=found.__getitem__)
 
 
 def main() -> None:
@@ -238,6 +290,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--minutes", type=float, help="start no run after this time")
     parser.add_argument("--grids", type=Path, help="folder for samples of the runs with seed 0")
+    parser.add_argument("--study", type=Path, help="choose a recipe, write its name to this file, and measure it")
     parser.add_argument("--table", action="store_true", help="print the table of what is measured, and train nothing")
     options = parser.parse_args()
     if options.table:
@@ -252,19 +305,25 @@ def main() -> None:
         )
     print(f"data ready after {time.monotonic() - started:.0f} s", flush=True)
     deadline = None if options.minutes is None else started + 60 * options.minutes
-    waiting = [(task, deadline) for task in tasks(options)]
     with get_context("spawn").Pool(options.jobs) as pool:
-        for task, rows in pool.imap_unordered(attempt, waiting):
-            seconds = time.monotonic() - started
-            if isinstance(rows, str):
-                if rows == "too late":
+
+        def do(names: Sequence[str], **changes: Any) -> None:
+            waiting = tasks(argparse.Namespace(**{**vars(options), **changes}), names)
+            for task, rows in pool.imap_unordered(attempt, [(task, deadline) for task in waiting]):
+                if isinstance(rows, str) and rows == "too late":
                     continue
-                print(f"{seconds:5.0f} s {task.data.name} {task.seed} {task.recipe}: FAILED {rows}", flush=True)
-                continue
-            append(options.results, rows)
-            distances = " ".join(str(row["fd_random"]) for row in rows)
-            print(f"{seconds:5.0f} s {task.data.name} {task.seed} {task.recipe}: {distances}; classifier "
-                  f"{rows[-1]['fd_classifier']}; {rows[-1]['seconds']} s", flush=True)  # fmt: skip
+                start = f"{time.monotonic() - started:5.0f} s {task.data.name} {task.seed} {task.recipe}:"
+                if isinstance(rows, str):
+                    print(f"{start} FAILED {rows}", flush=True)
+                    continue
+                append(options.results, rows)
+                distances, last = " ".join(str(row["fd_random"]) for row in rows), rows[-1]
+                print(f"{start} {distances}; classifier {last['fd_classifier']}; {last['seconds']} s", flush=True)
+
+        if options.study:
+            study(options, do)
+        else:
+            do(options.recipes or [*FIRST_ROUND, *SECOND_ROUND])
 
 
 if __name__ == "__main__":

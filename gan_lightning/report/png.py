@@ -38,7 +38,7 @@ def left_columns(path: Path, columns: int) -> Image.Image | None:
     mode, channels = CHANNELS[color]
     rows = np.frombuffer(zlib.decompress(_compressed(data)), np.uint8).reshape(height, 1 + width * channels)
     kept = np.ascontiguousarray(rows[:, : 1 + columns * channels])  # the first byte of a row says how it is stored
-    return Image.frombytes(mode, (columns, height), zlib.compress(kept, level=0), "zip", mode)
+    return Image.frombytes(mode, (columns, height), zlib.compress(kept.tobytes(), level=0), "zip", mode)
 
 
 def _compressed(data: bytes) -> bytes:
