@@ -112,6 +112,8 @@ def average_after(
         content = read_snapshot(run_folder, snapshot)
         _add(state, content["state_dict"], factor, snapshot.path(run_folder))
         description = {key: content[key] for key in (GENERATOR_CLASS, CLASS_NAMES) if key in content}
+    for name in [name for name in state if name.endswith("running_var")]:
+        state[name].clamp_(min=0)  # some factors are negative, and variances may not be
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     generator = generator_in({**description, "state_dict": state}, Path(run_folder) / FOLDER)
     if file is not None:
