@@ -31,6 +31,7 @@ from gan_lightning.loggers import MetricsFile as MetricsFile
 from gan_lightning.loggers import SteadyWandbLogger as SteadyWandbLogger
 from gan_lightning.modules.dcgan import DCGAN as DCGAN
 from gan_lightning.modules.encoder import LatentEncoder as LatentEncoder
+from gan_lightning.modules.esrgan import ESRGAN as ESRGAN
 from gan_lightning.modules.restoration import LatentRestoration as LatentRestoration
 from gan_lightning.modules.stylegan2 import StyleGAN2 as StyleGAN2
 from gan_lightning.networks.average_snapshots import average_after as average_after

@@ -24,6 +24,8 @@ commands:
   test         measure a checkpoint on the test split
   predict      draw images from a checkpoint: --num_samples 64
   restore      restore photographs: photo.jpg --generator G.ckpt --task inpaint --mask mask.png
+  align        move faces to the frame of a generator, and restored ones back: photos/ --output aligned/
+  upscale      enlarge images: photos/ --weights FILE --output large/
   evaluate     compare any two sets of images: photos/ samples/ --extractor random --output metrics.json
   report       compare runs on one page that opens from disk: runs/a runs/b --output report.html
   export       make a generator a program that needs no Python source: G.ckpt --output G.pt2, or G.onnx
@@ -68,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gan_lightning.restore_command import main as restore
 
             return restore(given[1:])
+        if given[0] == "align":
+            from gan_lightning.align_command import main as align
+
+            return align(given[1:])
         if given[0] == "evaluate":
             from gan_lightning.evaluate_command import main as evaluate
 
@@ -76,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gan_lightning.export_command import main as export
 
             return export(given[1:])
+        if given[0] == "upscale":
+            from gan_lightning.upscale_command import main as upscale
+
+            return upscale(given[1:])
         if given[0] == "report":
             from gan_lightning.report.command import main as report
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from gan_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -62,3 +65,19 @@ def check_output(path: Path, example: str, is_ours: Callable[[Path], bool]) -> N
         raise InputError(f"--output {path} is a folder: give the name of a file, such as {path / example}")
     if path.exists() and not is_ours(path):
         raise InputError(f"--output {path} exists and was not written by this command: give another name")
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device of `--device`, or else a GPU if there is one.
+
+    Raises:
+        InputError: If it cannot be used here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name} cannot be used here: give cpu, or leave it out") from error
+    return device

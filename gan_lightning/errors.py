@@ -34,6 +34,7 @@ EXTRAS = {
     "timm": "extractors",
     "onnxruntime": "extractors",
     "onnxscript": "onnx",
+    "spandrel": "upscale",
 }  # optional packages, and the extras that install them
 
 

@@ -14,6 +14,7 @@ import torchmetrics
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from gan_lightning.command_parser import choose_device
 from gan_lightning.data.decode import RESIZER
 from gan_lightning.data.image_sets import (
     SIZE_ADVICE,
@@ -60,7 +61,7 @@ class Evaluation:
         asked = options.metrics or METRICS
         if unknown := [name for name in asked if name not in METRICS]:
             raise InputError(f"--metrics must be some of {', '.join(METRICS)}, not {unknown[0]}")
-        self.device = _device(options.device)
+        self.device = choose_device(options.device)
         self.real, self.fake = self._open()
         if self.real.shape != self.fake.shape:
             raise InputError(_differ(self.real, self.fake))
@@ -214,15 +215,6 @@ class DrawnImages(ImageSet):
             if not images.isfinite().all():
                 raise InputError(f"the images of {self.path} are not finite: give an earlier checkpoint")
             yield to_uint8(images).cpu()
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name} cannot be used here: give cpu, or leave it out") from error
-    return device
 
 
 def _differ(real: ImageSet, fake: ImageSet) -> str:

@@ -75,6 +75,17 @@ def relativistic_generator(logits_fake: Tensor, logits_real: Tensor | None = Non
     return F.softplus(logits_real.float() - logits_fake.float()).mean()
 
 
+def relativistic_average_discriminator(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
+    """-E[log s(D(x) - E D(G))] - E[log(1 - s(D(G) - E D(x)))], halved (RaGAN: Jolicoeur-Martineau 2019, eq. 9)."""
+    real, fake = logits_real.float(), logits_fake.float()
+    return (F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()) / 2
+
+
+def relativistic_average_generator(logits_fake: Tensor, logits_real: Tensor) -> Tensor:
+    """The same with reals and fakes exchanged (RaGAN: Jolicoeur-Martineau 2019; ESRGAN: Wang et al. 2018, eq. 2)."""
+    return relativistic_average_discriminator(logits_fake, logits_real)
+
+
 @dataclass(frozen=True)
 class Objective:
     """The losses of generator and discriminator, and the interpretation of D's output."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import shutil
@@ -32,6 +33,23 @@ def main(words: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     options, others = parse(words)
+    if options.align is not None:
+        from gan_lightning.restore_aligned import restore_aligned  # slow to import
+
+        return restore_aligned(options, others, restore)
+    return restore(options, others)
+
+
+def restore(options: argparse.Namespace, others: Sequence[str]) -> int:
+    """Restore photographs as they are, and return the exit status.
+
+    Args:
+        options: Options of the command.
+        others: Those for `predict`.
+
+    Raises:
+        InputError: If a photograph, the generator, a mask or the output cannot be used.
+    """
     job = Job(options)
     if options.print_config:
         predict([*job.command(others), "--print_config"])

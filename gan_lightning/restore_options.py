@@ -33,6 +33,8 @@ tasks and their options:
   colorize            add color
   invert              find the most similar image that the generator can make, or nearly make
 
+  --align [FRAME]     restore the faces in the photographs, in the frame of the generator, celeba (default) or ffhq, and
+                      put them back; --landmarks FILE gives their positions, as for `gan-lightning align`
   --searches K        searches for each photograph, of which the mean is taken (default: chosen by the task)
   --keep_searches     keep the result of each search: several ways to fill a hole
   --config FILE       options of `gan-lightning predict` in YAML; on the command line, --model.inversion.num_steps 50
@@ -77,6 +79,8 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--mask_white", choices=("known", "missing"))
     parser.add_argument("--blur", type=float)
     parser.add_argument("--factor", type=int)
+    parser.add_argument("--align", nargs="?", const="celeba", choices=("celeba", "ffhq"))
+    parser.add_argument("--landmarks")
     parser.add_argument("--searches", type=int)
     parser.add_argument("--keep_searches", action="store_true")
     parser.add_argument("-c", "--config", action="append", default=[])
@@ -89,6 +93,8 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
                 raise InputError(f"--{name} is an option of --task {task}, not of {options.task}: leave it out")
     if options.mask_white is not None and options.mask is None:
         raise InputError("--mask_white is about the file of --mask: add it, or leave both out")
+    if options.landmarks is not None and options.align is None:
+        raise InputError("--landmarks is about the faces of --align: add it, or leave both out")
     check_at_least(options, {"searches": 1, "noise": 0, "factor": 2})
     if options.blur is not None and not options.blur > 0:
         raise InputError(f"--blur is {options.blur}: give more than 0, or leave it out if you do not know it")

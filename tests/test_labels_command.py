@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -62,6 +63,11 @@ def test_predict_draws_the_classes_that_are_asked_for(trained, own_folder, tmp_p
     }
     assert files["drawn"] == ["000000-3", "000001-3"]
     assert files["two"] == files["list"] == ["000000-7", "000001-3", "000002-7"]
+    by_class = np.asarray(Image.open("runs/two/samples_by_class.png"))
+    for row, name in enumerate(["000001-3", "000000-7"]):
+        image = np.asarray(Image.open(f"runs/two/samples/{name}.png"))
+        top = 2 + row * (len(image) + 2)
+        assert (by_class[top : top + len(image), 2:-2] == image).all(), "a row for each class, as many of each"
     assert files["all"][-2:] == ["000009-9", "000010-0"]
     images = [(tmp_path / "runs" / name / "samples" / f"000001-{label}.png").read_bytes() for name, label in
               (("drawn", 3), ("two", 3), ("all", 1))]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from gan_lightning.file_names import writable
 from gan_lightning.images import make_grid, write_png
 
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+BY_CLASS: Final = "samples_by_class.png"
+COLUMNS: Final = 16  # the most of a class in it
 GAP, HEADER = 16, 14  # pixels between grids, and above them for their titles
 
 
@@ -85,18 +87,20 @@ class SampleGrid(Callback):
         path = Path(trainer.default_root_dir) / "samples" / f"step-{trainer.global_step:07d}.png"
         with best_effort(str(path)):
             write_png(path, picture)
-            self._log(trainer, path, picture, f"step {trainer.global_step}: {', '.join(grids)}")
+            log_picture(trainer, path, picture, f"step {trainer.global_step}: {', '.join(grids)}")
 
     def _rng(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed)
 
-    def _log(self, trainer: Trainer, path: Path, picture: Tensor, caption: str) -> None:
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):  # W&B; without a step it would use the last one logged
-                more = {"caption": [caption]} if isinstance(logger, WandbLogger) else {}
-                logger.log_image("samples", [str(path)], step=trainer.global_step, **more)
-            elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):  # TensorBoard
-                add_image("samples", picture, trainer.global_step)
+
+def log_picture(trainer: Trainer, path: Path, picture: Tensor, caption: str) -> None:
+    """Send a picture (C,H,W) uint8, and the file that it was written to, to every logger that takes images."""
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):  # W&B; without a step it would use the last one logged
+            more = {"caption": [caption]} if isinstance(logger, WandbLogger) else {}
+            logger.log_image("samples", [str(path)], step=trainer.global_step, **more)
+        elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):  # TensorBoard
+            add_image("samples", picture, trainer.global_step)
 
 
 def rows_of_classes(module: LightningModule, count: int) -> Tensor | None:
@@ -201,7 +205,10 @@ def side_by_side(grids: dict[str, Tensor]) -> Tensor:
 
 
 class SampleWriter(Callback):
-    """Write the samples of `predict` to samples/ in the run folder, named by their numbers, and by their classes."""
+    """Write the samples of `predict` to samples/ in the run folder, named by their numbers, and by their classes.
+
+    With classes, samples_by_class.png shows the first samples of each class, one row for each.
+    """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check that labels are given to a model that can draw samples of classes.
@@ -221,6 +228,35 @@ class SampleWriter(Callback):
         folder = Path(trainer.default_root_dir) / "samples"
         for number, image in zip(batch.tolist(), outputs, strict=True):
             write_png(folder / f"{name_of_sample(pl_module, number)}.png", image)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the grid by class, when all ranks have written their samples."""
+        if not hasattr(pl_module, "sample") or not getattr(pl_module, "num_classes", 0):
+            return
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            folder = Path(trainer.default_root_dir)
+            with best_effort(str(folder / BY_CLASS)):
+                draw_by_class(pl_module, folder)
+
+
+def draw_by_class(module: Any, folder: Path) -> None:
+    """Draw the samples that `predict` has written, a row for each class, as many of each.
+
+    Args:
+        module: Module with classes.
+        folder: Folder of the run, with the samples in samples/.
+    """
+    rows: dict[int, list[Path]] = {}
+    for number in range(module.num_samples):
+        path = folder / "samples" / f"{name_of_sample(module, number)}.png"
+        if path.exists():  # the number of batches may be limited
+            rows.setdefault(module.label_of_sample(number), []).append(path)
+    columns = min([COLUMNS, *map(len, rows.values())])
+    shown = [path for label in sorted(rows) for path in rows[label][:columns]]
+    if shown:
+        images = torch.stack([torch.from_numpy(np.atleast_3d(np.array(Image.open(path)))) for path in shown])
+        write_png(folder / BY_CLASS, make_grid(images.permute(0, 3, 1, 2), columns))
 
 
 def name_of_sample(module: Any, number: int) -> str:

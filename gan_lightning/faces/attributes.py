@@ -106,9 +106,14 @@ def face_landmarks(face: Face) -> tuple[int, ...]:
         Ten integers, in pixels from the upper left corner, in the order of `LANDMARKS`: the eyes, the tip of the nose
         and the corners of the mouth. Left and right are the viewer's.
     """
+    return tuple(round(coordinate) for point in landmark_points(face) for coordinate in point)
+
+
+def landmark_points(face: Face) -> tuple[tuple[float, float], ...]:
+    """Return the five landmarks (x, y) of a face, as `face_landmarks`, before they are rounded."""
     head = Head.of(face)
     points = (
         *(head.eye_center(face, -1), head.eye_center(face, 1)),
         *((head.turn(0, 14), head.nose_tip_v), corner(face, head, -1), corner(face, head, 1)),
     )
-    return tuple(round(coordinate) for u, v in points for coordinate in to_picture(face, u, v))
+    return tuple(to_picture(face, u, v) for u, v in points)

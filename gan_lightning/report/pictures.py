@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Final
 from PIL import Image
 
 from gan_lightning.hardware import count_cores
+from gan_lightning.report.png import left_columns
 from gan_lightning.report.run_folder import Run
 
 BUDGET: Final = 8_500_000  # bytes of all pictures: base64 makes 11.4 MB of them, and curves take 1 to 3 MB
@@ -73,7 +75,7 @@ def read_grids(runs: Sequence[Run], budget: int = BUDGET) -> list[Grids]:
 
     def encode(job: tuple[int, int, Path]) -> Any:
         number, step, path = job
-        return _try(path, lambda image: to_picture(parts(image, runs[number].config)[0], width, step))
+        return _try(path, lambda image: to_picture(first_part(path, image, runs[number].config), width, step))
 
     def real(job: tuple[int, int, Path]) -> Any:
         number, _, path = job
@@ -122,26 +124,41 @@ def parts(image: Image.Image, config: dict[str, Any]) -> list[Image.Image]:
     Returns:
         The grids; the whole picture if it is not of the size that the options tell.
     """
+    return [image.crop(box) for box in _boxes(image.size, config)]
+
+
+def first_part(path: Path, image: Image.Image, config: dict[str, Any]) -> Image.Image:
+    """Return the first of the grids in a picture of SampleGrid, without decoding what is beside it.
+
+    Args:
+        path: File of the picture.
+        image: The picture, opened from this file.
+        config: Options of the run.
+    """
+    box = _boxes(image.size, config)[0]
+    left = left_columns(path, box[2]) if image.format == "PNG" else None
+    return (left or image).crop(box)
+
+
+def _boxes(size: tuple[int, int], config: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+    """Return where the grids lie in a picture of a size, as boxes for cropping."""
     count, side = (
         config.get("sample_grid.num_images", 64),
         config.get("data.image_size", config.get("model.image_size")),
     )
     if not isinstance(count, int) or not isinstance(side, int):
-        return [image]
+        return [(0, 0, *size)]
     across = math.ceil(math.sqrt(count))
     width, height = (n * (side + PADDING) + PADDING for n in (across, math.ceil(count / across)))
-    found, rest = divmod(image.width + GAP, width + GAP)
-    if rest or image.height != HEADER + height:
-        return [image]
-    return [
-        image.crop((place * (width + GAP), HEADER, place * (width + GAP) + width, HEADER + height))
-        for place in range(found)
-    ]
+    found, rest = divmod(size[0] + GAP, width + GAP)
+    if rest or size[1] != HEADER + height:
+        return [(0, 0, *size)]
+    return [(left, HEADER, left + width, HEADER + height) for left in range(0, found * (width + GAP), width + GAP)]
 
 
 def to_picture(image: Image.Image, width: int, step: int | str) -> Picture:
     """Return an image as WebP, not wider than so many pixels."""
-    image = image.convert("RGB")
+    image = image if image.mode == "RGB" else image.convert("RGB")
     if image.width > width:
         size = width, max(1, round(image.height * width / image.width))
         image = image.resize(size, Image.Resampling.BOX if image.width >= 2 * width else Image.Resampling.BILINEAR)
@@ -153,15 +170,17 @@ def to_picture(image: Image.Image, width: int, step: int | str) -> Picture:
 def _width(runs: Sequence[Run], tried: Sequence[tuple[int, int, Path]], mean_bytes: float) -> int:
     """Return the largest width at which some grids take so many bytes on average; the smallest one if none does."""
 
-    def load(number: int, image: Image.Image) -> Image.Image:
-        return parts(image, runs[number].config)[0].convert("RGB")
+    def load(number: int, path: Path, image: Image.Image) -> Image.Image:
+        return first_part(path, image, runs[number].config)
 
-    found = [_try(path, partial(load, number)) for number, _, path in tried]
+    found = [_try(path, partial(load, number, path)) for number, _, path in tried]
     grids = [grid for grid in found if isinstance(grid, Image.Image)]
-    for width in WIDTHS:
-        if sum(len(to_picture(grid, width, 0).data) * 3 / 4 for grid in grids) <= mean_bytes * len(grids):
-            return width
-    return WIDTHS[-1]
+
+    def is_too_large(width: int) -> bool:
+        return sum(len(to_picture(grid, width, 0).data) * 3 / 4 for grid in grids) > mean_bytes * len(grids)
+
+    first = bisect_left(WIDTHS, True, key=lambda width: not is_too_large(width))
+    return WIDTHS[min(first, len(WIDTHS) - 1)]
 
 
 def _real(image: Image.Image, config: dict[str, Any], width: int) -> Picture | None:

@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import struct
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from gan_lightning.images import make_grid, write_png
 from gan_lightning.report.charts import smoothed, thinned
 from gan_lightning.report.comparison import columns, differences
 from gan_lightning.report.pictures import BUDGET, MOST_GRIDS, evenly, parts, read_grids
+from gan_lightning.report.png import left_columns
 from gan_lightning.report.run_folder import read_metrics, read_runs, short_names
 
 PROTOCOL = {"dataset": "faces", "split": "val", "num_images": 100, "extractor": "random-v1", "ema_decay": 0.99}
@@ -282,6 +285,36 @@ def test_grids_are_cut_out_of_the_pictures_of_samples(in_folder):
     assert [picture.step for picture in grids.samples] == [0, 1, 2]
     shown = Image.open(io.BytesIO(base64.b64decode(grids.real.data.partition(",")[2])))
     assert shown.size == real.shape[1::-1]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_the_left_columns_of_a_png_are_those_of_the_whole(tmp_path, mode):
+    """With rows of all five filters: noise, gradients and edges make an encoder choose each of them somewhere."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:90, :120]
+    smooth = np.stack([2 * x, 2 * y, x + y], axis=-1) + rng.integers(0, 3, (90, 120, 3))
+    smooth[30:50] = rng.integers(0, 256, (20, 120, 3))
+    smooth[50:60, 40:] = 7
+    Image.fromarray(smooth.astype(np.uint8)).convert(mode).save(tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as image:
+        whole = np.asarray(image)
+    for count in (1, 37, 120):
+        part = left_columns(tmp_path / "image.png", count)
+        assert part.mode == mode
+        assert (np.asarray(part) == whole[:, :count]).all()
+
+
+def test_a_png_of_another_kind_is_left_to_pillow_and_a_damaged_one_refused(tmp_path):
+    Image.new("RGBA", (8, 8)).save(tmp_path / "alpha.png")
+    Image.new("P", (8, 8)).save(tmp_path / "palette.png")
+    Image.new("I;16", (8, 8)).save(tmp_path / "deep.png")
+    assert [left_columns(tmp_path / f"{name}.png", 4) for name in ("alpha", "palette", "deep")] == [None] * 3
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / "x.png")
+    whole = (tmp_path / "x.png").read_bytes()
+    for cut in (0, 20, 60, len(whole) - 40):
+        (tmp_path / "x.png").write_bytes(whole[:cut])
+        with pytest.raises((ValueError, zlib.error, struct.error)):
+            left_columns(tmp_path / "x.png", 4)
 
 
 def test_pictures_stay_within_the_budget_however_many_there_are(in_folder):
