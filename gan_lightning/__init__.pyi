@@ -1,5 +1,6 @@
 # The public names and where each is defined: this list is the only one. Type checkers read it, `__init__.py` imports by
 # it, and the command line takes its models and data modules from it.
+from gan_lightning.callbacks.average_tracks import AverageTracks as AverageTracks
 from gan_lightning.callbacks.curves import Curves as Curves
 from gan_lightning.callbacks.defaults import default_callbacks as default_callbacks
 from gan_lightning.callbacks.evaluation import GenerationMetrics as GenerationMetrics
@@ -33,6 +34,7 @@ from gan_lightning.modules.encoder import LatentEncoder as LatentEncoder
 from gan_lightning.modules.esrgan import ESRGAN as ESRGAN
 from gan_lightning.modules.restoration import LatentRestoration as LatentRestoration
 from gan_lightning.modules.stylegan2 import StyleGAN2 as StyleGAN2
+from gan_lightning.networks.average_snapshots import average_after as average_after
 from gan_lightning.networks.checkpoints import load_generator as load_generator
 from gan_lightning.networks.conditional import ConditionalDiscriminator as ConditionalDiscriminator
 from gan_lightning.networks.conditional import ConditionalGenerator as ConditionalGenerator

@@ -1,5 +1,6 @@
 """Lightning callbacks. They ask the module for samples, and never import it."""
 
+from gan_lightning.callbacks.average_tracks import AverageTracks
 from gan_lightning.callbacks.curves import Curves
 from gan_lightning.callbacks.defaults import default_callbacks
 from gan_lightning.callbacks.evaluation import GenerationMetrics
@@ -14,6 +15,7 @@ from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.resume.rank_watch import RankWatch
 
 __all__ = [
+    "AverageTracks",
     "Curves",
     "GenerationMetrics",
     "LastCheckpoint",

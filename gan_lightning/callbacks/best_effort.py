@@ -10,12 +10,12 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def best_effort(what: str, errors: type[Exception] = OSError) -> Iterator[None]:
+def best_effort(what: str, errors: type[Exception] | tuple[type[Exception], ...] = OSError) -> Iterator[None]:
     """Log a warning instead of an error if a file cannot be written, as on a full disk.
 
     Args:
         what: Name of the file in the warning.
-        errors: Type of the errors to ignore.
+        errors: Type of the errors to ignore, or several.
     """
     try:
         yield

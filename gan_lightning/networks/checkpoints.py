@@ -75,9 +75,21 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
             holds no generator, or that of a StyleGAN2 of an unsupported configuration.
     """
     path = find_weights(path, "generator")
-    content = load_tensors(path)
+    return generator_in(load_tensors(path), path)
+
+
+def generator_in(content: Any, path: str | os.PathLike[str]) -> AnyGenerator:
+    """Build the generator that the content of a checkpoint describes, in evaluation mode.
+
+    Args:
+        content: Content of the file.
+        path: Path of the file, for messages.
+
+    Raises:
+        InputError: If it has none, or another network than those of this package.
+    """
     made = content.get(GENERATOR_CLASS) if isinstance(content, dict) else None
-    if made not in (None, *map(class_name, (ConditionalGenerator, *get_args(AnyGenerator)))):
+    if made not in (None, *known_generators()):
         raise InputError(
             f"the generator of {path} is a {made}, not a DCGAN's: load it with the module that was trained, "
             "Mine.load_from_checkpoint(path).generator_ema"
@@ -173,6 +185,11 @@ def check_whole(path: str | os.PathLike[str]) -> None:
         damaged = str(error)
     if damaged is not None:
         raise InputError(f"{path} is damaged: its content is not what was written")
+
+
+def known_generators() -> list[str]:
+    """Return the names of the classes of generators that can be built from their weights."""
+    return [class_name(kind) for kind in (ConditionalGenerator, *get_args(AnyGenerator))]
 
 
 def class_name(network: nn.Module | type[nn.Module]) -> str:

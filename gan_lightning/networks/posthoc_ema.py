@@ -39,9 +39,15 @@ def length_of(exponent: float) -> float:
     return float((exponent + 1) ** 0.5 / (exponent + 2) / (exponent + 3) ** 0.5)
 
 
-def decay_of(exponent: float, step: int) -> float:
-    """Return the decay of an average at a step, counted from 1; the first network replaces what was before."""
-    return float((1 - 1 / step) ** (exponent + 1))
+def decay_of(exponent: float, time: int, passed: int = 1) -> float:
+    """Return the decay of an average at an update; the first network replaces what was before.
+
+    Args:
+        exponent: gamma of its profile.
+        time: Steps, or images, from the start of the training to this update.
+        passed: Those since the last update; all of them at the first.
+    """
+    return float((1 - passed / time) ** (exponent + 1))
 
 
 def inner_products(times: Tensor, exponents: Tensor, others: Tensor, other_exponents: Tensor) -> Tensor:
@@ -74,7 +80,7 @@ def combination(times: Sequence[float], lengths: Sequence[float], time: float, l
         length: Its length.
 
     Returns:
-        Factors (N,) float64 of the snapshots.
+        Factors (N,) float64 of the snapshots, whose sum is 1: what never changes is its own average.
 
     Raises:
         InputError: A length is out of range, or there is no snapshot.
@@ -89,4 +95,5 @@ def combination(times: Sequence[float], lengths: Sequence[float], time: float, l
     scale = products.diagonal().rsqrt()
     right = scale[:, None] * inner_products(known, exponents, *wanted)
     found: Tensor = torch.linalg.lstsq(scale[:, None] * products * scale, right, driver="gelsd").solution
-    return scale * found[:, 0]
+    factors = scale * found[:, 0]
+    return factors / factors.sum()
