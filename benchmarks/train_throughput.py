@@ -30,6 +30,7 @@ import environment  # noqa: F401  first: it sets what torch reads when it is imp
 import lightning as L
 import torch
 from data_throughput import epochs, open_data
+from recipe_arms import BEST, recipe
 from report import Rates, measure_in_turn, print_header, print_table, quieten_lightning, ratio, spread, synchronize
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -44,6 +45,7 @@ from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 
 NEVER = 10**9
+CHOSEN = recipe(BEST)
 
 
 class Stopwatch(L.Callback):
@@ -179,6 +181,31 @@ class Benchmark:
             self.arguments.repeats,
         )
 
+    def recipe(self, precision: str) -> float:
+        """Measure the recipe of docs/recipes.md with its own batch size, penalties included."""
+        options = argparse.Namespace(**vars(self.arguments))
+        settings = dict(CHOSEN)
+        options.batch_size = settings.pop("batch_size")
+        watch = Stopwatch(max(self.arguments.warm_up, settings["penalty_interval"]), self.arguments.seconds)
+        quiet = {"logger": False, "enable_progress_bar": False, "log_every_n_steps": NEVER}
+        trainer = self.trainer(precision, callbacks=[watch], **quiet)
+        L.seed_everything(0, verbose=False)
+        model = DCGAN(options.image_size, 3, options.latent_dim, options.base_channels, **settings)
+        trainer.fit(model, datamodule=open_data(options, self.folder, resident=True))
+        return watch.rate
+
+    def measure_recipe(self) -> Rates:
+        """Measure the recipe against the tutorial's step, which has its images ready."""
+        contiguous = self.batch.contiguous()
+        return measure_in_turn(
+            {
+                "the tutorial's loop, float32": lambda: self.tutorial(repeat(contiguous), self.arguments.warm_up),
+                "the recipe, float32": lambda: self.recipe("32-true"),
+                "the recipe, bf16-mixed": lambda: self.recipe("bf16-mixed"),
+            },
+            self.arguments.repeats,
+        )
+
     def measure_end_to_end(self) -> Rates:
         """Measure whole trainings, and the upper bound."""
         precision = self.arguments.precision
@@ -193,9 +220,9 @@ class Benchmark:
         )
 
 
-def print_step(rates: Rates) -> None:
+def print_step(rates: Rates, title: str = "Step only") -> None:
     baseline = next(iter(rates))
-    print("## Step only\n")
+    print(f"## {title}\n")
     rows = [[name, spread(values), f"{ratio(rates, name, baseline):.2f}"] for name, values in rates.items()]
     print_table(["step", "images/s", "relative to the tutorial"], rows)
 
@@ -234,7 +261,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="duration of each measurement")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--parts", nargs="+", choices=["step", "end_to_end"], default=["step", "end_to_end"])
+    parser.add_argument("--parts", nargs="+", choices=["step", "recipe", "end_to_end"], default=["step", "end_to_end"])
     arguments = parser.parse_args()
     quieten_lightning()
     arguments.warm_up = arguments.warm_up or (20 if arguments.device == "cuda" else 1)
@@ -249,6 +276,8 @@ def main() -> None:
         )
         if "step" in arguments.parts:
             print_step(benchmark.measure_step())
+        if "recipe" in arguments.parts:
+            print_step(benchmark.measure_recipe(), f"The recipe of docs/recipes.md, batch {CHOSEN['batch_size']}")
         if "end_to_end" in arguments.parts:
             print_end_to_end(benchmark.measure_end_to_end(), arguments.batch_size)
 
