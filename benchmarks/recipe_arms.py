@@ -96,6 +96,9 @@ SECOND: Options = FIRST | {"objective": "non_saturating", "r2": 0.0, "penalty_in
 
 STARTS: dict[str, Options] = {"tutorial": TUTORIAL, "today": TODAY, "first guess": FIRST, "second guess": SECOND}
 PLUS = " + "
+POINTS = 6  # measurements of a run, evenly spaced
+AUGMENTED = "color, translation"  # the change for few images
+CHOSEN = "second guess + betas 0, 0.99 + batch 16 + R1 of 2 + rates 5e-4"  # by the study; the shipped configurations
 
 
 def recipe(name: str) -> Options:

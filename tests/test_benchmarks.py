@@ -27,6 +27,9 @@ SHARED = (
     "gpu_training",
     "gpu_runs",
     "gpu_restoration",
+    "recipe_arms",
+    "recipe_data",
+    "recipe_table",
 )
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in SHARED)
 TABLES = sorted((BENCHMARKS / "results").glob("*.md"))
