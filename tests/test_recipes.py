@@ -118,6 +118,13 @@ def test_the_committed_tables_are_those_of_the_committed_measurements(table, mon
     assert body == capsys.readouterr().out
 
 
+def test_the_page_quotes_the_committed_tables():
+    page, committed = (path.read_text() for path in (ROOT / "docs" / "recipes.md", RESULTS / "recipes.md"))
+    quoted = re.findall(r"[\d.,]+ \([\d.,]+ to [\d.,]+\)", page)
+    assert len(quoted) == 16
+    assert [text for text in quoted if f"| {text} |" not in committed] == []
+
+
 def test_the_measurements_are_of_the_recipes_as_they_are_now(table):
     """The CSV file has a digest of the options of each run."""
     recipes = importlib.import_module("recipes")
