@@ -81,7 +81,7 @@ lint: install ## run ruff and mypy
 # Files that start other processes, or whole runs: what is left is for the minute after a change.
 LONG := tests/data tests/faces tests/loggers tests/resume tests/test_cli.py tests/test_cluster.py tests/test_readme.py tests/test_python_page.py \
   tests/test_restore_command.py tests/test_run_commands.py tests/test_sweeps.py \
-  tests/test_exact_metrics.py tests/test_loss_study.py tests/test_run.py tests/modules/test_compile.py tests/modules/test_distributed.py \
+  tests/test_exact_metrics.py tests/test_loss_study.py tests/test_recipes.py tests/test_run.py tests/modules/test_compile.py tests/modules/test_distributed.py \
   tests/modules/test_precision.py tests/callbacks/test_restoration_output.py
 
 .PHONY: test-fast test-lowest mutants planted-bugs docs try-image

@@ -66,8 +66,9 @@ def test_finalists_have_means_over_their_seeds_and_ratios_to_the_tutorial(table,
 
 
 def test_a_round_is_at_seed_0_with_ratios_to_its_start_and_names_what_was_not_run(table, rows, capsys):
-    table.print_tables([*rows, *run("second guess + batch 16", "faces", 0, 1), *run("second guess + batch 16", "digits", 0, 4),
-                        *run("first guess + no penalty", "faces", 0, 1)])  # fmt: skip
+    rows += run("second guess + batch 16", "faces", 0, 1) + run("second guess + batch 16", "digits", 0, 4)
+    rows += run("first guess + no penalty", "faces", 0, 1)  # but not of the digits
+    table.print_tables(rows)
     printed = capsys.readouterr().out
     assert [line[:6] for line in cells(printed, "First round")] == [
         ["hinge", "0.500", "0.500", "0.500", "0.500", "0.500"],
@@ -118,6 +119,13 @@ def test_the_committed_tables_are_those_of_the_committed_measurements(table, mon
     assert body == capsys.readouterr().out
 
 
+def test_the_page_quotes_the_committed_tables():
+    page, committed = (path.read_text() for path in (ROOT / "docs" / "recipes.md", RESULTS / "recipes.md"))
+    quoted = re.findall(r"[\d.,]+ \([\d.,]+ to [\d.,]+\)", page)
+    assert len(quoted) == 16
+    assert [text for text in quoted if f"| {text} |" not in committed] == []
+
+
 def test_the_measurements_are_of_the_recipes_as_they_are_now(table):
     """The CSV file has a digest of the options of each run."""
     recipes = importlib.import_module("recipes")
@@ -152,7 +160,7 @@ def test_reproducing_celeba_without_its_data_is_refused_first(given, said):
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_the_commands_that_reproduce_celeba_run(own_folder, faces_root):
-    """On a smaller scale: training, the measurements of both checkpoints, and the whole a second time, as if resumed."""
+    """On a smaller scale: training, the measurements of both checkpoints, and all again, as if resumed."""
     command = ["make", "--dry-run", "reproduce-celeba", f"DATA={faces_root}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = re.findall(r"^\S*gan-lightning (.*)$", done.stdout, re.MULTILINE)
