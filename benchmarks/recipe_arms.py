@@ -129,4 +129,3 @@ SECOND_ROUND = ["second guess"] + [
         "batch 16",
     )
 ]
-BEST = "second guess + betas 0, 0.99 + batch 16 + R1 of 2 + rates 5e-4"  # what the study chose
