@@ -64,8 +64,8 @@ $(CELEBA_RUNS): celeba-%: celeba-data install
 
 .PHONY: weights
 
-weights: install ## replace the weights of the package: make weights RUN=runs/NAME ENCODER=runs/ENCODER
-	$(BIN)/python benchmarks/make_weights.py $(RUN) $(if $(ENCODER),--encoder $(ENCODER))
+weights: install ## replace the weights of the package: make weights RUN=runs/NAME ENCODER=runs/ENCODER NOTES=FILE
+	$(BIN)/python benchmarks/make_weights.py $(RUN) $(if $(ENCODER),--encoder $(ENCODER)) $(if $(NOTES),--notes $(NOTES))
 
 # Each test uses one thread, so that two of them may run at once.
 TWO_AT_ONCE := --numprocesses 2 --dist worksteal

@@ -35,15 +35,17 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, help="folder of the run of an encoder of this GAN")
     parser.add_argument("--checkpoint", default="best.ckpt", help="checkpoint of the run (default: best.ckpt)")
     parser.add_argument("--name", default="faces64", help="name of the weights (default: faces64)")
+    parser.add_argument("--notes", type=Path, help="Markdown file about this training, for the model card")
     parser.add_argument("--weights", type=Path, default=SHIPPED, help="folder of all weights")
     options = parser.parse_args()
     try:
-        make_weights(options.run, options.encoder, options.checkpoint, options.weights / options.name)
+        notes = options.notes.read_text(encoding="utf-8") if options.notes is not None else ""
+        make_weights(options.run, options.encoder, options.checkpoint, options.weights / options.name, notes)
     except InputError as error:
         parser.error(str(error))
 
 
-def make_weights(run: Path, encoder: Path | None, checkpoint: str, target: Path) -> None:
+def make_weights(run: Path, encoder: Path | None, checkpoint: str, target: Path, notes: str = "") -> None:
     """Replace a folder of weights by those of a run; nothing is changed if they cannot be.
 
     Raises:
@@ -67,7 +69,7 @@ def make_weights(run: Path, encoder: Path | None, checkpoint: str, target: Path)
             with atomic_path(made / "config.yaml") as beside:
                 beside.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         hyperparameters = description_of(read(path), ())["hyper_parameters"]
-        card = model_card(target.name, hyperparameters, [*sources], read_summary(run), data)
+        card = model_card(target.name, hyperparameters, [*sources], read_summary(run), data, notes=notes)
         (made / CARD).write_text(card, encoding="utf-8")
         sizes = {file.name: file.stat().st_size for file in sorted(made.iterdir())}
         if sum(sizes.values()) > MOST_BYTES:

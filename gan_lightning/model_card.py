@@ -37,6 +37,7 @@ def model_card(
     summary: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     license_id: str = "apache-2.0",
+    notes: str = "",
 ) -> str:
     """Return a model card in Markdown, with the header that the Hugging Face Hub reads.
 
@@ -47,6 +48,7 @@ def model_card(
         summary: Content of the summary.json of the run, if there is one.
         data: Options of the data module, if they are known.
         license_id: Identifier of the license.
+        notes: What else there is to say about this training, in Markdown.
     """
     summary = summary or {}
     size, channels = options.get("image_size", "?"), "gray" if options.get("channels") == 1 else "color"
@@ -56,6 +58,8 @@ def model_card(
     lines += ["## Data", "", *_data(summary, data), ""]
     lines += ["## Recipe", "", *_table(("option", "value"), options.items()), ""]
     lines += ["## Metrics", "", *_metrics(summary), ""]
+    if notes:
+        lines += ["## Notes", "", notes.strip(), ""]
     lines += ["## Limits", "", LIMITS, "## License", "", f"{license_id}, as the package."]
     return "\n".join(lines) + "\n"
 

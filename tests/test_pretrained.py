@@ -32,9 +32,11 @@ def made(tmp_path_factory):
     (folder / "run" / "config.yaml").write_text("data:\n  class_path: X\n  init_args:\n    root: /home/me/faces\n")
     metrics = {"val/fd_random": {"first": 261.0, "best": 1.39, "last": 1.5, "best_step": 9}}
     (folder / "run" / "summary.json").write_text(json.dumps({"metrics": metrics, "g_steps": 2500}))
+    (folder / "notes.md").write_text("Trained in a hurry.\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT / "benchmarks")
-        patch.setattr(sys, "argv", ["make_weights.py", str(folder / "run"), "--weights", str(folder / "weights")])
+        words = [str(folder / "run"), "--weights", str(folder / "weights"), "--notes", str(folder / "notes.md")]
+        patch.setattr(sys, "argv", ["make_weights.py", *words])
         importlib.import_module("make_weights").main()
     return folder
 
@@ -91,6 +93,7 @@ def test_the_card_tells_how_the_run_trained_and_where_nothing_lies(made):
     card = (made / "weights" / "faces64" / "README.md").read_text()
     assert "| `val/fd_random` | 261 | 1.39 | 1.5 |" in card
     assert "| `base_channels` | 8 |" in card
+    assert "\n## Notes\n\nTrained in a hurry.\n\n## Limits\n" in card
     assert "/home/me" not in card + (made / "weights" / "faces64" / "config.yaml").read_text()
 
 
