@@ -276,7 +276,8 @@ def main() -> None:
         if "step" in arguments.parts:
             print_step(benchmark.measure_step())
         if "recipe" in arguments.parts:
-            print_step(benchmark.measure_recipe(), f"The recipe of docs/recipes.md, batch {recipe(CHOSEN)['batch_size']}")
+            title = f"The recipe of docs/recipes.md, batch {recipe(CHOSEN)['batch_size']}"
+            print_step(benchmark.measure_recipe(), title)
         if "end_to_end" in arguments.parts:
             print_end_to_end(benchmark.measure_end_to_end(), arguments.batch_size)
 

@@ -524,7 +524,7 @@ Already packed: .*
 TABLE = r"""
 Name           Type           Params  Mode
 generator      Generator      [\d.]+ K   train
-discriminator  Discriminator  848     train
+discriminator  Discriminator  845     train
 generator_ema  Generator      [\d.]+ K   eval
 [\d,]+ of [\d,]+ parameters are trained"""
 MEASURED = r"""
@@ -814,11 +814,20 @@ def test_own_data_with_real_images_are_measured():
 def test_options_before_other_words_win_over_a_resumed_checkpoint(faces_root):
     """A configuration after the option, and a name that equals the command."""
     assert fit(faces_root, "--data.count", FACES, name="fit") == 0
-    words = ["fit", "--model", "DCGAN", "--model.lr_g", "0.005", "--config", CONFIGS / "quickstart.yaml", *SMALL]
+    words = [
+        "fit",
+        "--model",
+        "DCGAN",
+        "--model.label_smoothing",
+        "0.1",
+        "--config",
+        CONFIGS / "quickstart.yaml",
+        *SMALL,
+    ]
     words += ["--data.root", faces_root, "--data.count", FACES, "--trainer.max_steps", "5", "--ckpt_path", "last"]
     assert command(*words, "--name", "fit") == 0
-    groups = torch.load("runs/fit/checkpoints/last.ckpt", weights_only=True)["optimizer_states"]
-    assert [group["param_groups"][0]["lr"] for group in groups] == [0.005, 0.0002]
+    options = torch.load("runs/fit/checkpoints/last.ckpt", weights_only=True)["hyper_parameters"]
+    assert (options["label_smoothing"], options["lr_g"]) == (0.1, 5e-4)  # the configuration sets the rate alone
 
 
 def test_networks_of_a_resumed_run_cannot_change(finished, faces_root, capsys):

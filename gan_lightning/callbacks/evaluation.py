@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -213,7 +213,7 @@ class GenerationMetrics(Callback):
             seconds = time.monotonic() - started
             _log.info("%s: %d generated and %d real images, %.1f s", report, *[self._evaluator.num_images] * 2, seconds)
         if not values.keys() <= self.protocol.keys():
-            settings = self._evaluator.settings(source, split, float(getattr(pl_module, "ema_decay", 0.0)))
+            settings = self._evaluator.settings(source, split, averaging(pl_module))
             stated = {names[metric]: setting for metric, setting in settings.items()}
             self.protocol.update(stated)
             _describe_to_loggers(trainer, stated)
@@ -271,3 +271,11 @@ def _describe_to_loggers(trainer: Trainer, protocol: Mapping[str, Settings]) -> 
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.log_hyperparams({f"protocol/{name}": settings for name, settings in protocol.items()})
+
+
+def averaging(module: Any) -> dict[str, float]:
+    """Return how the generator that is measured was averaged: its half-life in images, or else its decay per step."""
+    half_life = getattr(module, "ema_half_life", None)
+    return (
+        {"ema_decay": float(getattr(module, "ema_decay", 0.0))} if half_life is None else {"ema_half_life": half_life}
+    )

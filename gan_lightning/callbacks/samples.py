@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from gan_lightning.callbacks.best_effort import best_effort
+from gan_lightning.callbacks.evaluation import averaging
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import writable
 from gan_lightning.images import make_grid, write_png
@@ -167,7 +168,7 @@ def sample_unaveraged(
     if (
         not isinstance(generator, nn.Module)
         or not hasattr(module, "generator_ema")
-        or not getattr(module, "ema_decay", 1)
+        or not any(averaging(module).values())
     ):
         return None
     latents = torch.randn(count, int(module.latent_dim), generator=rng)  # type: ignore[arg-type]

@@ -114,14 +114,16 @@ class GenerationEvaluator:
         from_rank_0: dict[MetricName, float] = distributed.broadcast(values)
         return {name: from_rank_0[name] for name in self.metrics}
 
-    def settings(self, source: RealImageSource, split: str, ema_decay: float) -> dict[MetricName, Settings]:
-        """Return how each metric is measured: data, crop, resizer, N, extractor, EMA decay, versions."""
+    def settings(
+        self, source: RealImageSource, split: str, averaging: Mapping[str, float]
+    ) -> dict[MetricName, Settings]:
+        """Return how each metric is measured: data, crop, resizer, N, extractor, averaging of weights, versions."""
         shared: Settings = {
             **source.protocol(split),
             "num_images": self.num_images,
             "extractor": self.extractor.name,
             "antialias": False,
-            "ema_decay": ema_decay,
+            **averaging,
             "batch_size": self.batch_size,
             "seed": self.seed,
             "torchmetrics": torchmetrics.__version__,

@@ -117,14 +117,14 @@ class Scheduled(RunSeed):
 
     Attributes:
         images_seen: Number of images that have been trained on, over all ranks.
-        schedule: How settings change; None if they do not.
+        training_schedule: How settings change; None if they do not.
         penalty_interval: Penalties are computed at every n-th discriminator step, multiplied by n.
         ema_decay: Decay per step of the averaged generator, warmed up from 0.1.
         ema_half_life: Its half-life in images, in place of the decay; None to use the decay.
     """
 
     images_seen: int = 0
-    schedule: Schedule | None
+    training_schedule: Schedule | None
     penalty_interval: int
     ema_decay: float
     ema_half_life: float | None
@@ -135,9 +135,9 @@ class Scheduled(RunSeed):
         Raises:
             InputError: An unsupported value.
         """
-        self.schedule = Schedule.of(given)
-        if self.schedule is not None:
-            self.hparams["schedule"] = asdict(self.schedule)  # checkpoints hold plain values
+        self.training_schedule = Schedule.of(given)
+        if self.training_schedule is not None:
+            self.hparams["schedule"] = asdict(self.training_schedule)  # checkpoints hold plain values
 
     def start_schedule(self) -> None:
         """Note the settings that the schedule begins with, when the optimizers have those of this run.
@@ -145,7 +145,7 @@ class Scheduled(RunSeed):
         Raises:
             InputError: The module has schedulers of its own besides.
         """
-        if self.schedule is not None and self.trainer.lr_scheduler_configs:
+        if self.training_schedule is not None and self.trainer.lr_scheduler_configs:
             raise InputError("learning rates have two schedules: leave out model.schedule, or the module's schedulers")
         groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
         self._first = [(group["lr"], group.get("betas")) for group in groups]
@@ -154,7 +154,7 @@ class Scheduled(RunSeed):
     @property
     def penalty_weight(self) -> float | Tensor:
         """Factor of the gradient penalties: a tensor if it changes, which a CUDA graph can read."""
-        return self.penalty_interval if self.schedule is None else self._penalty_tensor
+        return self.penalty_interval if self.training_schedule is None else self._penalty_tensor
 
     def follow_schedule(self, batch: int) -> None:
         """Set what the schedule says for the next step, and count its images.
@@ -162,7 +162,7 @@ class Scheduled(RunSeed):
         Args:
             batch: Number of images of the step, over all ranks.
         """
-        schedule, seen = self.schedule, self.images_seen
+        schedule, seen = self.training_schedule, self.images_seen
         self.images_seen += batch
         if schedule is None:
             return

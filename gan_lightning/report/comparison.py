@@ -23,7 +23,7 @@ PLACES: Final[tuple[str, ...]] = (
     "data.cache_dir",
 )
 # Of the network, or of the software: values are the same or can be compared, whatever they are.
-BESIDE_THE_POINT = ("ema_decay", "torchmetrics")
+BESIDE_THE_POINT = ("ema_decay", "ema_half_life", "torchmetrics")
 # Restorations are comparable if these options are equal: they say what was restored.
 OF_RESTORATION = ("data.", "model.degradation", "model.noise", "model.masks", "trainer.limit_test_batches")
 ABSENT = object()

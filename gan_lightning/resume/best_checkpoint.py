@@ -15,7 +15,7 @@ from gan_lightning.resume.data_identity import as_plain
 
 _log = logging.getLogger(__name__)
 
-NOT_COMPARED = ("ema_decay", "torchmetrics")  # parts of a protocol that leave the metric what it is
+NOT_COMPARED = ("ema_decay", "ema_half_life", "torchmetrics")  # parts of a protocol that leave the metric what it is
 
 
 class BestCheckpoint(ModelCheckpoint):

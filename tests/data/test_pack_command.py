@@ -47,7 +47,7 @@ def test_packs_what_training_then_opens(make_celeba: Make, tmp_path: Path, capsy
 def test_reads_only_the_data_of_a_configuration() -> None:
     data = read_options([f"--config={CONFIGS / 'celeba64.yaml'}", "--data.root", "elsewhere", "--data.crop=148"])
     assert isinstance(data, CelebA)
-    assert (str(data.root), data.crop, data.image_size, data.batch_size) == ("elsewhere", 148, 64, 128)
+    assert (str(data.root), data.crop, data.image_size, data.batch_size) == ("elsewhere", 148, 64, 64)
 
 
 def test_configurations_merge_from_left_to_right(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_each_row_has_its_step_the_images_seen_and_the_learning_rates(recorded):
     for records in parts(recorded / "run"):
         for row in rows(records):
             assert row["images_seen"] == 16 * row["trainer/global_step"]
-            assert (row["train/lr_g"], row["train/lr_d"]) == (2e-4, 2e-4)
+            assert (row["train/lr_g"], row["train/lr_d"]) == (5e-4, 5e-4)
 
 
 def test_the_summary_has_the_best_value_beside_the_last_one(recorded):
@@ -154,7 +154,7 @@ def leaves(value, name=""):
 def test_the_configuration_has_each_option_once_by_its_name_and_no_nulls(recorded):
     options = config(parts(recorded / "run")[0])
     named = dict(leaves(options))
-    assert named["model.lr_g"] == 2e-4
+    assert named["model.lr_g"] == 5e-4
     assert named["data.batch_size"] == 16
     assert named["trainer.max_steps"] == 4
     assert not [name for name, value in named.items() if value is None]

@@ -96,7 +96,7 @@ def test_a_resumed_run_goes_on_within_the_schedule(tmp_path: Path) -> None:
 def test_a_checkpoint_holds_the_schedule(tmp_path: Path) -> None:
     schedule = Schedule(images=20, lr=0.1)
     fit(tmp_path, 1, schedule=schedule)
-    assert DCGAN.load_from_checkpoint(tmp_path / "end.ckpt").schedule == schedule
+    assert DCGAN.load_from_checkpoint(tmp_path / "end.ckpt").training_schedule == schedule
 
 
 def test_the_past_of_the_average_halves_in_its_half_life() -> None:
