@@ -292,10 +292,14 @@ BUGS = [
         ("a lazy penalty not multiplied by its interval", "loss + self.penalty_weight * penalty", "loss + penalty", f"{STEP} -k penalty_interval"),
         ("parts of D's batch weighted alike", 'add_gradients("discriminator", loss, len(real_part) / len(real))', 'add_gradients("discriminator", loss, 1 / self.accumulate)', f"{STEP} -k accumulate"),
         ("parts of G's batch weighted alike", 'add_gradients("generator", loss, len(real_part) / len(real))', 'add_gradients("generator", loss, 1 / self.accumulate)', f"{STEP} -k accumulate"),
-        ("lr_g and lr_d swapped", "(self.generator, self.lr_g), (self.discriminator, self.lr_d)", "(self.generator, self.lr_d), (self.discriminator, self.lr_g)", f"{STEP} -k lr_g"),
         ("fresh latents are the old ones", "                latents = self._draw_latents(len(real))", "                pass", f"{STEP} -k fresh_latents"),
         ("two optimizer steps are two steps", "self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)", "optimizer.step()", f"{MODULE}::test_a_step_is_a_generator_iteration_everywhere"),
         ("d_steps begin anew in each epoch", "count = self.trainer.fit_loop.total_batch_idx", "count = batch_idx", f"{STEP} -k d_steps"),
+    ),
+    *bugs_of(
+        "modules/gan_training.py",
+        STEP,
+        ("lr_g and lr_d swapped", "(self.generator, self.lr_g), (self.discriminator, self.lr_d)", "(self.generator, self.lr_d), (self.discriminator, self.lr_g)", f"{STEP} -k lr_g"),
     ),
     *bugs_of(
         "modules/step_metrics.py",

@@ -124,8 +124,7 @@ class Measure(Callback):
         for name, features in fakes.items():
             row[f"fd_{name}"] = f"{frechet_distance(self.reals[name], features):.6g}"
         if last:
-            few = {name: features[:1000] for name, features in fakes.items()}
-            found = neighbor_metrics(self.reals["random"][:1000], few["random"], None, NEIGHBORS)
+            found = neighbor_metrics(self.reals["random"][:1000], fakes["random"][:1000], None, NEIGHBORS)
             row |= {name: f"{found[name]:.4f}" for name in NEIGHBORS}
             if self.task.grid is not None:
                 write_png(self.task.grid, make_grid(images[:64].cpu(), columns=8))

@@ -45,6 +45,7 @@ from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 
 NEVER = 10**9
+QUIET: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "log_every_n_steps": NEVER}
 
 
 class Stopwatch(L.Callback):
@@ -147,10 +148,9 @@ class Benchmark:
     def bare(self, precision: str) -> float:
         """Measure our step only."""
         steps = BareSteps(self.batch, self.arguments.warm_up, self.arguments.seconds)
-        settings = {"logger": False, "enable_progress_bar": False, "log_every_n_steps": NEVER}
         one: Any = [{"image": self.batch}]
         loader: DataLoader[Any] = DataLoader(one, batch_size=None)
-        self.trainer(precision, callbacks=[steps], **settings).fit(self.model(), loader)
+        self.trainer(precision, callbacks=[steps], **QUIET).fit(self.model(), loader)
         return steps.rate
 
     def tutorial(self, batches: Iterator[Tensor], warm_up: int) -> float:
@@ -168,39 +168,19 @@ class Benchmark:
         batches = (images for images, _ in epochs(loader))
         return self.tutorial(batches, options.warm_up + 2 * options.workers)  # the prefetched batches
 
-    def measure_step(self) -> Rates:
-        """Measure training steps on one batch."""
+    def measure_step(self, name: str, measure: Callable[[str], float]) -> Rates:
+        """Measure steps in two precisions against the tutorial's, which has its images ready.
+
+        Args:
+            name: What the steps are called in the table.
+            measure: Function that returns the images per second of a precision.
+        """
         contiguous = self.batch.contiguous()
         return measure_in_turn(
             {
                 "the tutorial's loop, float32": lambda: self.tutorial(repeat(contiguous), self.arguments.warm_up),
-                "ours, float32": lambda: self.bare("32-true"),
-                "ours, bf16-mixed": lambda: self.bare("bf16-mixed"),
-            },
-            self.arguments.repeats,
-        )
-
-    def recipe(self, precision: str) -> float:
-        """Measure the recipe of docs/recipes.md with its own batch size, penalties included."""
-        options = argparse.Namespace(**vars(self.arguments))
-        settings = dict(recipe(CHOSEN))
-        options.batch_size = settings.pop("batch_size")
-        watch = Stopwatch(max(self.arguments.warm_up, settings["penalty_interval"]), self.arguments.seconds)
-        quiet = {"logger": False, "enable_progress_bar": False, "log_every_n_steps": NEVER}
-        trainer = self.trainer(precision, callbacks=[watch], **quiet)
-        L.seed_everything(0, verbose=False)
-        model = DCGAN(options.image_size, 3, options.latent_dim, options.base_channels, **settings)
-        trainer.fit(model, datamodule=open_data(options, self.folder, resident=True))
-        return watch.rate
-
-    def measure_recipe(self) -> Rates:
-        """Measure the recipe against the tutorial's step, which has its images ready."""
-        contiguous = self.batch.contiguous()
-        return measure_in_turn(
-            {
-                "the tutorial's loop, float32": lambda: self.tutorial(repeat(contiguous), self.arguments.warm_up),
-                "the recipe, float32": lambda: self.recipe("32-true"),
-                "the recipe, bf16-mixed": lambda: self.recipe("bf16-mixed"),
+                f"{name}, float32": lambda: measure("32-true"),
+                f"{name}, bf16-mixed": lambda: measure("bf16-mixed"),
             },
             self.arguments.repeats,
         )
@@ -274,10 +254,10 @@ def main() -> None:
             "ratios are medians over rounds",
         )
         if "step" in arguments.parts:
-            print_step(benchmark.measure_step())
+            print_step(benchmark.measure_step("ours", benchmark.bare))
         if "recipe" in arguments.parts:
             title = f"The recipe of docs/recipes.md, batch {recipe(CHOSEN)['batch_size']}"
-            print_step(benchmark.measure_recipe(), title)
+            print_step(benchmark.measure_step("the recipe", benchmark.recipe), title)
         if "end_to_end" in arguments.parts:
             print_end_to_end(benchmark.measure_end_to_end(), arguments.batch_size)
 

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
 
 from gan_lightning.errors import InputError, RankError, mistake_behind
@@ -40,6 +41,15 @@ options:
 configuration, metrics, pictures and checkpoints to runs/NAME; choose NAME by --name.
 """
 
+MODULES = {  # of commands that are no LightningCLI: each has HELP and main(words)
+    "restore": "restore_command",
+    "align": "align_command",
+    "upscale": "upscale_command",
+    "evaluate": "evaluate_command",
+    "report": "report.command",
+    "export": "export_command",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; that of the process by default.
@@ -66,30 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from gan_lightning.commands import main as run_command
 
             return run_command(given)
-        if given[0] == "restore":
-            from gan_lightning.restore_command import main as restore
-
-            return restore(given[1:])
-        if given[0] == "align":
-            from gan_lightning.align_command import main as align
-
-            return align(given[1:])
-        if given[0] == "evaluate":
-            from gan_lightning.evaluate_command import main as evaluate
-
-            return evaluate(given[1:])
-        if given[0] == "export":
-            from gan_lightning.export_command import main as export
-
-            return export(given[1:])
-        if given[0] == "upscale":
-            from gan_lightning.upscale_command import main as upscale
-
-            return upscale(given[1:])
-        if given[0] == "report":
-            from gan_lightning.report.command import main as report
-
-            return report(given[1:])
+        if given[0] in MODULES:
+            command = import_module(f"gan_lightning.{MODULES[given[0]]}")
+            if len(given) == 1 or {"-h", "--help"} & {*given}:
+                print(command.HELP, end="")
+                return 0
+            return int(command.main(given[1:]))
         from gan_lightning.cli import run  # slow to import
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv

@@ -56,9 +56,6 @@ def main(words: Sequence[str]) -> int:
     Raises:
         InputError: If the command line, the photographs, the landmarks or the output cannot be used.
     """
-    if not words or {"-h", "--help"} & {*words}:
-        print(HELP, end="")
-        return 0
     options = parse(words)
     from gan_lightning.data.listing import read_paths  # slow to import, with torch
 

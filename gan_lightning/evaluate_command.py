@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.command_parser import check_output
-from gan_lightning.evaluate_options import HELP, parse
+from gan_lightning.evaluate_options import HELP as HELP
+from gan_lightning.evaluate_options import parse
 
 FORMAT: Final = "gan-lightning evaluate, version 1"  # first key of our files, by which they are told from others
 
@@ -26,9 +27,6 @@ def main(words: Sequence[str]) -> int:
     Raises:
         InputError: If the command line, a set, the extractor or the output cannot be used.
     """
-    if not words or {"-h", "--help"} & {*words}:
-        print(HELP, end="")
-        return 0
     options = parse(words)
     output = Path(options.output).expanduser()
     check_output(output, "metrics.json", is_metrics)

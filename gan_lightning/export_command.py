@@ -48,9 +48,6 @@ def main(words: Sequence[str]) -> int:
         InputError: If the command line, the generator or the output cannot be used, or the program differs from the
             generator.
     """
-    if not words or {"-h", "--help"} & {*words}:
-        print(HELP, end="")
-        return 0
     options = parse(words)
     output = Path(options.output).expanduser()
     check_output(output, "G.pt2", is_exported)

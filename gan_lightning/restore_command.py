@@ -14,7 +14,8 @@ from pathlib import Path
 
 from gan_lightning.errors import InputError, mistake_behind
 from gan_lightning.restore_job import Job
-from gan_lightning.restore_options import HELP, parse
+from gan_lightning.restore_options import HELP as HELP
+from gan_lightning.restore_options import parse
 
 
 def main(words: Sequence[str]) -> int:
@@ -29,9 +30,6 @@ def main(words: Sequence[str]) -> int:
     Raises:
         InputError: If the command line, a photograph, the generator, a mask or the output cannot be used.
     """
-    if not words or {"-h", "--help"} & {*words}:
-        print(HELP, end="")
-        return 0
     options, others = parse(words)
     if options.align is not None:
         from gan_lightning.restore_aligned import restore_aligned  # slow to import

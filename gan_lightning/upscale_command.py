@@ -12,7 +12,8 @@ from pathlib import Path
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
-from gan_lightning.upscale_options import HELP, parse
+from gan_lightning.upscale_options import HELP as HELP
+from gan_lightning.upscale_options import parse
 
 MADE_BY = "gan-lightning upscale"  # key of a text in our PNG files: the hash of all that the result depends on
 
@@ -29,9 +30,6 @@ def main(words: Sequence[str]) -> int:
     Raises:
         InputError: If the command line, a photograph, the weights or the output cannot be used.
     """
-    if not words or {"-h", "--help"} & {*words}:
-        print(HELP, end="")
-        return 0
     job = Job(parse(words))
     return job.run()
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from gan_lightning.augmentation import Augmentation
 from gan_lightning.modules.augmented_images import AugmentedImages
 from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
-from gan_lightning.modules.finite_watch import FiniteWatch
 from gan_lightning.modules.gan_networks import GanNetworks
 from gan_lightning.modules.held_out import HeldOutScore
 from gan_lightning.modules.learning_rates import LearningRates
@@ -23,7 +22,7 @@ from gan_lightning.modules.sampling import SamplingModule
 from gan_lightning.modules.saved_weights import SavedWeights
 from gan_lightning.modules.schedule import Schedule, Scheduled
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind, repeated
-from gan_lightning.modules.step_metrics import LoggedStep, StepClock
+from gan_lightning.modules.step_metrics import LoggedStep
 from gan_lightning.networks.architectures import ArchitectureName
 from gan_lightning.networks.conditional import with_labels
 from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNormalization
@@ -137,7 +136,6 @@ class DCGAN(
         self.generator, self.discriminator = self.build_networks()
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
-        self._watch, self._clock = FiniteWatch(), StepClock()
         self.expect_images(channels, image_size, num_classes)
 
     def setup(self, stage: str) -> None:
@@ -154,9 +152,7 @@ class DCGAN(
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return one Adam for each network: generator, discriminator."""
-        fused = self.device.type in ("cpu", "cuda")
-        networks = (self.generator, self.lr_g), (self.discriminator, self.lr_d)
-        return [Adam(network.parameters(), lr, self.betas, fused=fused) for network, lr in networks]
+        return self.adam_of_each(self.betas)
 
     def on_fit_start(self) -> None:
         """Choose the seed of the latents, and note the settings of the optimizers."""
@@ -274,16 +270,3 @@ class DCGAN(
     def on_train_end(self) -> None:
         """Free the memory of CUDA graphs."""
         self._graphs.close()
-
-    def on_validation_start(self) -> None:
-        """Raise before networks that have diverged are evaluated."""
-        self._watch.check(self.trainer, self)
-
-    def on_validation_end(self) -> None:
-        """Leave the time of validation out of images per second."""
-        self._clock.restart()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the seed of the latents and the classes of the networks; raise if these have diverged."""
-        self._watch.check(self.trainer, self)
-        super().on_save_checkpoint(checkpoint)

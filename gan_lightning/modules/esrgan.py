@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from lightning import Callback
 from torch import Tensor
-from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
 from gan_lightning import distributed
@@ -19,15 +18,14 @@ from gan_lightning.errors import InputError
 from gan_lightning.lpips import load_lpips
 from gan_lightning.modules.checks import check_sizes
 from gan_lightning.modules.ddp import prepare_ddp
-from gan_lightning.modules.finite_watch import FiniteWatch
+from gan_lightning.modules.gan_training import GanTraining
 from gan_lightning.modules.held_out_quality import HeldOutQuality
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.network_gradients import NetworkGradients
 from gan_lightning.modules.precision import prepare_precision
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
-from gan_lightning.modules.step_axis import StepAxis
-from gan_lightning.modules.step_metrics import StepClock, log_metrics
+from gan_lightning.modules.step_metrics import log_metrics
 from gan_lightning.networks.checkpoints import GENERATOR_CLASS, class_name
 from gan_lightning.networks.ema import frozen_copy, update_average, warm_decay
 from gan_lightning.networks.rrdb import RRDBNet
@@ -38,7 +36,7 @@ from gan_lightning.seeding import batch_rng
 FeatureLoss = Literal["discriminator", "lpips", "none"]
 
 
-class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutQuality):
+class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQuality):
     """Enlarge images: from pairs of an image and its degraded, smaller copy, which is made for each batch.
 
     The first `adversarial_from` steps minimize the absolute error alone, which gives the highest PSNR; later ones add
@@ -47,6 +45,9 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutQuality):
     """
 
     monitor = ("val/psnr", "max")
+    generator: RRDBNet
+    discriminator: UNetDiscriminator
+    generator_ema: RRDBNet
 
     def __init__(
         self,
@@ -96,7 +97,6 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutQuality):
         self.discriminator = UNetDiscriminator(channels, base_channels)
         self.to(memory_format=torch.channels_last)  # convolutions are faster on it
         self.generator_ema = frozen_copy(self.generator)
-        self._watch, self._clock = FiniteWatch(), StepClock()
         self.expect_images(channels, image_size)
 
     def _check_options(self) -> None:
@@ -120,12 +120,6 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutQuality):
         """Make small images of images (B,C,H,W) in [-1, 1], as training does; random kinds draw from `rng`."""
         return degrade(images, self.scale, self.degradation, rng)
 
-    def train(self, mode: bool = True) -> ESRGAN:
-        """Set the mode of both networks; the averaged generator always stays in evaluation mode."""
-        super().train(mode)
-        self.generator_ema.eval()
-        return self
-
     def configure_callbacks(self) -> list[Callback]:
         """Return the callback that draws panels, unless the trainer has one."""
         given = self.trainer.callbacks  # type: ignore[attr-defined]
@@ -146,9 +140,7 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutQuality):
 
     def configure_optimizers(self) -> Any:
         """Return one Adam for each network, generator and discriminator, and the schedule of the generator."""
-        fused = self.device.type in ("cpu", "cuda")
-        networks = (self.generator, self.lr_g), (self.discriminator, self.lr_d)
-        optimizers = [Adam(network.parameters(), rate, (0.9, 0.99), fused=fused) for network, rate in networks]
+        optimizers = self.adam_of_each((0.9, 0.99))
         if not self.halve_every:
             return optimizers
         return optimizers, [{"scheduler": StepLR(optimizers[0], self.halve_every, 0.5), "interval": "step"}]
@@ -245,17 +237,8 @@ class ESRGAN(SafelyLoaded, RunSeed, StepAxis, NetworkGradients, HeldOutQuality):
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         return loss
 
-    def on_validation_start(self) -> None:
-        """Raise before networks that have diverged are evaluated."""
-        self._watch.check(self.trainer, self)
-
-    def on_validation_end(self) -> None:
-        """Leave the time of validation out of images per second."""
-        self._clock.restart()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the seed and the class of G; raise instead of saving networks that have diverged."""
-        self._watch.check(self.trainer, self)
+        """Save the class of G."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[GENERATOR_CLASS] = class_name(self.generator)
 

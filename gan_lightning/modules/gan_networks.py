@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from gan_lightning.errors import InputError
+from gan_lightning.modules.gan_training import GanTraining
 from gan_lightning.modules.step_metrics import without_side_effects
 from gan_lightning.networks.architectures import make_discriminator, make_generator
 from gan_lightning.networks.checkpoints import DISCRIMINATOR_CLASS, GENERATOR_CLASS, class_name
@@ -20,16 +19,13 @@ DCGAN_ALONE = {"architecture": "dcgan", "generator": None, "discriminator": None
 TRIED = 2  # images; batch normalization needs more than one
 
 
-class GanNetworks(LightningModule):
-    """A module that trains a generator and a discriminator."""
+class GanNetworks(GanTraining):
+    """A module whose generator and discriminator have an architecture by name, or are given."""
 
     image_size: int
     channels: int
     latent_dim: int
     num_classes: int
-    generator: nn.Module
-    discriminator: nn.Module
-    generator_ema: nn.Module
     _network_options: tuple[Any, ...]  # architecture, base_channels, both normalizations
     _given_networks: tuple[nn.Module | None, nn.Module | None]  # in a tuple, they are not in the state dict twice
 
@@ -37,12 +33,6 @@ class GanNetworks(LightningModule):
         """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] by the averaged generator."""
         images: Tensor = self.generator_ema(latents, *labels)
         return images
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode of both networks; the averaged generator always stays in evaluation mode."""
-        super().train(mode)
-        self.generator_ema.eval()
-        return self
 
     def build_generator(self) -> nn.Module:
         """Return G: latents (B, latent_dim), and labels (B,) of classes, to images. A subclass may return its own."""

@@ -47,9 +47,6 @@ def main(words: Sequence[str]) -> int:
     Raises:
         InputError: If the command line or the output cannot be used, or no folder is a run.
     """
-    if not words or {"-h", "--help"} & {*words}:
-        print(HELP, end="")
-        return 0
     parser = CommandParser("report", HELP)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--output", required=True)
