@@ -168,6 +168,18 @@ class Benchmark:
         batches = (images for images, _ in epochs(loader))
         return self.tutorial(batches, options.warm_up + 2 * options.workers)  # the prefetched batches
 
+    def recipe(self, precision: str) -> float:
+        """Measure the recipe of docs/recipes.md with its own batch size, penalties included."""
+        options = argparse.Namespace(**vars(self.arguments))
+        settings = dict(recipe(CHOSEN))
+        options.batch_size = settings.pop("batch_size")
+        watch = Stopwatch(max(self.arguments.warm_up, settings["penalty_interval"]), self.arguments.seconds)
+        trainer = self.trainer(precision, callbacks=[watch], **QUIET)
+        L.seed_everything(0, verbose=False)
+        model = DCGAN(options.image_size, 3, options.latent_dim, options.base_channels, **settings)
+        trainer.fit(model, datamodule=open_data(options, self.folder, resident=True))
+        return watch.rate
+
     def measure_step(self, name: str, measure: Callable[[str], float]) -> Rates:
         """Measure steps in two precisions against the tutorial's, which has its images ready.
 
