@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import nn
 
@@ -22,24 +22,38 @@ ArchitectureName = Literal["dcgan", "residual", "modern"]
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """Classes of both networks, and the normalizations that each can have, its own first."""
+class Kind:
+    """One of the two networks of an architecture.
 
-    generator: type[nn.Module]
-    discriminator: type[nn.Module]
-    of_generator: tuple[GeneratorNormalization, ...]
-    of_discriminator: tuple[DiscriminatorNormalization, ...]
+    Attributes:
+        network: Class of the network.
+        normalizations: Normalizations that it can have, its own first.
+        with_classes: Class of the network for images with labels; None if there is none.
+    """
+
+    network: type[nn.Module]
+    normalizations: tuple[str, ...]
+    with_classes: type[nn.Module] | None = None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Both networks."""
+
+    generator: Kind
+    discriminator: Kind
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "dcgan": Architecture(Generator, Discriminator, ("batch", "group", "none"), ("batch", "group", "spectral", "none")),
-    "residual": Architecture(
-        ResidualGenerator,
-        ResidualDiscriminator,
-        ("batch", "group", "none"),
-        ("spectral", "batch", "group", "none"),
+    "dcgan": Architecture(
+        Kind(Generator, ("batch", "group", "none"), ConditionalGenerator),
+        Kind(Discriminator, ("batch", "group", "spectral", "none"), ConditionalDiscriminator),
     ),
-    "modern": Architecture(ModernGenerator, ModernDiscriminator, ("none",), ("none",)),
+    "residual": Architecture(
+        Kind(ResidualGenerator, ("batch", "group", "none")),
+        Kind(ResidualDiscriminator, ("spectral", "batch", "group", "none")),
+    ),
+    "modern": Architecture(Kind(ModernGenerator, ("none",)), Kind(ModernDiscriminator, ("none",))),
 }
 
 
@@ -60,11 +74,7 @@ def make_generator(
     Raises:
         InputError: If the architecture does not exist, or cannot be built so.
     """
-    found = _find(architecture, num_classes)
-    chosen = _choose(architecture, "generator_normalization", normalization, found.of_generator)
-    if num_classes:
-        return ConditionalGenerator(num_classes, **sizes, normalization=cast(GeneratorNormalization, chosen))
-    return _build(found.generator, chosen, found.of_generator, sizes)
+    return _build(architecture, "generator", normalization, num_classes, sizes)
 
 
 def make_discriminator(
@@ -84,33 +94,31 @@ def make_discriminator(
     Raises:
         InputError: If the architecture does not exist, or cannot be built so.
     """
-    found = _find(architecture, num_classes)
-    chosen = _choose(architecture, "discriminator_normalization", normalization, found.of_discriminator)
-    if num_classes:
-        return ConditionalDiscriminator(num_classes, **sizes, normalization=cast(DiscriminatorNormalization, chosen))
-    return _build(found.discriminator, chosen, found.of_discriminator, sizes)
+    return _build(architecture, "discriminator", normalization, num_classes, sizes)
 
 
-def _find(architecture: str, num_classes: int) -> Architecture:
+def _build(
+    architecture: str,
+    role: Literal["generator", "discriminator"],
+    normalization: str | None,
+    num_classes: int,
+    sizes: dict[str, int],
+) -> nn.Module:
     if architecture not in ARCHITECTURES:
         raise InputError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
-    if num_classes and architecture != "dcgan":
+    kind: Kind = getattr(ARCHITECTURES[architecture], role)
+    possible, options = kind.normalizations, dict[str, Any](sizes)
+    if num_classes and kind.with_classes is None:
         raise InputError(
             f"num_classes is {num_classes}, but the {architecture} networks have no classes: set architecture to dcgan"
         )
-    return ARCHITECTURES[architecture]
-
-
-def _choose(architecture: str, option: str, given: str | None, possible: tuple[str, ...]) -> str:
-    if given is not None and given not in possible:
+    if normalization is not None and normalization not in possible:
         raise InputError(
-            f"{option} is {given}, which the {architecture} networks do not have: choose one of {', '.join(possible)}"
+            f"{role}_normalization is {normalization}, which the {architecture} networks do not have: choose one of "
+            f"{', '.join(possible)}"
         )
-    return given or possible[0]
-
-
-def _build(network: type[nn.Module], normalization: str, possible: tuple[str, ...], sizes: dict[str, int]) -> nn.Module:
-    options: dict[str, Any] = {**sizes}
     if len(possible) > 1:
-        options["normalization"] = normalization
-    return network(**options)
+        options["normalization"] = normalization or possible[0]
+    if num_classes and kind.with_classes is not None:
+        return kind.with_classes(num_classes, **options)
+    return kind.network(**options)

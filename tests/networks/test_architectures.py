@@ -20,7 +20,9 @@ NAMED = [
     (name, of_generator, of_discriminator)
     for name, found in ARCHITECTURES.items()
     for of_generator, of_discriminator in zip(
-        (*found.of_generator, found.of_generator[0]), found.of_discriminator, strict=False
+        (*found.generator.normalizations, found.generator.normalizations[0]),
+        found.discriminator.normalizations,
+        strict=False,
     )
 ]
 
