@@ -11,24 +11,18 @@ from typing import Any
 import lightning
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelSummary
-from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar as BaseProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from gan_lightning.callbacks.defaults import BEST_CHECKPOINT, CONFIGURABLE, reports
-from gan_lightning.callbacks.network_table import NetworkTable
-from gan_lightning.callbacks.progress import ProgressBar
+from gan_lightning.callbacks.defaults import BEST_CHECKPOINT, CONFIGURABLE, displays, reports
 from gan_lightning.checkpoint_options import check_networks, config_of_checkpoint
 from gan_lightning.cli_internals import integers_stay_integers
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
 from gan_lightning.loggers.problems import problems_of_loggers
 from gan_lightning.messages import hide_needless_warnings
-from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
-from gan_lightning.modules.checks import check_sizes
-from gan_lightning.option_checks import check_intervals, check_nulls, choose_no_best_checkpoint, take_wandb_variables
+from gan_lightning.option_checks import check_options
 from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.launcher import check_launch, is_first_process
@@ -105,14 +99,7 @@ class GanCLI(LightningCLI):
         given, model_class = options.clone(), resolve_name(options.model.class_path)
         options.trainer.default_root_dir = str(run.folder)
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
-        choose_no_best_checkpoint(options)
-        check_nulls(options)
-        check_intervals(options.trainer)
-        take_wandb_variables(options)
-        check_sizes(options.model.init_args, options.get("data.init_args"))
-        weights_needed = options.evaluation.extractor == "inception" and not options.evaluation.download
-        if weights_needed and hasattr(model_class, "sample") and run.command != "predict":
-            check_inception_weights(inception_weights_path(options.evaluation.inception_weights))
+        check_options(options, run.command)
         if is_first := is_first_process():
             run.claim(may_resume=getattr(model_class, "goes_on_in_its_folder", False))
             if run.resumes and run.command == "fit" and options.ckpt_path is None:
@@ -133,10 +120,8 @@ class GanCLI(LightningCLI):
             self.loggers.append(MetricsFile(options.default_root_dir))
         kwargs["logger"] = self.loggers
         callbacks = [self.watch, *as_list(options.callbacks)]
-        if options.enable_progress_bar is not False and not any(isinstance(c, BaseProgressBar) for c in callbacks):
-            callbacks.append(ProgressBar())
-        if options.enable_model_summary is not False and not any(isinstance(c, ModelSummary) for c in callbacks):
-            callbacks.append(NetworkTable())
+        bar, table = options.enable_progress_bar is not False, options.enable_model_summary is not False
+        callbacks += displays(callbacks, progress_bar=bar, model_summary=table)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def finish_loggers(self, error: BaseException | None = None) -> None:

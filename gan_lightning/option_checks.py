@@ -12,6 +12,27 @@ from lightning.pytorch.loggers import WandbLogger
 
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import SteadyWandbLogger
+from gan_lightning.metrics.extractors import check_inception_weights, inception_weights_path
+from gan_lightning.modules.checks import check_sizes
+
+
+def check_options(options: Namespace, command: str) -> None:
+    """Check the options of a command against each other, and complete them.
+
+    Args:
+        options: Options of the command, of which `checkpoint` and the loggers may be changed.
+        command: Name of the command.
+
+    Raises:
+        InputError: If they cannot be used.
+    """
+    choose_no_best_checkpoint(options)
+    check_nulls(options)
+    check_intervals(options.trainer)
+    take_wandb_variables(options)
+    check_sizes(options.model.init_args, options.get("data.init_args"))
+    if hasattr(resolve_name(options.model.class_path), "sample") and command != "predict":
+        check_extractor(options.evaluation)
 
 
 def check_nulls(options: Namespace) -> None:
@@ -55,6 +76,19 @@ def check_intervals(trainer: Namespace) -> None:
         if isinstance(value, int | float) and (value < 0 or (value == 0 and not zero_allowed)):
             least = "0 or more" if zero_allowed else "a number above 0"
             raise InputError(f"trainer.{name} is {value}: give {least}; {advice}")
+
+
+def check_extractor(evaluation: Namespace) -> None:
+    """Check the weights of the network whose features are compared, where they are on disk.
+
+    Args:
+        evaluation: Options of the metrics.
+
+    Raises:
+        InputError: If they are missing, or not the published ones.
+    """
+    if evaluation.extractor == "inception" and not evaluation.download:
+        check_inception_weights(inception_weights_path(evaluation.inception_weights))
 
 
 def takes_null(cls: type, name: str) -> bool:

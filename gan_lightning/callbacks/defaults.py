@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning import Callback
+from lightning.pytorch.callbacks import ModelSummary
+from lightning.pytorch.callbacks.progress.progress_bar import ProgressBar as BaseProgressBar
 
 from gan_lightning.callbacks.curves import Curves
 from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.callbacks.network_table import NetworkTable
 from gan_lightning.callbacks.progress import ProgressBar
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
 from gan_lightning.callbacks.summary import RunSummary
@@ -30,6 +33,18 @@ BEST_CHECKPOINT: Mapping[str, Any] = {"filename": "best", "enable_version_counte
 def reports() -> list[Callback]:
     """Return the callbacks without options: curves.png, samples of `predict`, summary.json."""
     return [Curves(), SampleWriter(), RunSummary()]
+
+
+def displays(given: Sequence[Callback], *, progress_bar: bool, model_summary: bool) -> list[Callback]:
+    """Return the progress bar and the table of the networks, except where others are given in their place.
+
+    Args:
+        given: The other callbacks.
+        progress_bar: Whether there is to be a progress bar.
+        model_summary: Whether there is to be a table.
+    """
+    wanted = ((progress_bar, BaseProgressBar, ProgressBar), (model_summary, ModelSummary, NetworkTable))
+    return [ours() for asked, kind, ours in wanted if asked and not any(isinstance(one, kind) for one in given)]
 
 
 def default_callbacks(

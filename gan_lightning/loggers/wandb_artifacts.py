@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gan_lightning.data.cache import exclusive, make_cache_dir
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, first_line
 
 PREFIX = "wandb:"
 FORM = f"{PREFIX}ENTITY/PROJECT/NAME:best"
@@ -71,5 +71,5 @@ def _one_line(reference: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".:")
+        reason = first_line(error).rstrip(".:")
         raise InputError(f"{reference} cannot be downloaded ({reason}): check its name, and `wandb login`") from error
