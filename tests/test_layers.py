@@ -54,6 +54,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "evaluate_options": 3,
     "export_command": 3,
     "export_job": 3,
+    "export_options": 3,
     "option_checks": 3,
     "option_errors": 3,
     "option_help": 3,
