@@ -31,7 +31,7 @@ class Augmentation:
     Attributes:
         kinds: Which changes are made: "color" (brightness, saturation and contrast), "translation" by up to an eighth
             of the side, and "cutout" of a square of half the side.
-        probability: Probability with which each of them is made to an image; the largest one, if it is adaptive.
+        probability: Probability that each of them is applied to an image; the largest one, if it is adaptive.
         adaptive_target: Adapt the probability, from 0, to how far the discriminator overfits (Karras et al. 2020): it
             rises while the mean sign of the discriminator's logits of real images is above this target, and falls while
             it is below; 0.6 is common. Null for a fixed probability.
@@ -79,7 +79,7 @@ class Augmentation:
         return cls(**given)
 
     def check_channels(self, channels: int) -> None:
-        """Check that the images have colors that can be changed: with one channel there is no saturation.
+        """Check that the colors of such images can be changed; gray ones have no saturation to change.
 
         Raises:
             InputError: They have another number of channels than 1 or 3.
@@ -124,7 +124,7 @@ class Augmentation:
 class AdaptiveProbability(nn.Module):
     """The probability of an adaptive augmentation (Karras et al. 2020, arXiv 2006.06676, section 3.1).
 
-    Every four batches it takes a step up if D overfits, and down if not. All is computed on the device.
+    Every four batches it takes a step up if D overfits, and down if not. Everything is computed on the device.
 
     Attributes:
         probability: The probability, a scalar.

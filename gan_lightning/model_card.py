@@ -26,7 +26,7 @@ ABOUT: Final = {
 }
 LIMITS: Final = """\
 The generator makes images like those that it was trained on, at one size. What it restores in a photograph is
-plausible, not true: nobody can be identified by it. It knows nothing of what was not in the data.
+plausible, not true: do not use it to identify anyone. It knows nothing that was not in the data.
 """
 
 

@@ -14,7 +14,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.networks.ema import warm_decay
 
-RAMP = 0.05  # the half-life of an average is at most this part of the images seen (Karras et al. 2020, ADA)
+RAMP = 0.05  # the half-life of an average is at most this fraction of the images seen (Karras et al. 2020, ADA)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Schedule:
     def betas_at(self, first: Sequence[float], images_seen: int) -> tuple[float, float]:
         """Return Adam's decay rates.
 
-        The averages' lengths, 1 / (1 - beta), move on a logarithmic scale: from 0.9 to 0.99 by way of 0.968.
+        The averages' lengths, 1 / (1 - beta), move on a logarithmic scale: halfway from 0.9 to 0.99 is 0.968.
 
         Args:
             first: The decay rates at the beginning.
@@ -102,7 +102,7 @@ def moved(first: float, last: float, progress: float) -> float:
 def half_life_decay(half_life: float, batch: int, images_seen: int) -> float:
     """Return the decay of an average of weights whose past halves its weight every `half_life` images.
 
-    In the beginning the half-life is a fixed part of the images seen, so that the first weights fade soon.
+    At first the half-life is a fixed fraction of the images seen, so that the initial weights fade quickly.
 
     Args:
         half_life: Number of images.
@@ -130,7 +130,7 @@ class Scheduled(RunSeed):
     ema_half_life: float | None
 
     def set_schedule(self, given: Schedule | Mapping[str, Any] | None) -> None:
-        """Take the option of the constructor, after its hyperparameters have been saved.
+        """Set the schedule that the constructor was given, after `save_hyperparameters`.
 
         Raises:
             InputError: An unsupported value.
@@ -140,7 +140,7 @@ class Scheduled(RunSeed):
             self.hparams["schedule"] = asdict(self.training_schedule)  # checkpoints hold plain values
 
     def start_schedule(self) -> None:
-        """Note the settings that the schedule begins with, when the optimizers have those of this run.
+        """Store the settings that the schedule starts from, once the optimizers have those of this run.
 
         Raises:
             InputError: The module has schedulers of its own besides.
@@ -157,7 +157,7 @@ class Scheduled(RunSeed):
         return self.penalty_interval if self.training_schedule is None else self._penalty_tensor
 
     def follow_schedule(self, batch: int) -> None:
-        """Set what the schedule says for the next step, and count its images.
+        """Apply the schedule to the next step, and count its images.
 
         Args:
             batch: Number of images of the step, over all ranks.

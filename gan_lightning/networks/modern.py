@@ -19,7 +19,7 @@ BLOCKS = 2  # per size
 EXPANSION = 2  # of a block's inner width
 GROUP_SIZE = 16  # channels in a group of the 3x3 convolution
 LEAK = 0.2
-# Channels at the full size, in units of base_channels: with it a forward pass takes about as many products as DCGAN's.
+# base_channels / channels at the full size: a forward pass then takes about as many multiplications as DCGAN's.
 NARROWING = 4
 FIXUP = -0.25  # power of the number of blocks, for three layers in a block (Zhang et al. 2019): -1 / (2 * 3 - 2)
 
@@ -75,7 +75,7 @@ class Basis(nn.Module):
 class ModernGenerator(nn.Module):
     """Map from latents to images: a basis of 4x4 pixels, residual blocks, bilinear doubling of the size.
 
-    Images are not squashed: they are about [-1, 1], as those of a StyleGAN2 are.
+    There is no tanh at the end: images lie only roughly in [-1, 1], as those of StyleGAN2 do.
     """
 
     def __init__(self, image_size: int = 64, channels: int = 3, latent_dim: int = 100, base_channels: int = 64) -> None:
