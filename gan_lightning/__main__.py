@@ -42,12 +42,12 @@ configuration, metrics, pictures and checkpoints to runs/NAME; choose NAME by --
 """
 
 MODULES = {  # of commands that are no LightningCLI: each has HELP and main(words)
-    "restore": "restore_command",
-    "align": "align_command",
-    "upscale": "upscale_command",
-    "evaluate": "evaluate_command",
+    "restore": "commands.restore",
+    "align": "commands.align",
+    "upscale": "commands.upscale",
+    "evaluate": "commands.evaluate",
     "report": "report.command",
-    "export": "export_command",
+    "export": "commands.export",
 }
 
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if given[0] in ("pack", "synthesize"):
-            from gan_lightning.commands import main as run_command
+            from gan_lightning.commands.data_sets import main as run_command
 
             return run_command(given)
         if given[0] in MODULES:

@@ -16,20 +16,20 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from gan_lightning.callbacks.defaults import BEST_CHECKPOINT, CONFIGURABLE, displays, reports
-from gan_lightning.checkpoint_options import check_networks, config_of_checkpoint
-from gan_lightning.cli_internals import integers_stay_integers
 from gan_lightning.errors import InputError
 from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
 from gan_lightning.loggers.problems import problems_of_loggers
 from gan_lightning.messages import hide_needless_warnings
-from gan_lightning.option_checks import check_options
-from gan_lightning.options import ConfigFile, OptionsParser, with_last_config
+from gan_lightning.options.checks import check_options
+from gan_lightning.options.jsonargparse_internals import integers_stay_integers
+from gan_lightning.options.of_checkpoint import check_networks, config_of_checkpoint
+from gan_lightning.options.of_run import as_list, complete_checkpoint, complete_loggers
+from gan_lightning.options.parser import ConfigFile, OptionsParser, with_last_config
+from gan_lightning.options.saved import RunConfig
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.launcher import check_launch, is_first_process
 from gan_lightning.resume.rank_watch import RankWatch
 from gan_lightning.run import Run, check_checkpoint
-from gan_lightning.run_options import as_list, complete_checkpoint, complete_loggers
-from gan_lightning.saved_config import RunConfig
 
 _log = logging.getLogger(__name__)
 

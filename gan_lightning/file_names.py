@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
 
 MAX_BYTES = 255  # of a name, in every common file system
 IMAGE_SUFFIXES = frozenset(  # of the formats that Pillow reads and people have
@@ -32,3 +34,12 @@ def writable(name: str, limit: int) -> str:
         return text
     digest = "-" + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
     return text.encode()[: limit - len(digest)].decode(errors="ignore") + digest
+
+
+def target_names(names: Sequence[str]) -> dict[str, str]:
+    """Return the name of the result of each photograph: its own, with as much of its path as tells all apart."""
+    for shorten in (lambda path: path.stem, lambda path: str(path.with_suffix("")), str):
+        found = {name: "/".join(writable(part, 240) for part in shorten(Path(name)).split("/")) for name in names}
+        if len({target.casefold() for target in found.values()}) == len(names):
+            break
+    return {name: f"{target}.png" for name, target in found.items()}

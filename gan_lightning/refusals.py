@@ -32,7 +32,7 @@ def refusal(error: BaseException) -> str | None:
     if (message := refusal_of_lightning(error)) is not None:
         return message
     if (report := report_of_parser(error)) is not None:
-        from gan_lightning.option_errors import explain
+        from gan_lightning.options.errors import explain
 
         return explain(report)
     return None

@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser
 
-from gan_lightning.cli_internals import integers_stay_integers
+from gan_lightning.options.jsonargparse_internals import integers_stay_integers
 
 
 def test_one_batch_becomes_all_batches_without_the_actions_and_type_hints_of_a_parser():

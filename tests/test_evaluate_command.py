@@ -286,7 +286,7 @@ def test_the_help_needs_no_torch(capsys):
     assert main(["evaluate", "--help"]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 120
-    from gan_lightning.evaluate_options import parse
+    from gan_lightning.commands.evaluate_options import parse
 
     options = vars(parse(["a", "b", "--output", "c"]))
     for name in options.keys() - {"real", "fake"}:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from gan_lightning import DCGAN, StyleGAN2Generator, export_job, load_generator
+from gan_lightning import DCGAN, StyleGAN2Generator, load_generator
+from gan_lightning.commands import export_job
 from gan_lightning.images import to_uint8
 from tests.commands import command, refusal
 

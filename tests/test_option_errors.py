@@ -5,7 +5,7 @@ import pytest
 from gan_lightning import DCGAN
 from gan_lightning.__main__ import main
 from gan_lightning.modules.safe_loading import constructor_options
-from gan_lightning.option_errors import explain, nearest, read_report
+from gan_lightning.options.errors import explain, nearest, read_report
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from gan_lightning.__main__ import main
-from gan_lightning.option_help import DESCRIPTIONS, Option, options_in, shortened
+from gan_lightning.options.help import DESCRIPTIONS, Option, options_in, shortened
 
 SCREEN = 75  # lines; Lightning's own group, the last one, may be longer
 

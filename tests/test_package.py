@@ -7,7 +7,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import gan_lightning
-from gan_lightning import options
+from gan_lightning.options import parser as options
 
 if sys.version_info >= (3, 11):
     import tomllib

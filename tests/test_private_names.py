@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "gan_lightning"
-FENCED = {"resume/lightning_internals.py", "cli_internals.py"}
+FENCED = {"resume/lightning_internals.py", "options/jsonargparse_internals.py"}
 PUBLIC = {"_replace", "_exit"}  # of named tuples, and of `os`: both are documented
 
 

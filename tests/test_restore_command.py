@@ -14,14 +14,15 @@ from safetensors.torch import save_file
 
 from gan_lightning.__main__ import main
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
+from gan_lightning.commands.restore_job import Job, as_json
+from gan_lightning.commands.restore_options import TASKS, parse
 from gan_lightning.data.listing import read_paths
 from gan_lightning.errors import InputError
+from gan_lightning.file_names import target_names
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
-from gan_lightning.options import shipped_configs
-from gan_lightning.restore_job import Job, as_json, target_names
-from gan_lightning.restore_options import TASKS, parse
+from gan_lightning.options.parser import shipped_configs
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from gan_lightning import upscale_command, upscaler
+from gan_lightning import upscaler
+from gan_lightning.commands import upscale as upscale_command
+from gan_lightning.commands.upscale_options import HELP, parse
 from gan_lightning.images import to_float, to_uint8
 from gan_lightning.networks.rrdb import RRDBNet
-from gan_lightning.upscale_options import HELP, parse
 from tests.commands import command
 
 pytestmark = pytest.mark.usefixtures("own_folder")

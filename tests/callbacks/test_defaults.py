@@ -13,7 +13,7 @@ from gan_lightning.__main__ import main
 from gan_lightning.callbacks import default_callbacks
 from gan_lightning.callbacks.network_table import NetworkTable
 from gan_lightning.cli import GanCLI
-from gan_lightning.saved_config import RunConfig
+from gan_lightning.options.saved import RunConfig
 from tests.conftest import FACES
 from tests.modules.test_dcgan import BATCH, TINY, Noise
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gan_lightning.__main__ import mistake_behind
-from gan_lightning.commands import main, parse
+from gan_lightning.commands.data_sets import main, parse
 from gan_lightning.data.celeba import CelebA
 from gan_lightning.data.image_folder import ImageFolder
 from gan_lightning.data.synthetic_faces import SyntheticFaces

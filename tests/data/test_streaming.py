@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_lightning.commands import main
+from gan_lightning.commands.data_sets import main
 from gan_lightning.data import streamed_images
 from gan_lightning.data.decode import CropResize, to_pixels
 from gan_lightning.data.streamed_images import StreamedImages

@@ -31,12 +31,12 @@ class OfACallback(Callback):
         module.log("mine/callback", float(trainer.global_step))
 
 
-def history(tmp_path, d_steps, cls=Logs, steps=12, ckpt_path=None, callbacks=(), logging=(OfACallback(),), **options):
+def history(tmp_path, d_steps, cls=Logs, steps=12, ckpt_path=None, callbacks=(), logging=(OfACallback,), **options):
     logger = MetricsFile(tmp_path)
     torch.manual_seed(0)
     options = {
         "logger": [logger, CSVLogger(tmp_path)],
-        "callbacks": [*logging, LearningRateMonitor("step"), *callbacks],
+        "callbacks": [*(callback() for callback in logging), LearningRateMonitor("step"), *callbacks],
         "val_check_interval": 4 * d_steps,
         "check_val_every_n_epoch": None,
         "log_every_n_steps": 3,
@@ -84,7 +84,7 @@ class LogsBefore(DCGAN):
         super().training_step(batch, batch_idx)
 
 
-@pytest.mark.parametrize("logging", [[], [OfACallback()]], ids=["alone", "beside-a-callback"])
+@pytest.mark.parametrize("logging", [[], [OfACallback]], ids=["alone", "beside-a-callback"])
 def test_what_is_logged_before_a_step_stands_at_its_end(tmp_path, logging):
     # A callback that logs after the step moves the axis on, too, and would hide a module that does not.
     ours, _ = history(tmp_path, 1, LogsBefore, log_every_n_steps=1, logging=logging)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gan_lightning.command_parser import CommandParser
+from gan_lightning.commands.parser import CommandParser
 
 HELP = """\
 usage: gan-lightning upscale PHOTO [PHOTO ...] --weights FILE [--output FOLDER] [options]

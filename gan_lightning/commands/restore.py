@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from gan_lightning.commands.restore_job import Job
+from gan_lightning.commands.restore_options import HELP as HELP
+from gan_lightning.commands.restore_options import parse
 from gan_lightning.errors import InputError, mistake_behind
-from gan_lightning.restore_job import Job
-from gan_lightning.restore_options import HELP as HELP
-from gan_lightning.restore_options import parse
 
 
 def main(words: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
     """
     options, others = parse(words)
     if options.align is not None:
-        from gan_lightning.restore_aligned import restore_aligned  # slow to import
+        from gan_lightning.commands.restore_aligned import restore_aligned  # slow to import
 
         return restore_aligned(options, others, restore)
     return restore(options, others)

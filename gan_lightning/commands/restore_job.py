@@ -17,7 +17,7 @@ import yaml
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
-from gan_lightning.file_names import printable, writable
+from gan_lightning.file_names import printable, target_names, writable
 
 COLORS = {1: "gray", 3: "color"}
 FACTOR = 4  # of super_resolve, by default
@@ -63,7 +63,7 @@ class Job:
 
     def command(self, others: Sequence[str]) -> list[str]:
         """Return the command line of `predict`: what the task implies, the user's files, and what was asked for."""
-        from gan_lightning.options import shipped_configs  # slow to import
+        from gan_lightning.options.parser import shipped_configs  # slow to import
 
         shipped = yaml.safe_load(shipped_configs()[f"restore/{self.options.task}"].read_text(encoding="utf-8"))
         implied, chosen = map(as_json, self.settings())
@@ -208,15 +208,6 @@ class Job:
             f"comparisons and measures (panel/, images.csv) are in {printable(self.folder)}",
             *(searches if (self.folder / "searches").is_dir() else []),
         ]
-
-
-def target_names(names: Sequence[str]) -> dict[str, str]:
-    """Return the name of the result of each photograph: its own, with as much of its path as tells all apart."""
-    for shorten in (lambda path: path.stem, lambda path: str(path.with_suffix("")), str):
-        found = {name: "/".join(writable(part, 240) for part in shorten(Path(name)).split("/")) for name in names}
-        if len({target.casefold() for target in found.values()}) == len(names):
-            break
-    return {name: f"{target}.png" for name, target in found.items()}
 
 
 def is_transparent(path: Path) -> bool:

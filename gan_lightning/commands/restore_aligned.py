@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from gan_lightning.align_command import face_finder, stems_of, summary
 from gan_lightning.alignment.faces import align_photos, paste_back
 from gan_lightning.alignment.frames import Frame, make_frame
 from gan_lightning.alignment.pictures import write_image
 from gan_lightning.alignment.table import AlignedFace
 from gan_lightning.alignment.warp import warp
 from gan_lightning.atomic import atomic_path
+from gan_lightning.commands.align import face_finder, stems_of, summary
+from gan_lightning.commands.restore_job import Job
 from gan_lightning.data.decode import upright_size
 from gan_lightning.degradations.mask_files import MaskFolder, SharedMask, open_masks, read_mask
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
-from gan_lightning.restore_job import Job
 
 FRAMES = {"celeba": "celeba_square", "ffhq": "ffhq"}
 Restore = Callable[[argparse.Namespace, Sequence[str]], int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gan_lightning.command_parser import CommandParser, check_at_least
+from gan_lightning.commands.parser import CommandParser, check_at_least
 from gan_lightning.errors import InputError
 
 HELP = """\

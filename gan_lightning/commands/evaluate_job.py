@@ -14,7 +14,7 @@ import torchmetrics
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from gan_lightning.command_parser import choose_device
+from gan_lightning.commands.parser import choose_device
 from gan_lightning.data.decode import RESIZER
 from gan_lightning.data.image_sets import (
     SIZE_ADVICE,

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.atomic import atomic_path
+from gan_lightning.commands.export_options import MARK
 from gan_lightning.errors import InputError
-from gan_lightning.export_options import MARK
 from gan_lightning.images import to_uint8
 from gan_lightning.networks.checkpoints import AnyGenerator, check_whole, load_generator
 from gan_lightning.networks.conditional import ConditionalGenerator

@@ -24,10 +24,10 @@ import gan_lightning
 from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError, mistake_behind
 from gan_lightning.modules.safe_loading import constructor_options
-from gan_lightning.option_errors import explain
-from gan_lightning.option_help import DESCRIPTIONS, WideHelp, command_help
+from gan_lightning.options.errors import explain
+from gan_lightning.options.help import DESCRIPTIONS, WideHelp, command_help
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parent.parent
 CONFIGS = next(
     folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()
 )  # wheel, clone

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gan_lightning.atomic import atomic_path
+from gan_lightning.commands.upscale_options import HELP as HELP
+from gan_lightning.commands.upscale_options import parse
 from gan_lightning.errors import InputError
-from gan_lightning.file_names import printable
-from gan_lightning.upscale_options import HELP as HELP
-from gan_lightning.upscale_options import parse
+from gan_lightning.file_names import printable, target_names
 
 MADE_BY = "gan-lightning upscale"  # key of a text in our PNG files: the hash of all that the result depends on
 
@@ -45,10 +45,9 @@ class Job:
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
-        from gan_lightning.command_parser import choose_device
+        from gan_lightning.commands.parser import choose_device
         from gan_lightning.data.listing import read_paths
         from gan_lightning.networks.tiles import check_tile
-        from gan_lightning.restore_job import target_names
         from gan_lightning.upscaler import load_upscaler
 
         self.tile = options.tile

@@ -11,7 +11,7 @@ from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.data.packed_data_module import PackedDataModule
 from gan_lightning.errors import InputError
 from gan_lightning.faces.synthesis import synthesize
-from gan_lightning.options import CommandParser, DataConfigFile, OneLineErrors
+from gan_lightning.options.parser import CommandParser, DataConfigFile, OneLineErrors
 
 
 def main(arguments: Sequence[str]) -> int:

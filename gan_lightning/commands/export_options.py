@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from gan_lightning.command_parser import CommandParser
+from gan_lightning.commands.parser import CommandParser
 from gan_lightning.errors import InputError
 
 HELP: Final = """\

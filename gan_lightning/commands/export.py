@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gan_lightning.command_parser import check_output
-from gan_lightning.export_options import HELP as HELP
-from gan_lightning.export_options import MARK, parse
+from gan_lightning.commands.export_options import HELP as HELP
+from gan_lightning.commands.export_options import MARK, parse
+from gan_lightning.commands.parser import check_output
 
 
 def main(words: Sequence[str]) -> int:
@@ -26,7 +26,7 @@ def main(words: Sequence[str]) -> int:
     options = parse(words)
     output = Path(options.output).expanduser()
     check_output(output, "G.pt2", is_exported)
-    from gan_lightning.export_job import export_generator  # slow to import
+    from gan_lightning.commands.export_job import export_generator  # slow to import
 
     print("\n".join(export_generator(options, output)))
     return 0

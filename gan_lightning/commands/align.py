@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gan_lightning.command_parser import CommandParser, check_at_least
+from gan_lightning.commands.parser import CommandParser, check_at_least
 from gan_lightning.errors import InputError
-from gan_lightning.file_names import printable
+from gan_lightning.file_names import printable, target_names
 
 if TYPE_CHECKING:
     from gan_lightning.alignment.faces import FindFaces
@@ -165,8 +165,6 @@ def known_photos(faces: Sequence[AlignedFace], names: Sequence[str], table: Path
 
 def stems_of(names: Sequence[str]) -> dict[str, str]:
     """Return the name of each result without a suffix, with as much of the path as tells all apart."""
-    from gan_lightning.restore_job import target_names
-
     return {name: target.removesuffix(".png") for name, target in target_names(names).items()}
 
 

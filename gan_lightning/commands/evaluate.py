@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.command_parser import check_output
-from gan_lightning.evaluate_options import HELP as HELP
-from gan_lightning.evaluate_options import parse
+from gan_lightning.commands.evaluate_options import HELP as HELP
+from gan_lightning.commands.evaluate_options import parse
+from gan_lightning.commands.parser import check_output
 
 FORMAT: Final = "gan-lightning evaluate, version 1"  # first key of our files, by which they are told from others
 
@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     options = parse(words)
     output = Path(options.output).expanduser()
     check_output(output, "metrics.json", is_metrics)
-    from gan_lightning.evaluate_job import Evaluation  # slow to import
+    from gan_lightning.commands.evaluate_job import Evaluation  # slow to import
 
     report = {"format": FORMAT, "metrics": Evaluation(options).run()}
     with atomic_path(output) as beside:
