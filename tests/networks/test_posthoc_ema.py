@@ -74,6 +74,13 @@ def test_a_track_is_itself(training):
         torch.testing.assert_close(combination(times, lengths, STEPS, length), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("times", [[100], [100, 200]])
+def test_what_never_changes_is_its_own_average_however_few_snapshots_there_are(times):
+    lengths = [length for length in TRACKS for _ in times]
+    factors = combination(times * len(TRACKS), lengths, 200, 0.02)
+    assert float(factors.sum()) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("length", [0.0, -0.1, 0.3, float("nan")])
 def test_a_length_that_no_average_has(length):
     with pytest.raises(InputError, match="length of an average must lie in"):
