@@ -364,8 +364,8 @@ BUGS = [
         ("borders are repeated", " * inside[:, None]", ""),
         ("every image is changed", "(draw < probability for draw in (colored, moved, cut))", "(draw < 1 for draw in (colored, moved, cut))"),
         ("a square of a quarter of the side", "CUTOUT = 1 / 2", "CUTOUT = 1 / 4"),
-        ("the probability falls when D overfits", "torch.sign(self.signs / self.batches - self.settings.adaptive_target)", "torch.sign(self.settings.adaptive_target - self.signs / self.batches)"),
-        ("adaptation counts steps, not images", "due * direction * self.images / self", "due * direction / self"),
+        ("the probability falls when D overfits", "torch.sign(self.signs / self.batches - self.settings.adaptive_target)", "torch.sign(self.settings.adaptive_target - self.signs / self.batches)", "tests/modules/test_augmented_images.py"),
+        ("adaptation counts steps, not images", "due * direction * self.images / self", "due * direction / self", "tests/modules/test_augmented_images.py"),
     ),
     *bugs_of(
         "networks/tiles.py",

@@ -103,6 +103,15 @@ def test_weights_out_of_half_precision_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_only_matrices_and_kernels_are_written_in_half_precision(tmp_path):
+    """Variances of batch normalization may be too large or too small for it."""
+    tensors = {"0.weight": torch.rand(4, 3, 2, 2), "1.running_var": torch.tensor([1e6, 1e-9])}
+    write_weights(tmp_path / "x.safetensors", tensors, {}, half=True)
+    written = load_file(tmp_path / "x.safetensors")
+    assert written["0.weight"].dtype == torch.half
+    assert torch.equal(written["1.running_var"], tensors["1.running_var"])
+
+
 @pytest.mark.usefixtures("own_folder")
 def test_what_lies_on_disk_wins_over_a_name(made):
     Path("faces64").mkdir()  # of anything else, as the images of that name
