@@ -198,7 +198,7 @@ def write_image(store: RestorationStore, restored: Restored, place: int, metrics
     tensors["latent_steps"] = torch.tensor(restored.latent_steps)
     if restored.blur is not None:
         tensors |= {"sigmas": restored.blur.sigmas, "residuals": restored.blur.residuals[:, place]}
-    source, label = (values and values[place] for values in (restored.sources, restored.labels))
+    source, label = (None if values is None else values[place] for values in (restored.sources, restored.labels))
     store.write(name, tensors, metrics, source, label)
 
 

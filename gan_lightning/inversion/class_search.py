@@ -27,7 +27,9 @@ Observer = Callable[[Sequence[int], str, int, Tensor, Callable[[], Tensor]], Non
 class PriorOfEachClass(Protocol):
     """A generator with classes."""
 
-    names: Sequence[str]
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the classes, by label."""
 
     def of_class(self, label: int, /) -> nn.Module:
         """Return the `Prior` of a class; the same module each time, as far as memory allows."""
@@ -78,7 +80,7 @@ def find_classes(
         latent_weight=weight if settings.latent_weight is None else settings.latent_weight,
     )
     losses = torch.full_like(sampled, torch.inf)
-    for label in considered.unique().tolist():
+    for label in sorted(set(considered.flatten().tolist())):
         rows = (considered == label).any(1).nonzero()[:, 0]
         prior = priors.of_class(label)
         found = _invert_rows(prior, degradation, observed, short, rows, indices, discriminator=discriminator, rng=rng)
@@ -113,7 +115,7 @@ def invert_classes(
     """
     degradation = unwrap(degradation)
     parts: list[Inversion] = []
-    groups = [(labels == label).nonzero()[:, 0] for label in labels.unique()]
+    groups = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
     for rows in groups:
         parts.append(
             _invert_rows(

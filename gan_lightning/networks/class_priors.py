@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from gan_lightning.errors import InputError
@@ -66,7 +64,7 @@ class ClassPriors(nn.Module):
         images: Tensor = self.of_class(0)(latents)
         return images
 
-    def named(self, labels: Tensor) -> Sequence[str]:
+    def named(self, labels: Tensor) -> list[str]:
         """Return the names of labels (B,)."""
         return [self.names[label] for label in labels.tolist()]
 
