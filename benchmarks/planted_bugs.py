@@ -290,7 +290,7 @@ BUGS = [
         ("label_smoothing not passed to the loss", "logits_real, logits_fake, 1 - self.label_smoothing)", "logits_real, logits_fake)", f"{STEP} -k label_smoothing"),
         ("a penalty at every step", "count % self.penalty_interval == 0", "True", f"{STEP} -k penalty_interval"),
         ("a lazy penalty not multiplied by its interval", "loss + self.penalty_weight * penalty", "loss + penalty", f"{STEP} -k penalty_interval"),
-        ("parts of D's batch weighted alike", 'add_gradients("discriminator", loss, len(real_part) / len(real))', 'add_gradients("discriminator", loss, 1 / self.accumulate)', f"{STEP} -k accumulate"),
+        ("parts of D's batch weighted alike", "            share = len(real_part) / len(real)", "            share = 1 / self.accumulate", f"{STEP} -k accumulate"),
         ("parts of G's batch weighted alike", 'add_gradients("generator", loss, len(real_part) / len(real))', 'add_gradients("generator", loss, 1 / self.accumulate)', f"{STEP} -k accumulate"),
         ("fresh latents are the old ones", "                latents = self._draw_latents(len(real))", "                pass", f"{STEP} -k fresh_latents"),
         ("two optimizer steps are two steps", "self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)", "optimizer.step()", f"{MODULE}::test_a_step_is_a_generator_iteration_everywhere"),

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.commands import CONFIGS, command, refusal
 from tests.data.test_labels import write_digits
+from tests.processes import run_ranks
 
 pytest.importorskip("torchvision")
 SMALL = ["--model.image_size", "16", "--data.image_size", "16", "--model.base_channels", "4", "--data.batch_size", "16"]
@@ -46,10 +47,14 @@ def test_fit_measures_each_class_and_draws_a_row_for_each(trained):
         assert grid.height == 14 + 2 + 10 * 18  # a title, and ten rows of 16 pixels
 
 
-def predict(trained, *more, name="drawn"):
+def predict_words(trained, *more, name):
     ckpt = trained / "checkpoints" / "best.ckpt"
     small = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.image_size", "16"]
-    return command("predict", *CONFIG, *small, "--ckpt_path", ckpt, "--name", name, *more)
+    return ["predict", *CONFIG, *small, "--ckpt_path", ckpt, "--name", name, *more]
+
+
+def predict(trained, *more, name="drawn"):
+    return command(*predict_words(trained, *more, name=name))
 
 
 def test_predict_draws_the_classes_that_are_asked_for(trained, own_folder, tmp_path):
@@ -72,6 +77,20 @@ def test_predict_draws_the_classes_that_are_asked_for(trained, own_folder, tmp_p
     images = [(tmp_path / "runs" / name / "samples" / f"000001-{label}.png").read_bytes() for name, label in
               (("drawn", 3), ("two", 3), ("all", 1))]  # fmt: skip
     assert images[0] == images[1] != images[2]
+
+
+@pytest.mark.slow
+def test_two_ranks_draw_the_grid_of_one(trained, own_folder, tmp_path):
+    words = ["--num_samples", 7, "--labels", "7,3,5"]
+    assert predict(trained, *words, name="one") == 0
+    words = [*predict_words(trained, *words, name="two"), "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    environment = {"OMP_NUM_THREADS": "1"}
+    assert [rank.returncode for rank in run_ranks("gan_lightning", *words, ranks=2, environment=environment)] == [0, 0]
+    one, two = (tmp_path / "runs" / name for name in ("one", "two"))
+    names = sorted(path.name for path in (one / "samples").iterdir())
+    assert names == sorted(path.name for path in (two / "samples").iterdir())
+    for name in (*(f"samples/{name}" for name in names), "samples_by_class.png"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
 def test_labels_that_do_not_exist_are_refused(trained, finished, own_folder, capsys):

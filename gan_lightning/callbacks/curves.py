@@ -24,6 +24,7 @@ Series = Mapping[str, Sequence[tuple[int, float]]]
 RATES = "learning rates"
 ROWS = {  # title of a row -> prefixes of the metrics in it
     "losses": ("train/loss",),
+    "gradient penalty of D": ("train/penalty_",),
     "mean output of D": ("train/d_", "val/d_"),
     "norm of the gradients": ("train/grad_norm_",),
     RATES: ("train/lr",),

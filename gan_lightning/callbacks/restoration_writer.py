@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -144,6 +145,8 @@ class RestorationWriter(Callback):
                 draw_blur_curves(records[0].tensors["sigmas"], curves, path)
         if (message := describe_unexplained(records, pl_module.restorer.leaves_out_generator)) is not None:
             _log.warning(message)
+        if (message := describe_labels(records)) is not None:
+            _log.info(message)
         for logger in trainer.loggers:
             self._log(logger, table)
 
@@ -195,7 +198,8 @@ def write_image(store: RestorationStore, restored: Restored, place: int, metrics
     tensors["latent_steps"] = torch.tensor(restored.latent_steps)
     if restored.blur is not None:
         tensors |= {"sigmas": restored.blur.sigmas, "residuals": restored.blur.residuals[:, place]}
-    store.write(name, tensors, metrics, None if restored.sources is None else restored.sources[place])
+    source, label = (None if values is None else values[place] for values in (restored.sources, restored.labels))
+    store.write(name, tensors, metrics, source, label)
 
 
 def latent_steps(record: Record) -> int | None:
@@ -229,6 +233,19 @@ def describe_unexplained(records: Sequence[Record], leaves_out_generator: Callab
     return message
 
 
+def describe_labels(records: Sequence[Record]) -> str | None:
+    """Return a message about the classes that were found: of each image of a few, or else how often; None if none."""
+    labels = {record.source or record.name: record.label for record in records if record.label is not None}
+    if not labels:
+        return None
+    if len(labels) <= NAMED:
+        found = [f"{printable(name)} is {label}" for name, label in labels.items()]
+    else:
+        counts = Counter(labels.values())
+        found = [f"{counts[label]} of {label}" for label in sorted(counts, key=str)]
+    return f"Classes found, see images.csv: {', '.join(found)}"
+
+
 def make_table(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return one row per image: its name and its metrics as a table shows them.
 
@@ -239,7 +256,8 @@ def make_table(records: Sequence[Record]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for record in records:
         metrics = {name: kinds.get(name, float)(value) for name, value in record.metrics.items()}
-        rows.append({"name": record.name, **metrics})
+        label = {} if record.label is None else {"label": record.label}
+        rows.append({"name": record.name, **label, **metrics})
     sources = [record.source for record in records]
     stems = [record.name.partition("-")[2] for record in records]
     plain = all(

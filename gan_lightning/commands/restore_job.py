@@ -76,6 +76,8 @@ class Job:
         model: dict[str, Any] = {"noise": None}  # which only `test` adds
         asked: dict[str, Any] = {"generator_ckpt": options.generator}
         inversion: dict[str, Any] = {}
+        if options.label is not None:
+            asked["label"] = options.label
         if options.keep_searches:
             asked["keep_searches"] = True
         if options.searches is not None:
@@ -197,14 +199,18 @@ class Job:
             earlier: Images that were finished before.
             seconds: Seconds that `predict` took.
         """
+        from gan_lightning.modules.restoration_store import RestorationStore
+
         written = self.deliver()
+        records = RestorationStore(self.folder).read()
+        labels = {record.source: f", of class {record.label}" for record in records if record.label is not None}
         new = len(written) - len(earlier)
         took = f" in {seconds:.1f} s, {seconds / new:.1f} s each" if new else ""
         resumed = f", {len(earlier)} of them earlier" if earlier else ""
         searches = [f"the result of each search is in {printable(self.folder / 'searches')}"]
         return [
             f"restored {len(written)} of {count(len(self.targets), 'photograph')}{took}{resumed}",
-            *(f"  {printable(name)} -> {printable(path)}" for name, path in written.items()),
+            *(f"  {printable(name)} -> {printable(path)}{labels.get(name, '')}" for name, path in written.items()),
             f"comparisons and measures (panel/, images.csv) are in {printable(self.folder)}",
             *(searches if (self.folder / "searches").is_dir() else []),
         ]

@@ -35,6 +35,8 @@ tasks and their options:
 
   --align [FRAME]     restore the faces in the photographs, in the frame of the generator, celeba (default) or ffhq, and
                       put them back; --landmarks FILE gives their positions, as for `gan-lightning align`
+  --label LABEL       class of the photographs, for a generator with classes: its name, or search, which finds the class
+                      of each photograph
   --searches K        searches for each photograph, of which the mean is taken (default: chosen by the task)
   --keep_searches     keep the result of each search: several ways to fill a hole
   --config FILE       options of `gan-lightning predict` in YAML; on the command line, --model.inversion.num_steps 50
@@ -81,6 +83,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--factor", type=int)
     parser.add_argument("--align", nargs="?", const="celeba", choices=("celeba", "ffhq"))
     parser.add_argument("--landmarks")
+    parser.add_argument("--label")
     parser.add_argument("--searches", type=int)
     parser.add_argument("--keep_searches", action="store_true")
     parser.add_argument("-c", "--config", action="append", default=[])

@@ -86,18 +86,22 @@ def best_of_k_latents(
 
     All images share the samples.
     """
-    candidates = sampler.sample(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
-    chunk_size = images_at_once(problem.render, candidates[:1], CHUNK)
-    rendered = torch.cat([problem.render(chunk) for chunk in torch.split(candidates, chunk_size)])
     images = [row if attempt else row - number for row, (_, number) in enumerate(searches)]  # restarts are of any rows
     places = {image: place for place, image in enumerate(dict.fromkeys(images))}
-    ranked = _candidate_losses(problem, list(places), rendered).argsort(dim=1, stable=True)
+    candidates, losses = candidate_losses(problem, latent_dim, sampler, list(places), attempt)
+    ranked = losses.argsort(dim=1, stable=True)
     numbers = [number % CANDIDATES for _, number in searches]
     return candidates[ranked[[places[image] for image in images], numbers]]
 
 
-def _candidate_losses(problem: Problem, rows: list[int], rendered: Tensor) -> Tensor:
-    """Return the losses (N,K) of the candidates' images (K,C,H,W) for N images of the batch."""
+@torch.no_grad()
+def candidate_losses(
+    problem: Problem, latent_dim: int, sampler: LatentSampler, rows: Sequence[int], attempt: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return the 256 samples (K, latent_dim) of an attempt, and their losses (N,K) for N images of the batch."""
+    candidates = sampler.sample(CANDIDATES, latent_dim, attempt, "candidates").to(problem.observed)
+    chunk_size = images_at_once(problem.render, candidates[:1], CHUNK)
+    rendered = torch.cat([problem.render(part) for part in torch.split(candidates, chunk_size)])
     chunk = CHUNK if rendered.device.type == "cpu" else CANDIDATES
     places = torch.arange(len(problem.observed), device=rendered.device)
     losses, degraded = [], None
@@ -110,7 +114,7 @@ def _candidate_losses(problem: Problem, rows: list[int], rendered: Tensor) -> Te
         observed = problem.observed[row : row + 1].expand(len(degraded), -1, -1, -1)
         pairs = zip(torch.split(degraded, chunk), torch.split(observed, chunk), strict=True)
         losses.append(torch.cat([problem.loss(one, other) for one, other in pairs]))
-    return torch.stack(losses)
+    return candidates, torch.stack(losses)
 
 
 @torch.no_grad()

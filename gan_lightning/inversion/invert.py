@@ -132,7 +132,7 @@ def invert(
         if isinstance(start, Tensor):
             check_start(start, len(observed), frozen.latent_dim)
         count, num_steps, refine_steps = settings.counts(every_pixel_observed=isinstance(degradation, Identity))
-        problem, noise = _build_problem(frozen, degradation, observed, settings, discriminator)
+        problem, noise = build_problem(frozen, degradation, observed, settings, discriminator)
         rows = torch.arange(len(observed), device=device).repeat_interleave(count)
         problems, noises = problem.select(rows), noise[rows]
         # Only a squared error is comparable to the variance of the noise.
@@ -164,7 +164,7 @@ def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
     return tell
 
 
-def _build_problem(
+def build_problem(
     frozen: FrozenGenerator,
     degradation: Callable[[Tensor], Tensor],
     observed: Tensor,

@@ -11,6 +11,7 @@ from gan_lightning.degradations import Degradation, GaussianBlur
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings
 from gan_lightning.inversion.losses import make_loss
+from gan_lightning.networks.class_priors import SEARCH
 from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE
 
 
@@ -72,10 +73,14 @@ def check_restoration_options(
     inversion: InversionSettings,
     masks: str | None,
     encoder_ckpt: object,
+    label: int | str | None,
     *,
     blind_blur: bool,
 ) -> None:
     """Raise if options of `LatentRestoration` exclude each other, or the weights of LPIPS are not available."""
+    if label == SEARCH and (blind_blur or encoder_ckpt is not None):
+        option = "blind_blur" if blind_blur else "encoder_ckpt"
+        raise InputError(f"{option} needs the class of the images: set label to it, or leave {option} out")
     if blind_blur and (masks is not None or not isinstance(degradation, GaussianBlur | None)):
         raise InputError("blind_blur estimates a Gaussian blur alone: leave masks and other degradations out")
     if blind_blur and encoder_ckpt is not None:

@@ -22,7 +22,7 @@ from gan_lightning.modules.sampling import SamplingModule
 from gan_lightning.modules.saved_weights import SavedWeights
 from gan_lightning.modules.schedule import Schedule, Scheduled
 from gan_lightning.modules.step_graphs import StepGraphs, StepKind, repeated
-from gan_lightning.modules.step_metrics import LoggedStep
+from gan_lightning.modules.step_metrics import LOSSES, LoggedStep
 from gan_lightning.networks.architectures import ArchitectureName
 from gan_lightning.networks.conditional import with_labels
 from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNormalization
@@ -195,13 +195,14 @@ class DCGAN(
         self.follow_schedule(global_batch)
 
         outputs = self._graphs.run(self._update_networks, inputs, StepKind(turn_of_g, penalize, due))
+        self.keep_penalty(outputs)
         if turn_of_g:
             update_average(self.generator_ema, self.generator, self.average_decay(self.d_steps * global_batch))
         self._rates.step(self.trainer, batch_idx, turn_of_g)
         self.end_batch_on_axis()
 
         if turn_of_g:
-            self._watch.add(self.global_step, outputs["loss_d"], outputs["loss_g"])
+            self._watch.add(self.global_step, *(outputs[name] for name in LOSSES if name in outputs))
         if due or (turn_of_g and self._watch.is_free):
             self._watch.check(self.trainer)
         if due:
@@ -230,25 +231,31 @@ class DCGAN(
         return torch.randn(count, self.latent_dim, generator=self._graphs.rng, device=self.device)
 
     def _discriminator_step(self, kind: StepKind, real: Tensor, fake: Tensor, *labels: Tensor) -> Outputs:
-        """Update D on reals and fakes, which carry no graph; return its loss and the logits of reals."""
+        """Update D on reals and fakes, which carry no graph; return its loss, its penalty and the logits of reals."""
         (_, discriminator), (_, optimizer) = self._networks, self.optimizer_pair()
         optimizer.zero_grad()
         losses: list[Tensor] = []
+        penalties: list[Tensor] = []
         for real_part, fake_part, *label in self.parts(real, fake, *labels):
+            share = len(real_part) / len(real)
             with weights_cast_once(self.device.type):
                 logits_real, logits_fake = discriminator(real_part, *label), discriminator(fake_part, *label)
             loss = self.objective.discriminator(logits_real, logits_fake, 1 - self.label_smoothing)
+            losses.append(share * loss.detach())
             if kind.penalized:
                 critic = with_labels(self.discriminator, *label)
                 penalty = self.penalties(critic, real_part, fake_part, self._graphs.rng)
                 loss = loss + self.penalty_weight * penalty
-            losses.append(self.add_gradients("discriminator", loss, len(real_part) / len(real)))
+                penalties.append(share * penalty.detach())
+            self.add_gradients("discriminator", loss, share)
+        penalized = {"penalty_d": sum(penalties[1:], penalties[0])} if penalties else {}
         changed = () if kind.of_generator else (self.generator, self.discriminator)  # else they go with G's gradients
-        self.average_gradients(optimizer, *changed)
+        self.average_gradients(optimizer, *changed, others=list(penalized.values()))
         # `optimizer.step()` would count as a step of the trainer.
         self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
         adapted = self.adapt_augmentation(logits_real, logits_fake, len(real))
-        return {"loss_d": sum(losses[1:], losses[0]), "logits_real": logits_real.detach(), **adapted}
+        loss_d = sum(losses[1:], losses[0])
+        return {"loss_d": loss_d, "logits_real": logits_real.detach(), **penalized, **adapted}
 
     def _generator_step(self, fake: Tensor | None, real: Tensor, latents: Tensor, *labels: Tensor) -> Outputs:
         """Update G through a frozen D, by fakes with their graph if there are any; return its loss and their logits."""

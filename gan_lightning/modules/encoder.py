@@ -31,6 +31,7 @@ from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
 from gan_lightning.networks.checkpoints import AnyGenerator, load_generator, load_tensors
+from gan_lightning.networks.class_priors import ClassPriors
 from gan_lightning.networks.conditional import ConditionalGenerator
 from gan_lightning.networks.encoder import Encoder
 from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
@@ -269,7 +270,7 @@ def random_degradation(kind: str, channels: int, image_size: int, rng: torch.Gen
     return Identity()
 
 
-def load_encoder(path: str | os.PathLike[str], generator: AnyGenerator | StyleGAN2Prior) -> Encoder:
+def load_encoder(path: str | os.PathLike[str], generator: AnyGenerator | StyleGAN2Prior | ClassPriors) -> Encoder:
     """Read the encoder from a checkpoint of `LatentEncoder`.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
@@ -56,18 +56,21 @@ class NetworkGradients(LightningModule):
         return loss.detach()
 
     @torch.no_grad()
-    def average_gradients(self, optimizer: LightningOptimizer, *networks: nn.Module) -> None:
+    def average_gradients(
+        self, optimizer: LightningOptimizer, *networks: nn.Module, others: Sequence[Tensor] = ()
+    ) -> None:
         """Average the gradients that an optimizer uses over the ranks, and buffers with them, in one message.
 
         Args:
             optimizer: Optimizer of one network, whose parameters have gradients on every rank or on none.
             networks: Networks whose floating-point buffers, such as batch-norm statistics, each rank has changed.
+            others: Tensors of floating-point numbers that are averaged in place, too.
         """
         if not distributed.is_distributed():
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients: list[Tensor] = [parameter.grad for parameter in parameters]
-        buffers = distributed.float_buffers(*networks)
+        buffers = [*distributed.float_buffers(*networks), *others]
         averages = distributed.average([*gradients, *buffers])
         for parameter, average in zip(parameters, averages, strict=False):
             parameter.grad = average

@@ -30,7 +30,8 @@ from gan_lightning.modules.masking import make_masks
 from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restorer import SEARCH_METRICS, Restored, Restorer, StepObserver, data_content, image_names
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
-from gan_lightning.networks.stylegan2_prior import LatentSpace, StyleGAN2Prior, as_prior
+from gan_lightning.networks.class_priors import as_priors
+from gan_lightning.networks.stylegan2_prior import LatentSpace, StyleGAN2Prior
 
 DEFAULT_SETTINGS = InversionSettings()
 
@@ -86,15 +87,16 @@ class LatentRestoration(LightningModule):
             keep_searches: Keep what each of several searches found, not their mean and spread alone: the writer puts
                 them into searches/NAME/, from the most to the least likely.
             space: Space of the search for a StyleGAN2: "z", "w" or "w+". Default: w.
-            label: Class of the images, for a generator with classes: its number or, of a DCGAN, its name.
+            label: Class of the images, for a generator with classes: its number or, of a DCGAN, its name; or "search",
+                which finds the class of each image.
 
         Raises:
             InputError: If a file is missing or contains something else, settings exclude each other, or the
                 degradation does not fit the images of the generator.
         """
         super().__init__()
-        check_restoration_options(degradation, inversion, masks, encoder_ckpt, blind_blur=blind_blur)
-        self.generator = as_prior(load_generator(generator_ckpt), space, label).requires_grad_(False)
+        check_restoration_options(degradation, inversion, masks, encoder_ckpt, label, blind_blur=blind_blur)
+        self.generator = as_priors(load_generator(generator_ckpt), space, label).requires_grad_(False)
         if encoder_ckpt is not None and isinstance(self.generator, StyleGAN2Prior) and space != "z":
             raise InputError("an encoder guesses z: set space to z, or leave encoder_ckpt out")
         self.discriminator = load_discriminator(generator_ckpt) if inversion.loss == "perceptual" else None

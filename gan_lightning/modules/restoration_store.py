@@ -31,12 +31,14 @@ class Record:
             "residuals" (K,) of an unknown blur.
         metrics: What was measured of the search and of the image.
         source: Path of the photograph relative to its folder, or None if it has no file.
+        label: Name of the class that was found, or None where none was searched for.
     """
 
     name: str
     tensors: dict[str, Tensor]
     metrics: dict[str, float]
     source: str | None = None
+    label: str | None = None
 
 
 def output_names(indices: Sequence[int], sources: Sequence[str] | None = None) -> list[str]:
@@ -108,7 +110,9 @@ class RestorationStore:
                     about = {key: json.loads(value) for key, value in file.metadata().items()}
                     names = file.keys()  # not a dictionary
                     tensors = {name: file.get_tensor(name) for name in names}
-                    records.append(Record(path.stem, tensors, about["metrics"], about.get("source")))
+                    records.append(
+                        Record(path.stem, tensors, about["metrics"], about.get("source"), about.get("label"))
+                    )
             except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
                 raise InputError(
                     f"{path} is not a record of a restored image: remove it, or choose another folder (--name)"
@@ -116,11 +120,18 @@ class RestorationStore:
         return records
 
     def write(
-        self, name: str, tensors: Mapping[str, Tensor], metrics: Mapping[str, float], source: str | None = None
+        self,
+        name: str,
+        tensors: Mapping[str, Tensor],
+        metrics: Mapping[str, float],
+        source: str | None = None,
+        label: str | None = None,
     ) -> None:
         """Write the record of an image, atomically, after everything else that is written of it."""
         own = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
-        about = {"metrics": json.dumps(metrics)} | ({} if source is None else {"source": json.dumps(source)})
+        optional = {"source": source, "label": label}
+        about = {"metrics": json.dumps(metrics)}
+        about |= {key: json.dumps(value) for key, value in optional.items() if value is not None}
         with atomic_path(self.records / f"{name}.safetensors") as path:
             save_file(own, path, about)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from gan_lightning.degradations.base import has_adjoint, unwrap
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import BlurEstimate, Inversion, InversionSettings, estimate_blur, invert
+from gan_lightning.inversion.class_search import find_classes, invert_classes
 from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration_store import output_names
+from gan_lightning.networks.class_priors import ClassPriors
 from gan_lightning.networks.stylegan2_prior import PlainGenerator, StyleGAN2Prior
 
 INVERSION_METRICS = ("loss", "converged", "num_steps", "noise_level", "explained")
@@ -67,6 +70,7 @@ class Restored:
         spread: (B,1,H,W) standard deviation of the solutions of several searches, on the [0, 1] scale, or None for a
             single search.
         solutions: (B,K,C,H,W) what each search found, from the most to the least likely, or None if not kept.
+        labels: (B) names of the classes that were found, or None where none was searched for.
     """
 
     names: list[str]
@@ -81,6 +85,7 @@ class Restored:
     spread: Tensor | None = None
     solutions: Tensor | None = None
     latent_steps: int = 0
+    labels: list[str] | None = None
 
     def rows(self) -> list[dict[str, float]]:
         """Return the metrics of each image."""
@@ -92,7 +97,7 @@ class Restored:
 class Restorer:
     """Networks, which a module owns and moves between devices, and settings, as `LatentRestoration` explains them."""
 
-    generator: PlainGenerator | StyleGAN2Prior
+    generator: PlainGenerator | StyleGAN2Prior | ClassPriors
     discriminator: nn.Module | None
     encoder: nn.Module | None
     degradation: Degradation
@@ -133,21 +138,7 @@ class Restorer:
             with torch.no_grad():
                 start = self.encoder(observed)
 
-        def report(*step: Any) -> None:
-            for observe in self.observers:
-                observe(SearchStep(names, *step))
-
-        result = invert(
-            self.generator,
-            degradation,
-            observed,
-            self.inversion,
-            start=start,
-            discriminator=self.discriminator,
-            rng=torch.Generator().manual_seed(self.seed),
-            indices=indices,
-            callback=report,
-        )
+        result, labels = self._invert(degradation, observed, start, indices, names)
         settings = self.inversion
         if isinstance(unwrap(degradation), Identity) and settings.composite and settings.noise_level is None:
             clean_already = (result.noise_level == 0)[:, None, None, None]  # nothing to remove, and much to lose
@@ -174,7 +165,32 @@ class Restorer:
             spread=spread,
             solutions=likeliest_first(result) if self.keep_searches else None,
             latent_steps=result.latent_steps,
+            labels=labels,
         )
+
+    def _invert(
+        self, degradation: Degradation, observed: Tensor, start: Tensor | None, indices: list[int], names: list[str]
+    ) -> tuple[Inversion, list[str] | None]:
+        """Return the inversion of a batch, and the names of its classes if they were searched for."""
+
+        def report(names: Sequence[str], *step: Any) -> None:
+            for observe in self.observers:
+                observe(SearchStep(names, *step))
+
+        problem = degradation, observed, self.inversion
+        options: dict[str, Any] = {"discriminator": self.discriminator, "indices": indices}
+        options["rng"] = torch.Generator().manual_seed(self.seed)
+        generator = self.generator
+        if not isinstance(generator, ClassPriors):
+            callback = partial(report, names)
+            return invert(generator, *problem, start=start, callback=callback, **options), None
+        labels = find_classes(generator, *problem, **options)
+
+        def report_rows(rows: Sequence[int], *step: Any) -> None:
+            report([names[row] for row in rows], *step)
+
+        result = invert_classes(generator, labels, *problem, callback=report_rows, **options)
+        return result, generator.named(labels)
 
     def leaves_out_generator(self, noise_level: float) -> bool:
         """Return whether photographs with this noise level are restored without the generator if none explains them."""

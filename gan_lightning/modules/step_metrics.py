@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -15,7 +15,9 @@ from gan_lightning.modules.precision import ScalerPerNetwork
 from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.objectives import Objective
 
-LOGGED = ("loss_d", "loss_g", "grad_norm_d", "grad_norm_g", "augment_probability")  # of the outputs of a step
+LOSSES = ("loss_d", "loss_g", "penalty_d")  # of the outputs of a step
+LOGGED = (*LOSSES, "grad_norm_d", "grad_norm_g", "augment_probability")
+PENALTY = "penalty_d"  # key of our checkpoints
 
 
 def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], bar: Sequence[str] = ()) -> None:
@@ -80,6 +82,24 @@ class LoggedStep(StepAxis):
     discriminator: nn.Module
     augmented: Callable[[Tensor], Tensor]
     _clock: StepClock
+    _penalty: Tensor | None = None
+
+    def keep_penalty(self, outputs: Mapping[str, Tensor]) -> None:
+        """Keep D's penalty of a step that has one: steps that are logged often have none."""
+        if PENALTY in outputs:
+            self._penalty = outputs[PENALTY].clone()  # a CUDA graph writes over its outputs
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the last penalty, so that a run that resumes this one logs the same."""
+        super().on_save_checkpoint(checkpoint)
+        if self._penalty is not None:
+            checkpoint[PENALTY] = self._penalty.item()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load the last penalty."""
+        super().on_load_checkpoint(checkpoint)
+        if PENALTY in checkpoint:
+            self._penalty = torch.tensor(checkpoint[PENALTY], device=self.device)
 
     def log_step(self, outputs: Mapping[str, Tensor]) -> None:
         """Log the metrics of one step, and D on the same latents now that G has been updated.
@@ -90,7 +110,8 @@ class LoggedStep(StepAxis):
         """
         score, labels = self.objective.score, [outputs["labels"]] if "labels" in outputs else []
         images_after = self.augmented(without_side_effects(self.generator)(outputs["latents"], *labels))
-        metrics = {name: outputs[name] for name in LOGGED if name in outputs}
+        known = outputs if self._penalty is None else {**outputs, PENALTY: self._penalty.to(self.device)}
+        metrics = {name: known[name] for name in LOGGED if name in known}
         metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
         metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))
         means = distributed.mean(metrics)  # waits for the device, so that the clock is right

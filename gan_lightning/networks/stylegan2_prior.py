@@ -46,7 +46,9 @@ def as_prior(
     if isinstance(generator, ConditionalGenerator):
         if label is None:
             classes = ", ".join(generator.class_names[:MANY])
-            raise InputError(f"this generator has {generator.num_classes} classes: set label to one of {classes}")
+            raise InputError(
+                f"this generator has {generator.num_classes} classes: set label to one of {classes}, or to search"
+            )
         return generator.of_class(str(label))  # a class may be called 3, and be the second one
     if label is not None:
         raise InputError(f"label is {label}, but the generator is a DCGAN without classes: leave label out")

@@ -6,6 +6,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, Final
 
@@ -55,18 +56,47 @@ def chart(column: Column, axis: str, names: Sequence[str]) -> str:
     """
     # Names within an SVG are hashes: equal for equal input, and not those of another chart of the page.
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": f"{column.title} {axis}"}):
-        figure = Figure(figsize=(4.6, 2.7))
-        axes = figure.add_axes((0.13, 0.165, 0.855, 0.80))
+        axes = _empty_axes(_is_logarithmic(column), axis)
         drawn = [run for run, series in column.series.items() if _draw(axes, column, run, series, axis)]
         if not drawn:
             return ""
-        _decorate(axes, column, axis)
-        file = io.StringIO()
+        axes.relim()
+        axes.autoscale()
+        file, figure = io.StringIO(), axes.get_figure(root=True)
+        assert figure is not None
         figure.savefig(
             file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     ends = ", ".join(f"{names[run]} {column.last(run):.4g}" for run in drawn)
     return _for_page(file.getvalue(), f"{column.title} against {AXES[axis]}; last values: {ends}")
+
+
+def _empty_axes(logarithmic: bool, axis: str) -> Axes:
+    """Return axes without curves: those of the last chart of this kind, since ticks take longer to make than curves."""
+    axes = _make_axes(logarithmic, axis)
+    for line in list(axes.lines):
+        line.remove()
+    return axes
+
+
+@cache
+def _make_axes(logarithmic: bool, axis: str) -> Axes:
+    axes = Figure(figsize=(4.6, 2.7)).add_axes((0.13, 0.165, 0.855, 0.80))
+    if logarithmic:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(LogFormatter())  # 220, not 2.2 x 10^2
+        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=axis != "seconds"))
+    axes.set_xlabel(AXES[axis])
+    axes.grid(alpha=0.35, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.02)
+    return axes
+
+
+def _is_logarithmic(column: Column) -> bool:
+    values = np.array([value for series in column.series.values() for value in series.values if math.isfinite(value)])
+    return bool(len(values) and values.min() > 0 and values.max() > 30 * values.min())
 
 
 def _draw(axes: Axes, column: Column, run: int, series: Series, axis: str) -> bool:
@@ -92,19 +122,6 @@ def _draw(axes: Axes, column: Column, run: int, series: Series, axis: str) -> bo
         if place is not None:
             axes.plot(x[place], y[place], "o", color=color, markersize=5.5, markeredgewidth=0, gid=group)
     return True
-
-
-def _decorate(axes: Axes, column: Column, axis: str) -> None:
-    values = np.array([value for series in column.series.values() for value in series.values if math.isfinite(value)])
-    if len(values) and values.min() > 0 and values.max() > 30 * values.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(LogFormatter())  # 220, not 2.2 x 10^2
-        axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=axis != "seconds"))
-    axes.set_xlabel(AXES[axis])
-    axes.grid(alpha=0.35, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.margins(x=0.02)
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,7 +13,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from gan_lightning.report.charts import AXES, COLORS, DASHES, chart
 from gan_lightning.report.command import MARK
 from gan_lightning.report.comparison import Column, columns, differences, differing
 from gan_lightning.report.pictures import BUDGET, read_grids, read_panels
@@ -70,17 +69,19 @@ def make_page(runs: Sequence[Run], left_out: Sequence[str], title: str | None = 
         left_out: Why other folders are left out.
         title: Heading of the page; None for how many runs there are.
     """
-    found = columns(runs)
-    groups = [
-        _group(title, found, [(number, run) for number, run in enumerate(runs) if run.restores is restores])
-        for title, restores in (("Training", False), ("Restoration", True))
-    ]
     panels = [read_panels(run) for run in runs]
     left = BUDGET - sum(len(panel.data) * 3 // 4 for of_run in panels for panel in of_run)
     with ThreadPoolExecutor(1) as beside:  # pictures are decoded without the interpreter's lock
         reading = beside.submit(read_grids, runs, left)
+        from gan_lightning.report.charts import AXES, COLORS, DASHES  # slow to import, as Matplotlib is
+
+        found = columns(runs)
         charts = _charts(found, [run.name for run in runs])
         grids = reading.result()
+    groups = [
+        _group(title, found, [(number, run) for number, run in enumerate(runs) if run.restores is restores])
+        for title, restores in (("Training", False), ("Restoration", True))
+    ]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=True,
@@ -121,6 +122,8 @@ def _is_result(column: Column) -> bool:
 
 def _charts(found: Sequence[Column], names: Sequence[str]) -> list[Chart]:
     """Draw all metrics that change, results first."""
+    from gan_lightning.report.charts import AXES, chart
+
     drawn = []
     for column in sorted(found, key=lambda column: not _is_result(column)):
         values = {value for series in column.series.values() for value in series.values if math.isfinite(value)}

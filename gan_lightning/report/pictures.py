@@ -163,7 +163,7 @@ def to_picture(image: Image.Image, width: int, step: int | str) -> Picture:
         size = width, max(1, round(image.height * width / image.width))
         image = image.resize(size, Image.Resampling.BOX if image.width >= 2 * width else Image.Resampling.BILINEAR)
     file = io.BytesIO()
-    image.save(file, format="WEBP", quality=QUALITY, method=1)
+    image.save(file, format="WEBP", quality=QUALITY, method=0)  # 1 takes a quarter longer for 4% fewer bytes
     return Picture(f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}", *image.size, step)
 
 

@@ -10,14 +10,18 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from gan_lightning import DCGAN
 from gan_lightning.callbacks.samples import GAP
+from gan_lightning.callbacks.watch import Watch
 from gan_lightning.errors import InputError
+from gan_lightning.loggers import SteadyWandbLogger
 from gan_lightning.loggers.metrics_file import MetricsFile
 from gan_lightning.loggers.wandb_artifacts import artifact_name, fetch_checkpoint
 from gan_lightning.loggers.wandb_config import describe_generator, not_yet_given, options_by_name
-from tests.commands import CONFIGS, command, fit, read_wandb_records, refusal, restore
+from tests.commands import CONFIGS, command, finished_wandb_run, fit, read_wandb_records, refusal, restore
 from tests.conftest import FACES
 from tests.loggers.test_wandb import server
+from tests.modules.test_dcgan import TINY, train
 from tests.processes import run
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -231,6 +235,17 @@ def test_a_restoration_names_the_run_of_its_generator_and_shows_images_in_its_ta
             assert shown.tobytes() == panel.tobytes()
     last = summary(records)
     assert isinstance(last["test/psnr"], float), "measured once: nothing beside it"
+
+
+def test_an_alarm_is_an_alert(tmp_path):
+    watch = Watch()
+    options = {"logger": SteadyWandbLogger(save_dir=tmp_path, offline=True), "log_every_n_steps": 25}
+    train(DCGAN(**TINY, lr_d=1e-12), 200, tmp_path, callbacks=[watch], limit_val_batches=0, **options)
+    options["logger"].experiment.finish()
+    (alarm,) = watch.alarms
+    _, records = finished_wandb_run(tmp_path / "wandb")
+    (alert,) = [record.alert for record in records if record.WhichOneof("record_type") == "alert"]
+    assert (alert.title, alert.text) == ("Discriminator at chance", f"step {alarm.step}: {alarm.reason}")
 
 
 # -- parts without a run ----------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def plain_torch_training(module, options, steps=STEPS):
     adam_g = torch.optim.Adam(g.parameters(), o["lr_g"], o["betas"], fused=True)
     adam_d = torch.optim.Adam(d.parameters(), o["lr_d"], o["betas"], fused=True)
     batches = [batch["image"] for batch in loader(COUNT)]
-    history = []
+    history, penalty_d = [], 0.0
     for batch in range(steps * o["d_steps"]):
         real, rng = batches[batch % len(batches)], batch_rng(SEED, 0, batch)
         real = augmented(real, o["augmentation"], rng)
@@ -104,15 +104,18 @@ def plain_torch_training(module, options, steps=STEPS):
         fake = augmented(g(latents), o["augmentation"], rng)
 
         adam_d.zero_grad()
-        loss_d = 0.0
+        loss_d, penalized = 0.0, batch % o["penalty_interval"] == 0
+        penalty_d = 0.0 if penalized else penalty_d
         for real_part, fake_part in zip(parts(real, o), parts(fake.detach(), o), strict=True):
             share = len(real_part) / len(real)
             logits_real, logits_fake = d(real_part), d(fake_part)
             loss = discriminator_loss(o["objective"], logits_real, logits_fake, o["label_smoothing"])
-            if batch % o["penalty_interval"] == 0:
-                loss = loss + o["penalty_interval"] * penalties(d, real_part, fake_part, rng, o)
-            (share * loss).backward()
             loss_d += share * loss.item()
+            if penalized:
+                penalty = penalties(d, real_part, fake_part, rng, o)
+                loss = loss + o["penalty_interval"] * penalty
+                penalty_d += share * penalty.item()
+            (share * loss).backward()
         norm_d = step(adam_d, d, o["gradient_clip"])
         if (batch + 1) % o["d_steps"]:
             continue
@@ -142,6 +145,7 @@ def plain_torch_training(module, options, steps=STEPS):
             {f"train/{name}": score(o["objective"], logits) for name, logits in scores.items()}
             | {"train/loss_d": loss_d, "train/loss_g": loss_g}
             | {"train/grad_norm_d": norm_d, "train/grad_norm_g": norm_g}
+            | ({"train/penalty_d": penalty_d} if o["r1"] or o["r2"] or o["gradient_penalty"] else {})
         )
     return g, d, average, history
 
@@ -216,3 +220,20 @@ def test_the_training_step_is_algorithm_1(tmp_path, variant):
     for name in history[0]:
         assert [number for number, _ in logged[name]] == list(range(1, STEPS + 1))
         assert [value for _, value in logged[name]] == pytest.approx([row[name] for row in history], rel=1e-3, abs=1e-4)
+
+
+def test_a_resumed_run_logs_the_last_penalty(tmp_path):
+    options, rows = {"r1": 5.0, "penalty_interval": 4, **PLAIN}, []
+    for folder, steps, ckpt_path in (("whole", 8, None), ("first", 6, None), ("second", 8, tmp_path / "first.ckpt")):
+        torch.manual_seed(0)
+        logger = MetricsFile(tmp_path / folder)
+        trainer = train(DCGAN(**TINY, **options), steps, tmp_path, None, ckpt_path, logger=logger, log_every_n_steps=1)
+        trainer.save_checkpoint(tmp_path / f"{folder}.ckpt")
+        rows.append(dict(logger.history()["train/penalty_d"]))
+    whole, first, second = rows
+    assert len(set(whole.values())) == 2, "of two penalized steps"
+    assert first | second == whole
+    assert set(second) == {7, 8}
+    trainer = train(DCGAN(**TINY), 1, tmp_path)
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    assert "penalty_d" not in torch.load(tmp_path / "plain.ckpt", weights_only=True)
