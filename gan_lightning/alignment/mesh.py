@@ -91,18 +91,10 @@ class FaceMesh:
         return apply(inverse(matrix), np.mean(found, axis=0))
 
     def _eyes(self, upright: NDArray[np.uint8], eyes: Points) -> Points:
-        """Return the eyes (2,2) where the network for eyes has them.
-
-        Where it is not sure of one, as behind sunglasses, both stay where they were: they belong together.
-        """
+        """Return the eyes (2,2) where the network for eyes has them, or as they were if it is not sure."""
         along = eyes[1] - eyes[0]
         looks = [[self._look_at_eye(upright, eyes[k], along, k == 1, *view) for k in (0, 1)] for view in EYE_VIEWS]
-        seen = np.array(looks)
-        refined = np.median(seen, axis=0)
-        moved, spread = np.hypot(*(refined - eyes).T), np.hypot(*seen.std(axis=0).T)
-        distance = float(np.hypot(*along))
-        sure = moved.max() < FURTHEST * distance and spread.max() < UNSURE * distance
-        return np.asarray(refined) if sure else eyes
+        return agreed(np.array(looks), eyes)
 
     def _look_at_eye(
         self, upright: NDArray[np.uint8], eye: Points, along: Points, mirror: bool, turn: float, shift: float
@@ -147,6 +139,18 @@ def weights_folder() -> Path | None:
         if (Path(place) / "data" / "iris_landmark.tflite").is_file():
             return Path(place) / "data"
     return None
+
+
+def agreed(looks: Points, eyes: Points) -> Points:
+    """Return the median (2,2) of several looks (V,2,2) at both eyes.
+
+    Both eyes stay where they were, as they belong together, if the looks at one differ or have moved it far. So it is
+    behind sunglasses.
+    """
+    median, distance = np.median(looks, axis=0), np.hypot(*(eyes[1] - eyes[0]))
+    moved, spread = np.hypot(*(median - eyes).T), np.hypot(*looks.std(axis=0).T)
+    sure = moved.max() < FURTHEST * distance and spread.max() < UNSURE * distance
+    return np.asarray(median if sure else eyes)
 
 
 def middle_of(contour: Points) -> Points:
