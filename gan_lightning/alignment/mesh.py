@@ -106,10 +106,11 @@ class FaceMesh:
         matrix = np.column_stack([rotation, (EYE_SIDE - 1) / 2 - rotation @ (eye + shift * distance)])
         view = self._view(upright, matrix, EYE_SIDE)
         contour = self._run(self._eye, view[:, ::-1] if mirror else view)[71 * 3].reshape(71, 3)[: len(CONTOUR), :2]
-        return apply(inverse(matrix), middle_of(_unmirrored(contour - 0.5, EYE_SIDE, mirror))[None])[0]
+        middle = middle_of(_unmirrored(contour - 0.5, EYE_SIDE, mirror))
+        return np.asarray(apply(inverse(matrix), middle[None])[0])
 
     def _view(self, upright: NDArray[np.uint8], matrix: Matrix, side: int) -> NDArray[np.float32]:
-        return np.asarray(self._cut(upright, matrix, (side, side)), np.float32) / 255
+        return np.asarray(self._cut(upright, matrix, (side, side)) / 255, np.float32)
 
     @staticmethod
     def _run(network: Any, view: NDArray[np.float32]) -> dict[int, NDArray[np.float64]]:
