@@ -129,7 +129,7 @@ def default_detector() -> LandmarkDetector:
     if weights_folder() is not None:
         return FaceMesh()
     detector = YuNet()
-    logger.warning("eyes are found to a tenth of their distance; to a fortieth of it with the face mesh: %s", INSTALL)
+    logger.warning("the face mesh, which places eyes more precisely, is not installed: %s", INSTALL)
     return detector
 
 
