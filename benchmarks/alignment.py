@@ -18,9 +18,10 @@ import environment  # noqa: F401  first: it sets what torch reads when it is imp
 import numpy as np
 from report import print_header, print_table
 
-from gan_lightning.alignment import YuNet, make_frame, paste, warp
+from gan_lightning.alignment import FaceMesh, YuNet, make_frame, paste, warp
 from gan_lightning.alignment.frames import CELEBA_LANDMARKS, apply
 from gan_lightning.alignment.pictures import read_upright
+from gan_lightning.errors import InputError
 from gan_lightning.faces import render_face, sample_face
 from gan_lightning.faces.attributes import landmark_points
 
@@ -42,8 +43,7 @@ def picture(seed: int, index: int) -> tuple[np.ndarray, np.ndarray]:
 
 def single_view() -> Find:
     """Return YuNet as its package has it: one view of each face."""
-    network = YuNet()
-    return lambda pixels: network._detect(pixels)[:, 4:14].reshape(-1, 5, 2).astype(float)
+    return YuNet().detect
 
 
 def mtcnn() -> Find:
@@ -119,13 +119,14 @@ def main() -> None:
         "error of the worse of the two eyes, in percent of the distance of the eyes",
     )
     pictures = [picture(7, index) for index in range(arguments.count)]
-    methods = {"YuNet, median of 16 views (ours)": YuNet, "YuNet, one view": single_view}
+    methods = {"face mesh and its network for eyes": FaceMesh, "YuNet, median of 16 views": YuNet}
+    methods |= {"YuNet, one view": single_view}
     methods |= {"MTCNN (facenet-pytorch)": mtcnn, "Haar cascades (OpenCV)": haar}
     finders = {}
     for name, make in methods.items():
         try:
             finders[name] = make()
-        except ImportError:
+        except (ImportError, InputError):  # not installed
             continue
     rows = []
     for name, find in finders.items():

