@@ -45,6 +45,8 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "run_options": 3,
     "checkpoint_options": 3,
     "align_command": 3,
+    "app": 3,
+    "app_command": 3,
     "cli": 3,
     "cli_internals": 3,
     "commands": 3,
