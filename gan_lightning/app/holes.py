@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,11 @@ from gan_lightning.images import center_box
 Mask = NDArray[np.bool_]
 
 
-def painted_pixels(layers: Sequence[bytes | str], side: int) -> Mask:
+def painted_pixels(layers: Sequence[Path], side: int) -> Mask:
     """Return where something was painted, (side, side).
 
     Args:
-        layers: PNG images of the editor, or their files: transparent where nothing was painted.
+        layers: PNG files of the editor, transparent where nothing was painted.
         side: Side of the square that was painted on, in pixels.
 
     Raises:
@@ -32,7 +31,7 @@ def painted_pixels(layers: Sequence[bytes | str], side: int) -> Mask:
     painted = np.zeros((side, side), dtype=np.bool_)
     for layer in layers:
         try:
-            with Image.open(BytesIO(layer) if isinstance(layer, bytes) else layer, formats=("PNG", "WEBP")) as opened:
+            with Image.open(layer, formats=("PNG", "WEBP")) as opened:
                 if opened.size != (side, side):
                     raise InputError("the drawing does not belong to this photograph: reload the page")
                 if "A" in opened.getbands():

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import gradio as gr
 
-from gan_lightning.app.components import mask_editor, photo_input
 from gan_lightning.app.holes import painted_pixels
 from gan_lightning.app.pictures import enlarge, shown_side
 from gan_lightning.app.restoration import PhotoRestoration
 from gan_lightning.app.stopping import Stopped
 from gan_lightning.app.tasks import HINTS, MOST_SEARCHES, NAMES, Wish, default_searches, factors, in_words_of_the_page
+from gan_lightning.app.uploads import Sent, layer_files, photo_file
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 
@@ -53,15 +53,16 @@ class Page:
 
     # What the events do
 
-    def load(self, photo: str | None) -> tuple[Any, Any]:
+    def load(self, sent: Sent) -> tuple[Any, Any]:
         """Show the square of a new photograph that is restored; return the updates of editor and status."""
+        photo = photo_file(sent)
         if photo is None:
             return gr.update(value=None), say("")
         try:
-            picture = self.restoration.preview(Path(photo))
+            picture = self.restoration.preview(photo)
         except InputError as error:
             return gr.update(value=None), say(in_words_of_the_page(str(error)), "error")
-        return gr.update(value=enlarge(picture, self.side)), say(f"{printable(Path(photo).name)} is ready.")
+        return gr.update(value=enlarge(picture, self.side)), say(f"{printable(photo.name)} is ready.")
 
     def choose(self, task: str, estimate: bool) -> list[Any]:
         """Return the updates of hint, editor, estimate, noise, blur, factor and searches for a task."""
@@ -77,9 +78,9 @@ class Page:
 
     def restore(
         self,
-        photo: str | None,
+        photo: Sent,
         task: str,
-        layers: list[bytes | str],
+        drawing: Sent,
         estimate: bool,
         noise: float,
         blur: float,
@@ -90,14 +91,14 @@ class Page:
     ) -> list[Any]:
         """Restore a photograph; return the updates of what `_outputs` returns."""
         known = {"noise": noise, "blur": blur} if not estimate else {"noise": None, "blur": None}
-        wish = Wish(task, **known, factor=factor, searches=searches)
+        wish = Wish(task, **known, factor=factor, searches=min(searches, MOST_SEARCHES))
         stop = self._stops[request.session_hash] = Event()
         try:
-            if photo is None:
+            if (file := photo_file(photo)) is None:
                 raise InputError("there is no photograph yet: drop one, choose a file, or use the camera")
-            painted = painted_pixels(layers, self.side) if task == "inpaint" and layers else None
+            painted = painted_pixels(layer_files(drawing), self.side) if task == "inpaint" else None
             with self._one_at_a_time:
-                outcome = self.restoration.restore(Path(photo), wish, painted, progress, stop)
+                outcome = self.restoration.restore(file, wish, painted, progress, stop)
         except InputError as error:
             return [say(in_words_of_the_page(str(error)), "error"), *[gr.skip()] * 5]
         except Stopped:
@@ -105,15 +106,15 @@ class Page:
         finally:
             self._stops.pop(request.session_hash, None)
         self._forget(request.session_hash)
-        file = Path(mkdtemp(prefix="result-"), outcome.name)
-        self._results[request.session_hash] = file.parent
-        outcome.after.save(file)
+        result = Path(mkdtemp(prefix="result-"), outcome.name)
+        self._results[request.session_hash] = result.parent
+        outcome.after.save(result)
         spread = enlarge(outcome.spread, self.side) if outcome.spread is not None else None
         numbers = map(str, range(1, len(outcome.fillings) + 1))
         return [
             say(outcome.report),
             (outcome.before, outcome.after),
-            gr.update(value=file, interactive=True),
+            gr.update(value=result, interactive=True),
             gr.update(visible=outcome.spread is not None),
             spread,
             list(zip(outcome.fillings, numbers, strict=True)),
@@ -157,7 +158,7 @@ class Page:
     def _inputs(self) -> dict[str, Any]:
         first = self.tasks[0]
         found: dict[str, Any] = {
-            "photo": photo_input(
+            "photo": gr.Image(
                 label="Photograph",
                 sources=["upload", "webcam", "clipboard"],
                 height=220,
@@ -166,7 +167,7 @@ class Page:
             ),
             "task": gr.Radio([(NAMES[task], task) for task in self.tasks], value=first, label="Task"),
             "hint": gr.Markdown(HINTS[first], elem_id="hint"),
-            "layers": mask_editor(
+            "drawing": gr.ImageEditor(
                 label="Paint over what is missing",
                 sources=(),
                 transforms=(),
@@ -227,15 +228,16 @@ class Page:
         """Connect the events with what they do."""
         status, result = outputs[:2]
         photo, task, estimate = (inputs[name] for name in ("photo", "task", "estimate"))
-        photo.change(self.load, photo, [inputs["layers"], status], show_progress="hidden")
-        shown = [inputs[name] for name in ("hint", "layers", "estimate", "noise", "blur", "factor", "searches")]
+        photo.change(self.load, photo, [inputs["drawing"], status], preprocess=False, show_progress="hidden")
+        shown = [inputs[name] for name in ("hint", "drawing", "estimate", "noise", "blur", "factor", "searches")]
         for control in (task, estimate):
             control.change(self.choose, [task, estimate], shown, show_progress="hidden")
-        names = ("photo", "task", "layers", "estimate", "noise", "blur", "factor", "searches")
+        names = ("photo", "task", "drawing", "estimate", "noise", "blur", "factor", "searches")
         run = inputs["restore"].click(
             self.restore,
             [inputs[name] for name in names],
             outputs,
+            preprocess=False,
             concurrency_limit=1,
             trigger_mode="once",
             show_progress_on=result,

@@ -34,7 +34,7 @@ def serve(options: argparse.Namespace, port: int) -> int:
     restoration = PhotoRestoration(options.generator, limits, device)
     print(f"preparing the page with {printable(options.generator)} ...", flush=True)
     ended = Event()
-    with TemporaryDirectory(prefix="gan-lightning-app-") as folder:
+    with TemporaryDirectory(prefix=f"gan-lightning-app-{os.getpid()}-") as folder:
         tempfile.tempdir = folder  # all that is uploaded or made lies in it
         os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "uploads")
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -1,6 +1,6 @@
 """From strokes to masks."""
 
-from io import BytesIO
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +13,20 @@ from tests.app.photos import draw
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
+NUMBERS = itertools.count()
+
 
 def layer(where, side=32, mode="RGBA"):
     image = np.zeros((side, side, 4), dtype=np.uint8)
     image[where] = (225, 29, 72, 100)  # half transparent, as the brush is
-    content = BytesIO()
-    Image.fromarray(image).convert(mode).save(content, "PNG")
-    return content.getvalue()
+    path = Path(f"layer-{next(NUMBERS)}.png").absolute()
+    Image.fromarray(image).convert(mode).save(path)
+    return path
 
 
 def test_strokes_of_all_layers_count():
     first, second = (slice(0, 4), slice(0, 4)), (slice(20, 32), slice(8, 9))
-    Path("second.png").write_bytes(layer(second))
-    painted = painted_pixels([layer(first), "second.png"], 32)
+    painted = painted_pixels([layer(first), layer(second)], 32)
     expected = np.zeros((32, 32), dtype=bool)
     expected[first] = expected[second] = True
     assert np.array_equal(painted, expected)
@@ -33,10 +34,13 @@ def test_strokes_of_all_layers_count():
     assert not painted_pixels([layer(first, mode="RGB")], 32).any()  # nothing is transparent: no strokes
 
 
-@pytest.mark.parametrize(("layers", "message"), [([layer(..., 31)], "does not belong"), ([b"?"], "cannot be read")])
-def test_other_drawings_are_refused(layers, message):
-    with pytest.raises(InputError, match=f"{message}.*: reload the page"):
-        painted_pixels(layers, 32)
+def test_other_drawings_are_refused():
+    with pytest.raises(InputError, match="does not belong to this photograph: reload the page"):
+        painted_pixels([layer(..., 31)], 32)
+    Path("text.png").write_text("no image")
+    for name in ("text.png", "missing.png"):
+        with pytest.raises(InputError, match="cannot be read: reload the page"):
+            painted_pixels([Path(name)], 32)
 
 
 def test_the_mask_has_the_size_of_the_photograph():

@@ -1,6 +1,5 @@
 """What the events of the page do, called without a browser; and what its server is told."""
 
-import json
 import threading
 import types
 from pathlib import Path
@@ -31,9 +30,9 @@ def page(restoration, tmp_path, monkeypatch):
 
 
 def restore(page, photo, task="denoise", layers=(), searches=1, progress=lambda *step: None):
-    return page.restore(
-        None if photo is None else str(photo), task, list(layers), True, 0.1, 1.0, 2, searches, SESSION, progress
-    )
+    sent = None if photo is None else {"path": str(photo)}
+    drawing = {"background": None, "layers": [{"path": str(layer)} for layer in layers], "composite": None, "id": None}
+    return page.restore(sent, task, drawing, True, 0.1, 1.0, 2, searches, SESSION, progress)
 
 
 def test_a_photograph_is_restored_and_can_be_downloaded(page):
@@ -74,24 +73,24 @@ def test_mistakes_are_said_on_the_page_and_leave_the_last_result(page):
 
 
 def test_a_new_photograph_is_shown_to_paint_on(page):
-    editor, status = page.load(str(draw(Path("photo.png"))))
+    editor, status = page.load({"path": str(draw(Path("photo.png")))})
     assert editor["value"].size == (page.side, page.side)
     assert "photo.png is ready" in status
-    editor, status = page.load(str(draw(Path("small.png"), (8, 8))))
+    editor, status = page.load({"path": str(draw(Path("small.png"), (8, 8)))})
     assert editor["value"] is None
     assert "8x8 pixels" in status
     assert page.load(None)[1] == say("")
 
 
 def test_each_task_shows_its_own_options(page):
-    names = ("hint", "layers", "estimate", "noise", "blur", "factor", "searches")
+    names = ("hint", "drawing", "estimate", "noise", "blur", "factor", "searches")
 
     def shown(task, estimate):
         found = dict(zip(names, page.choose(task, estimate), strict=True))
         assert found.pop("hint") == HINTS[task]
         return found.pop("searches"), {name for name, update in found.items() if update["visible"]}
 
-    assert shown("inpaint", True) == (8, {"layers"})
+    assert shown("inpaint", True) == (8, {"drawing"})
     assert shown("denoise", True) == (1, {"estimate"})
     assert shown("denoise", False) == (1, {"estimate", "noise"})
     assert shown("deblur", False) == (8, {"estimate", "blur"})
@@ -131,17 +130,14 @@ def test_leaving_the_page_removes_the_result(page):
     assert not second.exists()
 
 
-def test_nothing_of_the_page_leads_elsewhere(page, restoration, monkeypatch):
-    """No analytics, no sharing, no fonts of others; and limits on what is sent."""
-    blocks, seen = page.build(), {}
-    monkeypatch.setattr(type(blocks), "launch", lambda self, **options: seen.update(options))
+def test_the_server_shares_nothing_and_limits_what_is_sent(restoration, monkeypatch):
+    seen = {}
+    blocks = types.SimpleNamespace(launch=lambda **options: seen.update(options))
+    monkeypatch.setattr(Page, "build", lambda page: types.SimpleNamespace(queue=lambda: blocks))
     launch(restoration, "127.0.0.1", 7860, 123)
     assert (seen["share"], seen["max_file_size"], seen["server_name"]) == (False, 123, "127.0.0.1")
-    assert seen["theme"]._stylesheets == []
-    config = json.dumps(blocks.get_config_file(), default=str)
-    assert "https://" not in config.replace("https://raw.githubusercontent.com/gradio-app", "")  # of examples
-    assert '"share"' not in config
-    assert not blocks.analytics_enabled
+    assert (seen["ssr_mode"], seen["mcp_server"], seen["pwa"], seen["footer_links"]) == (False, False, False, [])
+    assert seen["theme"]._stylesheets == []  # no fonts of other servers
 
 
 def test_gray_generators_add_no_color(restoration, monkeypatch):
