@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
@@ -232,6 +233,8 @@ class Page:
         shown = [inputs[name] for name in ("hint", "drawing", "estimate", "noise", "blur", "factor", "searches")]
         for control in (task, estimate):
             control.change(self.choose, [task, estimate], shown, show_progress="hidden")
+        begun = json.dumps(say("Restoring ..."))
+        inputs["restore"].click(None, None, status, js=f"() => {begun}", show_progress="hidden")
         names = ("photo", "task", "drawing", "estimate", "noise", "blur", "factor", "searches")
         run = inputs["restore"].click(
             self.restore,

@@ -15,7 +15,7 @@ from gan_lightning.faces import render_face, sample_face
 from tests.processes import Process
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-PATIENCE = 240  # seconds for each step beside a busy process
+PATIENCE = 90  # seconds for each step beside a busy process
 
 
 @pytest.fixture
@@ -84,9 +84,9 @@ def save_images(page, folder):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_painted_hole_comes_back_filled(browser, address, tmp_path):
-    with Image.fromarray(render_face(sample_face(7, 3))) as face:
-        face.save(tmp_path / "face.png")
-        photo = np.asarray(face.crop((0, 20, 178, 198)).resize((16, 16), Image.Resampling.BICUBIC)).astype(int)
+    face = Image.fromarray(render_face(sample_face(7, 3))).crop((0, 20, 178, 198)).resize((16, 16))
+    face.save(tmp_path / "face.png")
+    photo = np.asarray(face).astype(int)
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     page.set_default_timeout(1000 * PATIENCE)
     asked = []
@@ -104,9 +104,9 @@ def test_a_painted_hole_comes_back_filled(browser, address, tmp_path):
     page.get_by_role("button", name="Restore").click()
     page.get_by_text("by 8 searches").wait_for()
     before, after, downloaded = save_images(page, tmp_path)
-    hole = (np.abs(before - 127.5) < 1).all(axis=2)
+    hole = np.abs(before - photo).max(axis=2) > 1
     assert 8 <= hole.sum() <= 128
-    assert np.abs(before - photo)[~hole].max() <= 1
+    assert np.abs(before[hole] - 127.5).max() < 1  # gray
     assert np.abs(after - photo)[~hole].max() <= 1
     assert np.abs(after - before).max(axis=2)[hole].min() > 2
     assert np.array_equal(after, downloaded)
