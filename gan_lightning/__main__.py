@@ -26,6 +26,7 @@ commands:
   predict      draw images from a checkpoint: --num_samples 64
   restore      restore photographs: photo.jpg --generator G.ckpt --task inpaint --mask mask.png
   align        move faces to the frame of a generator, and restored ones back: photos/ --output aligned/
+  app          restore photographs on a page in the browser: --generator G.ckpt
   upscale      enlarge images: photos/ --weights FILE --output large/
   evaluate     compare any two sets of images: photos/ samples/ --extractor random --output metrics.json
   report       compare runs on one page that opens from disk: runs/a runs/b --output report.html
@@ -44,6 +45,7 @@ configuration, metrics, pictures and checkpoints to runs/NAME; choose NAME by --
 MODULES = {  # of commands that are no LightningCLI: each has HELP and main(words)
     "restore": "commands.restore",
     "align": "commands.align",
+    "app": "commands.app",
     "upscale": "commands.upscale",
     "evaluate": "commands.evaluate",
     "report": "report.command",

@@ -35,6 +35,12 @@ def generators(tmp_path_factory):
     return folder
 
 
+def skip_without_onnx():
+    pytest.importorskip("onnxscript")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 7):
+        pytest.skip("torch 2.6 converts to ONNX with earlier releases of onnxscript alone")
+
+
 def find(generators, name):
     return next(generators.glob(f"{name}.*"))
 
@@ -45,7 +51,7 @@ def find(generators, name):
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_an_exported_generator_makes_the_same_images(generators, name, suffix, tmp_path, capsys):
     if suffix == ".onnx":
-        pytest.importorskip("onnxscript")
+        skip_without_onnx()
     labeled = name.endswith("classes")
     path, output = find(generators, name), tmp_path / f"G{suffix}"
     assert command("export", path, "--output", output, *["--labels"] * labeled) == 0
@@ -109,11 +115,23 @@ def test_a_file_of_the_command_is_replaced_and_a_missing_extra_named(generators,
     assert not Path("G.onnx").exists()
 
 
+def test_a_generator_that_torch_cannot_convert_is_refused_in_one_line(generators, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("onnxscript")
+
+    def fail(*args, **options):
+        raise torch.onnx.OnnxExporterError("step 3/3")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    status = command("export", find(generators, "plain"), "--output", tmp_path / "G.onnx")
+    assert "cannot convert this generator to ONNX: update torch, or write a .pt2" in refusal(capsys, status)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 @pytest.mark.usefixtures("own_folder")
 def test_snippets_of_the_page_run(number):
     if "onnxruntime" in SNIPPETS[number]:
-        pytest.importorskip("onnxscript")
+        skip_without_onnx()
         assert command("export", "faces64", "--output", "G.onnx", "--uint8") == 0
     words = [] if "invert" in SNIPPETS[number] else ["--uint8"]
     assert command("export", "faces64", "--output", "G.pt2", *words) == 0

@@ -42,6 +42,7 @@ LAYERS = {  # the first prefix that fits a module's name gives its layer
     "loggers": 2,
     "resume": 2,
     "run": 2,
+    "app": 3,
     "cli": 3,
     "commands": 3,
     "options": 3,

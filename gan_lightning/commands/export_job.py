@@ -24,6 +24,7 @@ from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 
 TOLERANCE: Final = 1e-4  # of images in [-1, 1]
 CHECKED: Final = (1, 3)  # batch sizes at which a program is compared with the generator
+MAX_BATCH: Final = 2**31 - 1
 NOTES: Final = "gan_lightning.json"  # what the program takes and returns, inside of the file
 
 Inputs = tuple[Tensor, ...]
@@ -142,12 +143,14 @@ def compare(program: Program, exported: Callable[..., Tensor], batches: list[Inp
 
 def dynamic_shapes(inputs: Inputs, batch: int | None) -> tuple[dict[int, Any], ...] | None:
     """Return which dimensions of the inputs may vary."""
-    return None if batch is not None else tuple({0: torch.export.Dim("batch")} for _ in inputs)
+    # torch 2.6 refuses a dimension without a limit, which it compares with the largest integer.
+    return None if batch is not None else tuple({0: torch.export.Dim("batch", max=MAX_BATCH)} for _ in inputs)
 
 
 def write_pt2(program: Program, inputs: Inputs, batch: int | None, notes: Mapping[str, Any], path: Path) -> None:
     """Write a program of torch.export."""
-    exported = torch.export.export(program, inputs, dynamic_shapes=dynamic_shapes(inputs, batch))
+    # Not strict is the default of later releases: torch 2.6 cannot analyze the code of a StyleGAN2 otherwise.
+    exported = torch.export.export(program, inputs, dynamic_shapes=dynamic_shapes(inputs, batch), strict=False)
     with path.open("wb") as file:  # of a path, torch asks for the suffix .pt2
         torch.export.save(exported, file, extra_files={NOTES: json.dumps(notes)})
 
@@ -160,21 +163,30 @@ def read_pt2(path: Path) -> Callable[..., Tensor]:
 
 
 def write_onnx(program: Program, inputs: Inputs, batch: int | None, notes: Mapping[str, Any], path: Path) -> None:
-    """Write an ONNX model, with its weights in the same file."""
+    """Write an ONNX model, with its weights in the same file.
+
+    Raises:
+        InputError: If this version of torch cannot convert the generator.
+    """
     import onnxscript  # noqa: F401  both before the work
     import onnxruntime  # noqa: F401  isort: skip  reads what is written
 
     names = ["latents", "labels"][: len(inputs)]
-    made = torch.onnx.export(
-        program,
-        inputs,
-        input_names=names,
-        output_names=["images"],
-        dynamo=True,
-        dynamic_shapes=dynamic_shapes(inputs, batch),
-        external_data=False,
-        verbose=False,
-    )
+    try:
+        made = torch.onnx.export(
+            program,
+            inputs,
+            input_names=names,
+            output_names=["images"],
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes(inputs, batch),
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:  # by torch 2.6, with the releases of onnxscript that later ones need
+        raise InputError(
+            f"torch {torch.__version__} cannot convert this generator to ONNX: update torch, or write a .pt2"
+        ) from error
     assert made is not None
     made.model.metadata_props[NOTES] = json.dumps(notes)
     made.save(str(path), external_data=False)

@@ -63,12 +63,19 @@ class Job:
 
     def command(self, others: Sequence[str]) -> list[str]:
         """Return the command line of `predict`: what the task implies, the user's files, and what was asked for."""
+        shipped, implied, chosen = map(as_json, self.configs())
+        return [
+            "predict",
+            *(f"--config={config}" for config in (shipped, implied, *self.options.config, chosen)),
+            *others,
+        ]
+
+    def configs(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Return the configurations of `predict`: the one shipped for the task, what it implies, what was asked for."""
         from gan_lightning.options.parser import shipped_configs  # slow to import
 
         shipped = yaml.safe_load(shipped_configs()[f"restore/{self.options.task}"].read_text(encoding="utf-8"))
-        implied, chosen = map(as_json, self.settings())
-        configs = [as_json({"model": shipped["model"]}), implied, *self.options.config, chosen]
-        return ["predict", *(f"--config={config}" for config in configs), *others]
+        return {"model": shipped["model"]}, *self.settings()
 
     def settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the settings of `predict` that a task implies, and those that were asked for."""

@@ -1,0 +1,46 @@
+"""Work with torch that another thread can stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from threading import Event
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+
+class Stopped(BaseException):
+    """The work was stopped, as was asked for.
+
+    Like KeyboardInterrupt, it is no `Exception`, so that none of the code takes it for the fault of a broken file.
+    """
+
+
+class StopWhen(TorchFunctionMode):
+    """Context in which the next operation of torch raises `Stopped` once an event is set.
+
+    Every stage of a restoration consists of many short operations, so that it stops within one of them.
+
+    Args:
+        event: The event.
+    """
+
+    def __init__(self, event: Event) -> None:
+        super().__init__()
+        self._event = event
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run an operation.
+
+        Raises:
+            Stopped: If the event is set.
+        """
+        if self._event.is_set():
+            raise Stopped
+        return func(*args, **(kwargs or {}))
