@@ -69,6 +69,7 @@ def load_upscaler(path: str | Path, device: torch.device) -> Upscaler:
         if (network := build_rrdb(state)) is not None:
             network.eval().requires_grad_(False).to(device)
             check_finite(state, path)
+            check_channels(network.channels, path)
             return Upscaler(network, "RRDBNet", network.channels, network.scale, digest, network.shuffle)
     return load_by_spandrel(content, path, digest, device)
 
@@ -84,14 +85,20 @@ def load_by_spandrel(content: Any, path: str | Path, digest: str, device: torch.
     try:
         model = ModelLoader().load_from_state_dict(content)
     except Exception as error:  # each architecture raises its own
-        raise InputError(f"{path} holds no network that spandrel reads ({first_line(error)})") from error
+        reason = f" ({first_line(error)})" if str(error) else ""
+        raise InputError(f"{path} holds no network that spandrel reads{reason}") from error
     if not isinstance(model, ImageModelDescriptor) or model.input_channels != model.output_channels:
         raise InputError(f"{path} holds a {model.architecture.name}, which does not map images to images")
-    if model.input_channels not in (1, 3):
-        raise InputError(f"{path} takes images of {model.input_channels} channels: expected 1 or 3")
+    check_channels(model.input_channels, path)
     model.eval().to(device)  # it enlarges images that are smaller than it takes
     multiple = model.size_requirements.multiple_of
     return Upscaler(model, model.architecture.name, model.input_channels, model.scale, digest, multiple)
+
+
+def check_channels(channels: int, path: str | Path) -> None:
+    """Raise an InputError if a network takes neither gray nor color images."""
+    if channels not in (1, 3):
+        raise InputError(f"{path} takes images of {channels} channels: expected 1 or 3")
 
 
 def check_finite(state: dict[str, Tensor], path: str | Path) -> None:

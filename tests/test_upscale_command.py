@@ -179,6 +179,8 @@ def test_what_cannot_be_done_is_refused_in_one_line(weights, capsys, monkeypatch
     assert "pip install 'gan-lightning[upscale]'" in refused(capsys, "in", weights="other.safetensors")
     save_file(network(1).state_dict(), "gray.safetensors")
     assert "a.png is in color, but gray.safetensors takes gray" in refused(capsys, "in", weights="gray.safetensors")
+    save_file(network(4).state_dict(), "four.safetensors")
+    assert "takes images of 4 channels: expected 1 or 3" in refused(capsys, "in", weights="four.safetensors")
     bad = network().state_dict()
     bad["conv_hr.bias"] = bad["conv_hr.bias"] * float("nan")
     save_file(bad, "bad.safetensors")

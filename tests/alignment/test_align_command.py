@@ -160,7 +160,7 @@ def test_landmarks_as_people_have_them():
     assert found["b c.jpg"].shape == (2, 5, 2)
 
 
-def test_what_cannot_be_used_is_one_line(capsys, monkeypatch):
+def test_what_cannot_be_used_is_one_line(capsys, caplog, monkeypatch):
     photo, truth = placed(3)
     save("face.png", photo), save("wall.png", photo[:50, :50] * 0)
     write_landmarks("list.txt", [("other.png", truth)])
@@ -168,6 +168,7 @@ def test_what_cannot_be_used_is_one_line(capsys, monkeypatch):
     Path("bad.txt").write_text("face.png 1 2 3\n"), Path("empty.csv").write_text("\n")
     align = ["align", "face.png", "--output", "out"]
     assert "wall.png: no face was found" in refused(capsys, "align", "wall.png", "--output", "out")
+    assert "wall.png" not in caplog.text  # named once
     assert "names no photograph that was given: it has other.png" in refused(capsys, *align, "--landmarks", "list.txt")
     assert "line 1 of bad.txt does not hold five landmarks" in refused(capsys, *align, "--landmarks", "bad.txt")
     assert "holds no landmarks" in refused(capsys, *align, "--landmarks", "empty.csv")
@@ -236,9 +237,3 @@ def test_other_tasks_restore_all_of_the_face(generator, capsys):
         assert (result != photo).any(axis=2)[120:180, 120:180].mean() > 0.9
     capsys.readouterr()
     assert "add it, or leave both out" in refused(capsys, *words, "--task", "denoise", "--output", "x")
-
-
-def test_the_only_photograph_without_a_face_is_named_once(capsys, caplog):
-    save("wall.png", np.full((60, 60, 3), 9, np.uint8))
-    assert "wall.png: no face was found" in refused(capsys, "align", "wall.png", "--output", "aligned")
-    assert "left alone" not in caplog.text
