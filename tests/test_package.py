@@ -55,7 +55,7 @@ def test_the_command_line_takes_its_models_and_data_from_the_public_names():
 
 def test_every_package_that_is_imported_is_a_dependency():
     extras = PROJECT["optional-dependencies"]
-    used = ("streaming", "extractors", "onnx", "hub", "align", "upscale")
+    used = ("streaming", "extractors", "onnx", "hub", "align", "upscale", "app")
     lines = [*PROJECT["dependencies"], *(line for extra in used for line in extras[extra])]
     declared = {distribution_name(line) for line in lines}
     imported = {

@@ -26,6 +26,9 @@ MONO: Final = ("ui-monospace", "Menlo", "Consolas", "monospace")
 BRUSH: Final = ("#e11d48", 0.85)
 STYLE: Final = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto; }
+.gradio-container .main { max-width: 100vw; box-sizing: border-box; }
+.gradio-container .column { max-width: 100%; }
+#fillings .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
 #status p { margin: 0; }
 #status .error { color: var(--error-text-color); font-weight: 600; }
 """
@@ -170,11 +173,12 @@ class Page:
             "hint": gr.Markdown(HINTS[first], elem_id="hint"),
             "drawing": gr.ImageEditor(
                 label="Paint over what is missing",
+                show_label=False,  # its tools would cover it on a narrow screen
                 sources=(),
                 transforms=(),
                 layers=False,
                 buttons=[],
-                height=460,
+                height=430,
                 brush=gr.Brush(default_size=self.side // 10, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
                 canvas_size=(self.side, self.side),
                 fixed_canvas=True,
