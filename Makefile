@@ -63,10 +63,13 @@ $(CELEBA_RUNS): celeba-%: celeba-data install
 	$(CLI) validate --config celeba64 --data.root "$(DATA)" --name $@ --ckpt_path last $(FID_50K) $(OPTIONS)
 	$(CLI) validate --config celeba64 --data.root "$(DATA)" --name $@ --ckpt_path best $(FID_50K) $(OPTIONS)
 
-.PHONY: weights
+.PHONY: weights denoiser
 
 weights: install ## replace the weights of the package: make weights RUN=runs/NAME ENCODER=runs/ENCODER NOTES=FILE
 	$(BIN)/python benchmarks/make_weights.py $(RUN) $(if $(ENCODER),--encoder $(ENCODER)) $(if $(NOTES),--notes $(NOTES))
+
+denoiser: install ## train the denoising network of the package again, without any photograph: make denoiser STEPS=6000
+	$(BIN)/python benchmarks/make_denoiser.py $(if $(STEPS),--steps $(STEPS))
 
 # Each test uses one thread, so that two of them may run at once.
 TWO_AT_ONCE := --numprocesses 2 --dist worksteal

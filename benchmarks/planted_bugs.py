@@ -222,6 +222,19 @@ BUGS = [
         ("the farthest patches in place of the nearest", "largest=False, sorted", "largest=True, sorted"),
     ),
     *bugs_of(
+        "inversion/learned_prior.py",
+        "tests/inversion/test_learned_prior.py",
+        ("a noise level on the wrong scale", "std = (2 * noise_level).clamp", "std = noise_level.clamp"),
+        ("the network trusted where it is wrong", "trust[:, None, None, None])", "torch.ones_like(better))"),
+        ("all images of a batch at once", "at_once = 1 if noisy.device.type == \"cpu\" else len(noisy)", "at_once = len(noisy)"),
+    ),
+    *bugs_of(
+        "networks/denoiser.py",
+        "tests/networks/test_denoiser.py tests/inversion/test_learned_prior.py",
+        ("a border of zeros", 'mode="replicate"', 'mode="constant"'),
+        ("half the noise level", "2 * noise_level[:, None, None, None]", "noise_level[:, None, None, None]"),
+    ),
+    *bugs_of(
         "inversion/self_similarity.py",
         "tests/inversion/test_nonlocal_bayes.py",
         ("what is explained is smoothed too", "[:, None, None, None] > EXPLAINED, better", "[:, None, None, None] > -1, better"),

@@ -102,8 +102,11 @@ def compare(generator: nn.Module, images: Tensor, task: str, recipe_images: int,
     cells.append(cell(linear_estimate(degradation, observed, noise), (time.perf_counter() - started) / len(images)))
     few = images[:recipe_images]
     started = time.perf_counter()
-    recipe = baseline(generator, degradation, observed[:recipe_images])  # type: ignore[arg-type]
-    cells.append(cell(recipe, (time.perf_counter() - started) / max(len(few), 1), few) if len(few) else "")
+    if len(few):
+        recipe = baseline(generator, degradation, observed[:recipe_images])  # type: ignore[arg-type]
+        cells.append(cell(recipe, (time.perf_counter() - started) / len(few), few))
+    else:
+        cells.append("")
     for searches in (1, None):
         started, restored, spread = time.perf_counter(), [], []
         for rows in torch.arange(len(images)).split(BATCH):

@@ -21,6 +21,7 @@ SHARED = (
     "report",
     "tutorial",
     "cuda_trace",
+    "dead_leaves",
     "gpu_environment",
     "gpu_graphs",
     "gpu_setup",

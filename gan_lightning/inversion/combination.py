@@ -8,7 +8,7 @@ from torch import Tensor
 from gan_lightning.degradations.base import Identity, has_adjoint
 from gan_lightning.degradations.masks import Mask
 from gan_lightning.inversion.data_consistency import data_consistency, linear_estimate
-from gan_lightning.inversion.nonlocal_bayes import nonlocal_bayes
+from gan_lightning.inversion.learned_prior import remove_noise
 from gan_lightning.inversion.problem import Problem
 from gan_lightning.inversion.reductions import mean_of_each
 from gan_lightning.inversion.self_similarity import regularize
@@ -71,8 +71,8 @@ def without_generator(images: Tensor, problem: Problem, noise: Tensor, explained
 def add_details(images: Tensor, problem: Problem, noise: Tensor, residual: Tensor) -> Tensor:
     """Return the images with the details of the photographs that the generator lacks.
 
-    Noise is removed from pixels that were observed directly, where the statistics of patches are those of the result so
-    far, twice. Elsewhere the images are made self-similar, see `regularize`.
+    Noise is removed from pixels that were observed directly, see `remove_noise`. Elsewhere the images are made
+    self-similar, see `regularize`.
 
     Args:
         images: Restored images (B,C,H,W), consistent with the observed ones.
@@ -94,8 +94,7 @@ def add_details(images: Tensor, problem: Problem, noise: Tensor, residual: Tenso
     noisy = noise[:, None, None, None] > 0
     if not bool(noisy.any()):
         return images
-    filtered = nonlocal_bayes(nonlocal_bayes(images, photograph, noise), photograph, noise)
-    return torch.where(noisy, filtered.clamp(-1, 1), images)
+    return torch.where(noisy, remove_noise(images, photograph, noise).clamp(-1, 1), images)
 
 
 def _is_plain(degradation: object, noise: Tensor) -> Tensor:
