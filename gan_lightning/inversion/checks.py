@@ -122,6 +122,12 @@ def check_start(latents: Tensor, count: int, latent_dim: int) -> None:
         )
 
 
+def check_prior(generator: object, *, noise_maps: str) -> None:
+    """Raise an InputError if a setting asks for what a prior does not offer."""
+    if noise_maps == "optimized" and not getattr(generator, "noise_sizes", ()):
+        raise InputError("this generator has no noise maps to optimize: set noise_maps to held")
+
+
 def check_numbers(**numbers: float | None) -> None:
     """Raise an InputError if a setting is negative or not finite; None is allowed."""
     for name, value in numbers.items():

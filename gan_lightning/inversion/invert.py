@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_lightning.degradations.base import Degradation, Identity, unwrap
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.checks import check_observed, check_pixels, check_start
+from gan_lightning.inversion.checks import check_observed, check_pixels, check_prior, check_start
 from gan_lightning.inversion.combination import (
     UNEXPLAINED,
     add_details,
@@ -25,6 +25,7 @@ from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGener
 from gan_lightning.inversion.initialization import LatentSampler, StartName
 from gan_lightning.inversion.losses import make_loss
 from gan_lightning.inversion.noise_level import noise_after_blur, visible_noise
+from gan_lightning.inversion.noise_maps import normalize_maps, with_noise_maps
 from gan_lightning.inversion.precision import float32_gradients
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
@@ -61,6 +62,7 @@ class Inversion:
         solutions: (B,K,C,H,W) images that the K searches found, each consistent with what is known.
         weights: (B,K) of the solutions in their mean, which add up to one; the likeliest solution has the largest.
         latent_steps: Number of steps in `history` that the search for latents took, before the refinement.
+        noise_maps: (B,N) noise maps that were found beside `latent`, flat, or None where they were held.
     """
 
     image: Tensor
@@ -75,6 +77,7 @@ class Inversion:
     solutions: Tensor
     weights: Tensor
     latent_steps: int = 0
+    noise_maps: Tensor | None = None
 
 
 def invert(
@@ -119,6 +122,7 @@ def invert(
         raise TypeError(f"invert() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     settings = replace(settings or InversionSettings(), **changes)
     check_pixels(observed)
+    check_prior(generator, noise_maps=settings.noise_maps)
     degradation = unwrap(degradation)
     # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     device = next(generator.parameters()).device
@@ -133,6 +137,8 @@ def invert(
             check_start(start, len(observed), frozen.latent_dim)
         count, num_steps, refine_steps = settings.counts(every_pixel_observed=isinstance(degradation, Identity))
         problem, noise = _build_problem(frozen, degradation, observed, settings, discriminator)
+        if settings.noise_maps == "optimized":
+            problem = with_noise_maps(problem, frozen.noise_sizes)
         rows = torch.arange(len(observed), device=device).repeat_interleave(count)
         problems, noises = problem.select(rows), noise[rows]
         # Only a squared error is comparable to the variance of the noise.
@@ -147,7 +153,17 @@ def invert(
         latents, latent_steps = found.variables, len(found.history) - 1
         stopping = replace(stopping, num_steps=refine_steps)
         images, found = _refine(found, problems, noises, frozen, settings, stopping)
-        return replace(_combine(images, found, latents, problem, noise, settings), latent_steps=latent_steps)
+        inversion = _combine(images, found, latents, problem, noise, settings)
+        return replace(_noise_apart(inversion, frozen), latent_steps=latent_steps)
+
+
+def _noise_apart(inversion: Inversion, frozen: FrozenGenerator) -> Inversion:
+    """Return the inversion with the noise maps, if there are any, apart from the latents."""
+    noise = inversion.latent[:, frozen.latent_dim :]
+    if not noise.shape[1]:
+        return inversion
+    latent = inversion.latent[:, : frozen.latent_dim].contiguous()
+    return replace(inversion, latent=latent, noise_maps=normalize_maps(noise, frozen.noise_sizes))
 
 
 def _of_the_best(callback: Callback, count: int, total: int) -> Callback:

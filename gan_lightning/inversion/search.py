@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.initialization import LatentSampler, Search, StartName, initial_latents
+from gan_lightning.inversion.noise_maps import initial_noise
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.whitening import Solver
@@ -47,6 +48,8 @@ class RestartedSearch:
         start = self.start[rows] if isinstance(self.start, Tensor) else self.start
         searches = [self.searches[row] for row in rows.tolist()]
         begin = initial_latents(start, part, self.frozen.latent_dim, self.sampler, searches, number)
+        if part.center.shape[1] > self.frozen.latent_dim:
+            begin = torch.cat([begin, initial_noise(self.frozen.held_noise(), self.sampler.seed, searches, number)], 1)
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
         if self.solver is levenberg_marquardt:  # it uses the J'J of each image, not their mean
             return levenberg_marquardt(part, begin, stopping)

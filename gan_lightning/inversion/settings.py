@@ -12,6 +12,7 @@ from gan_lightning.inversion.losses import LossName
 
 SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
 RefineName = Literal["features", "weights", "none"]
+NoiseMapsName = Literal["held", "optimized"]
 
 SEVERAL = 8  # searches; more hardly improve the mean
 DEFAULT_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100}
@@ -55,6 +56,8 @@ class InversionSettings:
         refine_steps: Maximum number of refinement steps. Default: 200, and 25 for each of several searches.
         refine_weight: Weight of the penalty that keeps features close to those of the latent. Default: chosen by the
             noise level, and 0 for plain inversion of images without noise.
+        noise_maps: Noise maps of a StyleGAN2: those of its buffers ("held"), or searched beside the latent and
+            regularized ("optimized").
         composite: Make the result consistent with the photograph (known pixels, luma, sums of pixels), for
             degradations that have an adjoint, and take details from a noisy one that the generator lacks. If false, the
             output of the generator is returned.
@@ -77,6 +80,7 @@ class InversionSettings:
     refine: RefineName = "features"
     refine_steps: int | None = None
     refine_weight: float | None = None
+    noise_maps: NoiseMapsName = "held"
     composite: bool = True
 
     def __post_init__(self) -> None:
@@ -84,6 +88,7 @@ class InversionSettings:
         check_choice("loss", self.loss, get_args(LossName))
         check_choice("start", self.start, get_args(StartName))
         check_choice("refine", self.refine, get_args(RefineName))
+        check_choice("noise_maps", self.noise_maps, get_args(NoiseMapsName))
         check_numbers(
             num_steps=self.num_steps,
             latent_weight=self.latent_weight,
@@ -96,6 +101,10 @@ class InversionSettings:
         )
         if self.num_searches is not None and not (isinstance(self.num_searches, int) and self.num_searches >= 1):
             raise InputError(f"num_searches is {self.num_searches}: give 1 or more")
+        if self.solver == "levenberg_marquardt" and self.noise_maps == "optimized":
+            raise InputError(
+                "noise maps are too many variables for levenberg_marquardt: choose the solver adam or lbfgs"
+            )
         if self.solver == "levenberg_marquardt" and self.loss != "mse":
             raise InputError(
                 f"levenberg_marquardt minimizes squared errors, not {self.loss}: choose the solver adam or lbfgs"

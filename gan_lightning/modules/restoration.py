@@ -20,7 +20,7 @@ from gan_lightning.degradations.mask_files import White
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings
-from gan_lightning.inversion.checks import PixelRangeWarning
+from gan_lightning.inversion.checks import PixelRangeWarning, check_prior
 from gan_lightning.metrics.restoration import RestorationMetrics, summarize
 from gan_lightning.modules.checks import check_restoration_options, check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
@@ -95,6 +95,7 @@ class LatentRestoration(LightningModule):
         super().__init__()
         check_restoration_options(degradation, inversion, masks, encoder_ckpt, blind_blur=blind_blur)
         self.generator = as_prior(load_generator(generator_ckpt), space, label).requires_grad_(False)
+        check_prior(self.generator, noise_maps=inversion.noise_maps)
         if encoder_ckpt is not None and isinstance(self.generator, StyleGAN2Prior) and space != "z":
             raise InputError("an encoder guesses z: set space to z, or leave encoder_ckpt out")
         self.discriminator = load_discriminator(generator_ckpt) if inversion.loss == "perceptual" else None

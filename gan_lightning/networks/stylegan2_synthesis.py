@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, cast, get_args
 
 import torch
@@ -153,13 +153,19 @@ class Synthesis(nn.Module):
         for size in self.sizes:
             yield cast(SynthesisBlock, self.get_submodule(f"b{size}"))
 
-    def forward(self, ws: Tensor, noise_mode: NoiseMode | None = None, rng: torch.Generator | None = None) -> Tensor:
+    def layers(self) -> list[SynthesisLayer]:
+        """Return the layers with noise, in order."""
+        return [layer for block in self.blocks() for layer in block.layers()]
+
+    def forward(
+        self, ws: Tensor, noise_mode: NoiseMode | Sequence[Tensor] | None = None, rng: torch.Generator | None = None
+    ) -> Tensor:
         """Map w to images.
 
         Args:
             ws: (B, num_ws, w_dim), one for each layer; or (B, w_dim) for all layers.
-            noise_mode: "const" (the noise of the buffers), "none", or "random" (drawn for each image). Default:
-                "random" in training, "const" in evaluation.
+            noise_mode: "const" (the noise of the buffers), "none", or "random" (drawn for each image); or the noise of
+                each layer, (B,1,H,W) of its size. Default: "random" in training, "const" in evaluation.
             rng: Generator of random noise, on the device of `ws`. Default: that of torch.
 
         Returns:
@@ -169,7 +175,8 @@ class Synthesis(nn.Module):
             InputError: If the noise mode is unknown, or the shape of `ws` does not fit.
         """
         mode = noise_mode or ("random" if self.training else "const")
-        if mode not in get_args(NoiseMode):
+        given = None if isinstance(mode, str) else iter(mode)
+        if isinstance(mode, str) and mode not in get_args(NoiseMode):
             raise InputError(f"noise_mode {mode!r} is unknown: choose one of {', '.join(get_args(NoiseMode))}")
         if ws.ndim == 2:
             ws = ws[:, None].expand(-1, self.num_ws, -1)
@@ -177,13 +184,13 @@ class Synthesis(nn.Module):
             raise InputError(f"expected ws of shape (B, {self.num_ws}, {self.w_dim}) but got {tuple(ws.shape)}")
         features, images, first = None, None, 0
         for block in self.blocks():
-            noises = [_noise(layer, mode, ws, rng) for layer in block.layers()]
+            noises = [next(given) if given else _noise(layer, mode, ws, rng) for layer in block.layers()]
             features, images = block(features, images, ws[:, first : first + len(noises) + 1], noises)
             first += len(noises)
         return cast(Tensor, images)
 
 
-def _noise(layer: SynthesisLayer, mode: NoiseMode, ws: Tensor, rng: torch.Generator | None) -> Tensor | None:
+def _noise(layer: SynthesisLayer, mode: object, ws: Tensor, rng: torch.Generator | None) -> Tensor | None:
     """Return the noise of a layer, (H,W) or (B,1,H,W); None for none."""
     if mode == "random":
         return torch.randn(len(ws), 1, layer.size, layer.size, generator=rng, device=ws.device, dtype=ws.dtype)

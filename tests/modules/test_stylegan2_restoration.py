@@ -1,5 +1,7 @@
 """`LatentRestoration` with a StyleGAN2 generator: the same degradations, searches and files as with a DCGAN."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,6 +18,8 @@ from tests.modules.test_restoration import run_test
 
 SIZES = {"latent_dim": 6, "base_channels": 4, "max_channels": 8, "w_dim": 5, "mapping_layers": 2}
 QUICK = InversionSettings(solver="adam", num_searches=2, num_steps=8, start="mean", refine_steps=4, noise_level=0.0)
+
+OPTIMIZED_NOISE = replace(QUICK, noise_maps="optimized")
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +64,15 @@ def test_an_unknown_blur_of_photographs_is_removed(weights, images, tmp_path):
     assert load_file(record)["latent"].shape == (5,)
 
 
+def test_noise_maps_are_searched_beside_w(weights, images, tmp_path):
+    hole = SquareMask(16, 4)
+    _, (output,) = run_test(LatentRestoration(weights, hole, inversion=OPTIMIZED_NOISE), images, tmp_path)
+    prior, rng = StyleGAN2Prior(load_generator(weights)), torch.Generator().manual_seed(0)
+    expected = invert(prior, hole, hole(images), OPTIMIZED_NOISE, rng=rng, indices=range(3))
+    torch.testing.assert_close(output.restored, expected.image, atol=1e-5, rtol=0)
+    assert output.latent.shape == (3, 5)
+
+
 def test_spaces_are_told_apart_in_the_record_of_a_run(weights):
     digests = {
         LatentRestoration(weights, inversion=QUICK, space=space).restorer.settings()["generator"]
@@ -76,6 +89,7 @@ def test_settings_that_do_not_fit_are_refused(weights, tmp_path):
         (weights, {"space": "v"}, "space 'v' is unknown"),
         (weights, {"inversion": InversionSettings(loss="perceptual")}, "holds no discriminator"),
         (tmp_path / "dcgan.pt", {"space": "w"}, "leave space out"),
+        (tmp_path / "dcgan.pt", {"inversion": OPTIMIZED_NOISE}, "set noise_maps to held"),
     ):
         with pytest.raises(InputError, match=message):
             LatentRestoration(path, **options)
