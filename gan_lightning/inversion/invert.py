@@ -23,6 +23,7 @@ from gan_lightning.inversion.combination import (
 )
 from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
 from gan_lightning.inversion.initialization import LatentSampler, StartName
+from gan_lightning.inversion.loss_size import after_reduction, reduction
 from gan_lightning.inversion.losses import make_loss
 from gan_lightning.inversion.noise_level import noise_after_blur, visible_noise
 from gan_lightning.inversion.noise_maps import normalize_maps, with_noise_maps
@@ -99,7 +100,7 @@ def invert(
         generator: A `Prior`: network from (B, latent_dim) to (B,C,H,W) in [-1, 1] with an attribute `latent_dim`. It is
             used in evaluation mode and left unchanged.
         degradation: A, a module of gan_lightning.degradations or any differentiable function on (B,C,H,W) that treats
-            the images alike and independently.
+            the images alike and independently. With `loss_size`, it is applied to images that are reduced to that size.
         observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range to which A maps [-1, 1].
         settings: Settings of the search.
         start: The setting of this name, or latents (B, latent_dim) to start from, such as the guess of an encoder;
@@ -130,13 +131,15 @@ def invert(
         frozen = freeze_generator(generator)
         observed = observed.detach().to(device, torch.float32, copy=True)
         names = list(range(len(observed)) if indices is None else indices)
-        check_observed(frozen, degradation, observed, names)
+        with torch.no_grad():
+            reduce = reduction(frozen(observed.new_zeros(1, frozen.latent_dim)).shape[-1], settings.loss_size)
+        check_observed(frozen, after_reduction(reduce, degradation), observed, names)
         if settings.refine == "features" and frozen.first is None:
             raise InputError(NO_FIRST_BLOCK)
         if isinstance(start, Tensor):
             check_start(start, len(observed), frozen.latent_dim)
         count, num_steps, refine_steps = settings.counts(every_pixel_observed=isinstance(degradation, Identity))
-        problem, noise = _build_problem(frozen, degradation, observed, settings, discriminator)
+        problem, noise = _build_problem(frozen, reduce, degradation, observed, settings, discriminator)
         if settings.noise_maps == "optimized":
             problem = with_noise_maps(problem, frozen.noise_sizes)
         rows = torch.arange(len(observed), device=device).repeat_interleave(count)
@@ -148,7 +151,8 @@ def invert(
         sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale, frozen.draw)
         initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.start
         searches = [(name, number) for name in names for number in range(count)]
-        search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen)
+        ramps = settings.schedule == "projector"
+        search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen, ramps)
         found = search.run(problems, stopping, settings.restarts)
         latents, latent_steps = found.variables, len(found.history) - 1
         stopping = replace(stopping, num_steps=refine_steps)
@@ -182,12 +186,13 @@ def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
 
 def _build_problem(
     frozen: FrozenGenerator,
+    reduce: Degradation,
     degradation: Callable[[Tensor], Tensor],
     observed: Tensor,
     settings: InversionSettings,
     discriminator: nn.Module | None,
 ) -> tuple[Problem, Tensor]:
-    """Return the problem to solve, and the noise level of each image (B,)."""
+    """Return the problem to solve, and the noise level of each image (B,); images are reduced, and then degraded."""
     known = degradation.known(observed) if isinstance(degradation, Degradation) else None
     fraction = observed.new_ones(len(observed))
     if known is not None:
@@ -195,7 +200,7 @@ def _build_problem(
         observed = observed * known  # pixels in a hole are no observation, whatever they contain
         fraction = known.flatten(1).mean(1).expand(len(observed))
     center = observed.new_zeros(len(observed), frozen.latent_dim)
-    image = frozen(center[:1])
+    image = reduce(frozen(center[:1]))
     if settings.noise_level is not None:
         noise = torch.full_like(center[:, 0], settings.noise_level)
     elif observed.shape[-2:] == image.shape[-2:]:
@@ -212,7 +217,8 @@ def _build_problem(
         weight = LATENT_WEIGHT * image[0].numel() / (fraction * observed[0].numel())
         if isinstance(degradation, Identity):
             weight = weight * (noise > 0)
-    return Problem(frozen, degradation, observed, loss, fraction, center, weight[:, None]), noise
+    whole = after_reduction(reduce, degradation)
+    return Problem(frozen, whole, observed, loss, fraction, center, weight[:, None]), noise
 
 
 def _refine(

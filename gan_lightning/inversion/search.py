@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,19 +12,22 @@ from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.initialization import LatentSampler, Search, StartName, initial_latents
 from gan_lightning.inversion.noise_maps import initial_noise
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
+from gan_lightning.inversion.rate_ramps import RateRamps
+from gan_lightning.inversion.solvers.adam import adam
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.whitening import Solver
 
 
 @dataclass(frozen=True)
 class RestartedSearch:
-    """A solver, and where it starts."""
+    """A solver, and where it starts; with `ramps`, Adam with those of the projector of StyleGAN2."""
 
     solver: Solver
     start: StartName | Tensor
     sampler: LatentSampler
     searches: list[Search]
     frozen: FrozenGenerator
+    ramps: bool = False
 
     def run(self, problem: Problem, stopping: Stopping, restarts: int) -> Solution:
         """Solve, search again from other starts where the noise was not reached, and keep the best of each image."""
@@ -53,7 +57,10 @@ class RestartedSearch:
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
         if self.solver is levenberg_marquardt:  # it uses the J'J of each image, not their mean
             return levenberg_marquardt(part, begin, stopping)
-        return self.frozen.whitening.solve(self.solver, part, begin, stopping)
+        solver = self.solver
+        if self.ramps:
+            solver = partial(adam, ramps=RateRamps(self.frozen.latent_dim, self.sampler.seed, searches, number))
+        return self.frozen.whitening.solve(solver, part, begin, stopping)
 
 
 def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tensor) -> Tensor:

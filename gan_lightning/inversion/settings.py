@@ -13,6 +13,7 @@ from gan_lightning.inversion.losses import LossName
 SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
 RefineName = Literal["features", "weights", "none"]
 NoiseMapsName = Literal["held", "optimized"]
+ScheduleName = Literal["cosine", "projector"]
 
 SEVERAL = 8  # searches; more hardly improve the mean
 DEFAULT_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100}
@@ -34,12 +35,16 @@ class InversionSettings:
     Attributes:
         solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for the l1 loss, which has
             kinks, and L-BFGS otherwise, the fastest of the three on a CPU.
+        schedule: Learning rate of adam: it decays on a "cosine", or rises and falls as in the "projector" of StyleGAN2,
+            with noise that is added to the latents and decays.
         num_searches: Number of searches from different starts. The restored image is the mean of what they find, and
             their spread shows where it is a guess. Default: 1 for denoising and plain inversion, 8 otherwise.
         num_steps: Maximum number of solver steps of a search. Default: 12 for levenberg_marquardt, 300 for adam, 100
             for lbfgs, and a quarter of it for each of several searches, whose mean needs less.
         loss: "mse", "l1", "huber", "perceptual" (distance between features of the discriminator) or "lpips" (downloads
             weights).
+        loss_size: Size to which images are reduced before they are degraded and compared, such as 256 for a generator
+            of 1024 pixels; photographs and masks have this size. Default: that of the generator.
         latent_weight: Weight of the mean square of the latent. Larger values favor likelier images that resemble the
             photograph less. Default: 0 for plain inversion of images without noise; otherwise 0.003, and more where
             fewer values are observed, in proportion.
@@ -68,9 +73,11 @@ class InversionSettings:
     """
 
     solver: SolverName = "auto"
+    schedule: ScheduleName = "cosine"
     num_searches: int | None = None
     num_steps: int | None = None
     loss: LossName = "mse"
+    loss_size: int | None = None
     latent_weight: float | None = None
     start: StartName = "best_of_k"
     start_scale: float = 1.0
@@ -85,6 +92,7 @@ class InversionSettings:
 
     def __post_init__(self) -> None:
         check_choice("solver", self.solver, get_args(SolverName))
+        check_choice("schedule", self.schedule, get_args(ScheduleName))
         check_choice("loss", self.loss, get_args(LossName))
         check_choice("start", self.start, get_args(StartName))
         check_choice("refine", self.refine, get_args(RefineName))
@@ -101,6 +109,10 @@ class InversionSettings:
         )
         if self.num_searches is not None and not (isinstance(self.num_searches, int) and self.num_searches >= 1):
             raise InputError(f"num_searches is {self.num_searches}: give 1 or more")
+        if self.loss_size is not None and not (isinstance(self.loss_size, int) and self.loss_size >= 1):
+            raise InputError(f"loss_size is {self.loss_size}: give a number of pixels")
+        if self.schedule == "projector" and self.chosen_solver != "adam":
+            raise InputError("schedule: projector is the learning rate of adam: set solver to adam")
         if self.solver == "levenberg_marquardt" and self.noise_maps == "optimized":
             raise InputError(
                 "noise maps are too many variables for levenberg_marquardt: choose the solver adam or lbfgs"

@@ -21,6 +21,7 @@ from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings
 from gan_lightning.inversion.checks import PixelRangeWarning, check_prior
+from gan_lightning.inversion.loss_size import reduction
 from gan_lightning.metrics.restoration import RestorationMetrics, summarize
 from gan_lightning.modules.checks import check_restoration_options, check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
@@ -102,7 +103,8 @@ class LatentRestoration(LightningModule):
         self.degradation = Identity() if degradation is None else degradation
         self.encoder = None if encoder_ckpt is None else load_encoder(encoder_ckpt, self.generator)
         with torch.no_grad():
-            observed = self.degradation(self.generator(torch.zeros(1, self.generator.latent_dim)))
+            reduce = reduction(self.generator.image_size, inversion.loss_size)
+            observed = self.degradation(reduce(self.generator(torch.zeros(1, self.generator.latent_dim))))
         self.photo_format = PhotoFormat(*observed.shape[1:])  # for the data module of `predict`
         image_masks = make_masks(masks, self.photo_format.width, masks_white)
         self.known_pixels = None if image_masks is None else image_masks.known_pixels  # for the same

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gan_lightning.degradations import GaussianBlur, SquareMask
+from gan_lightning.degradations import GaussianBlur, Identity, SquareMask
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings, invert, whitening
 from gan_lightning.modules.restoration import LatentRestoration
@@ -73,6 +73,29 @@ def test_noise_maps_are_searched_beside_w(weights, images, tmp_path):
     assert output.latent.shape == (3, 5)
 
 
+@pytest.mark.parametrize("degradation", [None, GaussianBlur(1.0), SquareMask(8, 2)])
+def test_images_are_compared_at_a_reduced_size(weights, images, tmp_path, degradation):
+    blind = isinstance(degradation, GaussianBlur)
+    inversion = replace(QUICK, loss_size=8)
+    module = LatentRestoration(weights, degradation, inversion=inversion, blind_blur=blind)
+    metrics, (output,) = run_test(module, images, tmp_path)
+    assert (module.photo_format.height, module.photo_format.width) == (8, 8)
+    assert output.degraded.shape == (3, 3, 8, 8)
+    assert output.restored.shape == (3, 3, 16, 16)
+    assert metrics["test/psnr"] > metrics["test/psnr_degraded"] - 10
+    if degradation is None:
+        small = torch.nn.functional.avg_pool2d(output.restored, 2)
+        torch.testing.assert_close(small, output.degraded, atol=0.05, rtol=0)
+
+
+def test_a_search_follows_the_ramps_of_the_projector(weights, images, tmp_path):
+    inversion = replace(QUICK, schedule="projector", num_steps=6)
+    _, (output,) = run_test(LatentRestoration(weights, inversion=inversion, seed=4), images, tmp_path)
+    prior, rng = StyleGAN2Prior(load_generator(weights)), torch.Generator().manual_seed(4)
+    expected = invert(prior, Identity(), images, inversion, rng=rng, indices=range(3))
+    torch.testing.assert_close(output.latent, expected.latent, atol=1e-5, rtol=0)
+
+
 def test_spaces_are_told_apart_in_the_record_of_a_run(weights):
     digests = {
         LatentRestoration(weights, inversion=QUICK, space=space).restorer.settings()["generator"]
@@ -89,6 +112,8 @@ def test_settings_that_do_not_fit_are_refused(weights, tmp_path):
         (weights, {"space": "v"}, "space 'v' is unknown"),
         (weights, {"inversion": InversionSettings(loss="perceptual")}, "holds no discriminator"),
         (tmp_path / "dcgan.pt", {"space": "w"}, "leave space out"),
+        (weights, {"inversion": replace(QUICK, loss_size=5)}, "loss_size is 5, but .* choose 2, 4, 8, 16"),
+        (weights, {"inversion": replace(QUICK, loss_size=8), "degradation": SquareMask(16, 4)}, "mask"),
         (tmp_path / "dcgan.pt", {"inversion": OPTIMIZED_NOISE}, "set noise_maps to held"),
     ):
         with pytest.raises(InputError, match=message):
