@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.noise_maps import normalize_maps
-from gan_lightning.inversion.prior import DrawsLatents, HasFeatures, HasNoiseMaps
+from gan_lightning.inversion.prior import DrawsLatents, HasFeatures, HasFilters, HasNoiseMaps
 from gan_lightning.inversion.whitening import (
     DRAWS,
     MAX_WHITENED,
@@ -59,6 +59,7 @@ class FrozenGenerator(nn.Module):
         self.rest: nn.Module = _in_evaluation(copy.deepcopy(generator)).requires_grad_(False).float().cpu()
         self.noise_sizes = self.rest.noise_sizes if isinstance(self.rest, HasNoiseMaps) else ()
         self._noise = self.rest.noise if isinstance(self.rest, HasNoiseMaps) else None
+        self._filtered = (self.rest,) if isinstance(self.rest, HasFilters) else None  # in a tuple: it is no part twice
         self._draw = self.rest.draw if isinstance(self.rest, DrawsLatents) else None
         if (parts := _split(self.rest, latent_dim) or _offered(self.rest)) is not None:
             self.first, self.rest = parts
@@ -92,6 +93,19 @@ class FrozenGenerator(nn.Module):
         if noise is not None and noise.shape[1]:
             inputs.append(pad_batch(normalize_maps(noise, self.noise_sizes), threads))
         images: Tensor = self.rest(*inputs)
+        return trim_batch(images, len(features))
+
+    @property
+    def num_filters(self) -> int:
+        """Number of filters with a latent of their own, see `HasFilters`."""
+        return 0 if self._filtered is None else self._filtered[0].num_filters
+
+    def render_filters(self, features: Tensor, shifts: Tensor) -> Tensor:
+        """Map features (B,...), and the distances of the filters' latents from them (B,F), to images (B,C,H,W)."""
+        assert self._filtered is not None
+        threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
+        padded = (pad_batch(rows, threads) for rows in (features, shifts))
+        images: Tensor = self._filtered[0].render_filters(*padded)
         return trim_batch(images, len(features))
 
     def features(self, latents: Tensor) -> Tensor:

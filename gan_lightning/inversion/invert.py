@@ -30,6 +30,7 @@ from gan_lightning.inversion.noise_maps import normalize_maps, with_noise_maps
 from gan_lightning.inversion.precision import float32_gradients
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
+from gan_lightning.inversion.robust_chain import extend, search_in_w
 from gan_lightning.inversion.search import RestartedSearch
 from gan_lightning.inversion.settings import InversionSettings
 from gan_lightning.inversion.solvers.adam import adam
@@ -37,7 +38,12 @@ from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.whitening import Solver
 
-SOLVERS: dict[str, Solver] = {"levenberg_marquardt": levenberg_marquardt, "adam": adam, "lbfgs": lbfgs}
+SOLVERS: dict[str, Solver] = {
+    "levenberg_marquardt": levenberg_marquardt,
+    "adam": adam,
+    "lbfgs": lbfgs,
+    "robust": search_in_w,
+}
 LATENT_WEIGHT = 3e-3  # where every value is observed; chosen on photographs and on faces of the generator's domain
 EXACT = 1e-8  # mean squared error, 80 dB: far below what 8 bits can represent
 
@@ -123,7 +129,7 @@ def invert(
         raise TypeError(f"invert() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     settings = replace(settings or InversionSettings(), **changes)
     check_pixels(observed)
-    check_prior(generator, noise_maps=settings.noise_maps)
+    check_prior(generator, noise_maps=settings.noise_maps, solver=settings.solver)
     degradation = unwrap(degradation)
     # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     device = next(generator.parameters()).device
@@ -149,7 +155,7 @@ def invert(
         tell = callback and _of_the_best(callback, count, len(rows))
         stopping = Stopping(num_steps, settings.tolerance, floor, callback=tell)
         sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale, frozen.draw)
-        initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.start
+        initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.chosen_start
         searches = [(name, number) for name in names for number in range(count)]
         ramps = settings.schedule == "projector"
         search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen, ramps)
@@ -213,6 +219,8 @@ def _build_problem(
     loss = make_loss(settings.loss, discriminator, observed.device)
     if settings.latent_weight is not None:
         weight = torch.full_like(noise, settings.latent_weight)
+    elif settings.solver == "robust":
+        weight = torch.zeros_like(noise)
     else:
         weight = LATENT_WEIGHT * image[0].numel() / (fraction * observed[0].numel())
         if isinstance(degradation, Identity):
@@ -234,6 +242,11 @@ def _refine(
         with torch.no_grad():
             return frozen(found.variables), found
     stopping = replace(stopping, stage=settings.refine)
+    if settings.solver == "robust":
+        images, phases = extend(problem, frozen, found.variables, stopping)
+        history = torch.cat([found.history, *(phase.history[1:] for phase in phases)])
+        steps = found.num_steps + sum(phase.num_steps for phase in phases)
+        return images, replace(phases[-1], history=history, num_steps=steps)
     if settings.refine == "weights":
         images, solution = refine_weights(problem, frozen, found.variables, stopping)
     else:

@@ -49,6 +49,22 @@ class HasFeatures(Protocol):
 
 
 @runtime_checkable
+class HasFilters(Protocol):
+    """A prior over w whose features, one latent for each layer, can be given up for one latent for each filter.
+
+    Attributes:
+        space: "w", the space of the latents.
+        num_filters: Number F of filters.
+    """
+
+    space: str
+    num_filters: int
+
+    def render_filters(self, features: Tensor, shifts: Tensor) -> Tensor:
+        """Map features (B,...), and the distance of the latent of each filter from them (B,F), to images (B,C,H,W)."""
+
+
+@runtime_checkable
 class HasNoiseMaps(Protocol):
     """A prior with features whose images depend on maps of noise too, which a search may optimize beside latents.
 

@@ -13,6 +13,7 @@ from gan_lightning.inversion.initialization import LatentSampler, Search, StartN
 from gan_lightning.inversion.noise_maps import initial_noise
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 from gan_lightning.inversion.rate_ramps import RateRamps
+from gan_lightning.inversion.robust_chain import search_in_w
 from gan_lightning.inversion.solvers.adam import adam
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.whitening import Solver
@@ -55,8 +56,8 @@ class RestartedSearch:
         if part.center.shape[1] > self.frozen.latent_dim:
             begin = torch.cat([begin, initial_noise(self.frozen.held_noise(), self.sampler.seed, searches, number)], 1)
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
-        if self.solver is levenberg_marquardt:  # it uses the J'J of each image, not their mean
-            return levenberg_marquardt(part, begin, stopping)
+        if self.solver in (levenberg_marquardt, search_in_w):  # J'J of each image, not their mean; lengths are of w
+            return self.solver(part, begin, stopping)
         solver = self.solver
         if self.ramps:
             solver = partial(adam, ramps=RateRamps(self.frozen.latent_dim, self.sampler.seed, searches, number))

@@ -96,7 +96,7 @@ class LatentRestoration(LightningModule):
         super().__init__()
         check_restoration_options(degradation, inversion, masks, encoder_ckpt, blind_blur=blind_blur)
         self.generator = as_prior(load_generator(generator_ckpt), space, label).requires_grad_(False)
-        check_prior(self.generator, noise_maps=inversion.noise_maps)
+        check_prior(self.generator, noise_maps=inversion.noise_maps, solver=inversion.solver)
         if encoder_ckpt is not None and isinstance(self.generator, StyleGAN2Prior) and space != "z":
             raise InputError("an encoder guesses z: set space to z, or leave encoder_ckpt out")
         self.discriminator = load_discriminator(generator_ckpt) if inversion.loss == "perceptual" else None

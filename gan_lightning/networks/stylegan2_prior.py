@@ -139,6 +139,34 @@ class StyleGAN2Prior(nn.Module):
         images: Tensor = self.generator.synthesis(ws, noise_mode=mode)
         return images
 
+    def render_filters(self, features: Tensor, shifts: Tensor) -> Tensor:
+        """Map latents of w+ (B, num_ws * w_dim), and those of each filter, to images (B,C,H,W), about [-1, 1].
+
+        Args:
+            features: Latents of w+.
+            shifts: (B,F) distances of the latent of each input channel of each convolution from that of its layer,
+                along the vector by which the channel sees it, and in its units.
+        """
+        ws = self.mean + self.spread * features.view(len(features), self.num_ws, self.w_dim)
+        styles = self.generator.synthesis.styles(ws)
+        changes = torch.split(self.spread * self._slopes() * shifts, [style.shape[1] for style in styles], 1)
+        moved = [style + change for style, change in zip(styles, changes, strict=True)]
+        images: Tensor = self.generator.synthesis.from_styles(moved, noise_mode=self.noise_mode)
+        return images
+
+    @property
+    def num_filters(self) -> int:
+        """Number of input channels of all convolutions, F."""
+        return len(self._slopes())
+
+    def _slopes(self) -> Tensor:
+        """Return (F,), how far the style of each filter moves with its latent."""
+        slopes = []
+        for block in self.generator.synthesis.blocks():
+            for layer in (*block.layers(), block.torgb):
+                slopes.append(layer.affine.gain * layer.affine.weight.norm(dim=1) * getattr(layer, "gain", 1.0))
+        return torch.cat(slopes)
+
     def noise(self) -> Tensor:
         """Return the noise maps of the buffers, flat and one after the other: (N,)."""
         return torch.cat([layer.noise_const.flatten() for layer in self.generator.synthesis.layers()])

@@ -96,6 +96,15 @@ def test_a_search_follows_the_ramps_of_the_projector(weights, images, tmp_path):
     torch.testing.assert_close(output.latent, expected.latent, atol=1e-5, rtol=0)
 
 
+def test_the_robust_chain_restores_in_the_same_way(weights, images, tmp_path):
+    inversion = InversionSettings(solver="robust", num_steps=4, refine_steps=3, noise_level=0.0)
+    hole = SquareMask(16, 4)
+    _, (output,) = run_test(LatentRestoration(weights, hole, inversion=inversion), images, tmp_path)
+    expected = invert(StyleGAN2Prior(load_generator(weights)), hole, hole(images), inversion, indices=range(3))
+    torch.testing.assert_close(output.restored, expected.image, atol=1e-5, rtol=0)
+    assert len(output.history) == 4 + 3 + 3 + 1
+
+
 def test_spaces_are_told_apart_in_the_record_of_a_run(weights):
     digests = {
         LatentRestoration(weights, inversion=QUICK, space=space).restorer.settings()["generator"]
@@ -114,6 +123,8 @@ def test_settings_that_do_not_fit_are_refused(weights, tmp_path):
         (tmp_path / "dcgan.pt", {"space": "w"}, "leave space out"),
         (weights, {"inversion": replace(QUICK, loss_size=5)}, "loss_size is 5, but .* choose 2, 4, 8, 16"),
         (weights, {"inversion": replace(QUICK, loss_size=8), "degradation": SquareMask(16, 4)}, "mask"),
+        (weights, {"inversion": InversionSettings(solver="robust"), "space": "w+"}, "leave space out"),
+        (tmp_path / "dcgan.pt", {"inversion": InversionSettings(solver="robust")}, "searches a StyleGAN2"),
         (tmp_path / "dcgan.pt", {"inversion": OPTIMIZED_NOISE}, "set noise_maps to held"),
     ):
         with pytest.raises(InputError, match=message):
