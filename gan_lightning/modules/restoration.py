@@ -31,7 +31,7 @@ from gan_lightning.modules.masking import make_masks
 from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restorer import SEARCH_METRICS, Restored, Restorer, StepObserver, data_content, image_names
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
-from gan_lightning.networks.stylegan2_prior import LatentSpace, StyleGAN2Prior, as_prior
+from gan_lightning.networks.stylegan2_prior import LatentSpace, as_prior
 
 DEFAULT_SETTINGS = InversionSettings()
 
@@ -97,8 +97,6 @@ class LatentRestoration(LightningModule):
         check_restoration_options(degradation, inversion, masks, encoder_ckpt, blind_blur=blind_blur)
         self.generator = as_prior(load_generator(generator_ckpt), space, label).requires_grad_(False)
         check_prior(self.generator, noise_maps=inversion.noise_maps, solver=inversion.solver)
-        if encoder_ckpt is not None and isinstance(self.generator, StyleGAN2Prior) and space != "z":
-            raise InputError("an encoder guesses z: set space to z, or leave encoder_ckpt out")
         self.discriminator = load_discriminator(generator_ckpt) if inversion.loss == "perceptual" else None
         self.degradation = Identity() if degradation is None else degradation
         self.encoder = None if encoder_ckpt is None else load_encoder(encoder_ckpt, self.generator)

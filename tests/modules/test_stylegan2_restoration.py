@@ -9,11 +9,13 @@ from safetensors.torch import load_file, save_file
 from gan_lightning.degradations import GaussianBlur, Identity, SquareMask
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings, invert, whitening
+from gan_lightning.modules.encoder import LatentEncoder, load_encoder
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.checkpoints import load_generator
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
+from tests.modules.test_encoder import fit
 from tests.modules.test_restoration import run_test
 
 SIZES = {"latent_dim": 6, "base_channels": 4, "max_channels": 8, "w_dim": 5, "mapping_layers": 2}
@@ -113,10 +115,50 @@ def test_spaces_are_told_apart_in_the_record_of_a_run(weights):
     assert len(digests) == 3
 
 
+@pytest.fixture(scope="module")
+def encoder(weights, tmp_path_factory):
+    """The checkpoint of an encoder of w, and its training."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(0)
+    sizes = {"base_channels": 8, "hidden_dim": 16, "batch_size": 16, "batches_per_epoch": 20, "validation_images": 24}
+    module = LatentEncoder(weights, **sizes)
+    trainer = fit(module, folder, epochs=3)
+    return str(folder / "best.ckpt"), module, trainer
+
+
+def test_an_encoder_learns_to_guess_w(encoder, weights):
+    _, module, trainer = encoder
+    assert module.generator.latent_dim == 5
+    assert float(trainer.callback_metrics["val/latent_mse"]) < 0.9  # in units of the spread of w: the mean has 1
+    latents, images, _ = module._draw(0, 3, 16)
+    torch.testing.assert_close(module.generator(latents), images)
+    # The generator is the same as in the file, and not part of the checkpoint.
+    for name, value in load_generator(weights).state_dict().items():
+        assert value.equal(module.generator.generator.state_dict()[name])
+    assert not any("mapping" in name for name in module.state_dict())
+
+
+def test_the_search_in_w_starts_from_the_guess_of_an_encoder(encoder, weights, images, tmp_path):
+    path, _, _ = encoder
+    still = replace(QUICK, num_searches=1, num_steps=0, refine="none", composite=False)
+    module = LatentRestoration(weights, inversion=still, encoder_ckpt=path)
+    _, (output,) = run_test(module, images, tmp_path)
+    with torch.no_grad():
+        guess = load_encoder(path, module.generator)(images)
+    torch.testing.assert_close(output.latent, guess, atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="guesses latents of w, but the search is in z: set space to w"):
+        LatentRestoration(weights, inversion=still, encoder_ckpt=path, space="z")
+    content = torch.load(path, weights_only=True)
+    del content["hyper_parameters"]["space"]  # one of an earlier version
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(InputError, match="set space to z, or train an encoder with space w"):
+        LatentRestoration(weights, inversion=still, encoder_ckpt=str(tmp_path / "old.ckpt"))
+
+
 def test_settings_that_do_not_fit_are_refused(weights, tmp_path):
     torch.save(Generator(16, latent_dim=6, base_channels=4).state_dict(), tmp_path / "dcgan.pt")
     for path, options, message in (
-        (weights, {"encoder_ckpt": "encoder.ckpt"}, "set space to z"),
+        (weights, {"encoder_ckpt": "encoder.ckpt"}, "encoder.ckpt"),
         (weights, {"label": 1}, "this generator has 0 classes"),
         (weights, {"space": "v"}, "space 'v' is unknown"),
         (weights, {"inversion": InversionSettings(loss="perceptual")}, "holds no discriminator"),
