@@ -124,9 +124,9 @@ def print_batches(generator: StyleGAN2Generator, steps: int, repeats: int) -> No
     print(f"Largest difference of the images: {difference:.1e}.\n")
 
 
-def grouped(layer: SynthesisLayer, features: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+def grouped(layer: SynthesisLayer, features: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
     batch, inputs, *size = features.shape
-    weights = layer.weight * layer.affine(w)[:, None, :, None, None]
+    weights = layer.weight * styles[:, None, :, None, None]
     weights = weights * (weights.square().sum((2, 3, 4), keepdim=True) + 1e-8).rsqrt()
     merged = features.reshape(1, batch * inputs, *size)
     if layer.up:

@@ -122,6 +122,14 @@ def check_start(latents: Tensor, count: int, latent_dim: int) -> None:
         )
 
 
+def check_prior(generator: object, *, noise_maps: str, solver: str) -> None:
+    """Raise an InputError if a setting asks for what a prior does not offer."""
+    if noise_maps == "optimized" and not getattr(generator, "noise_sizes", ()):
+        raise InputError("this generator has no noise maps to optimize: set noise_maps to held")
+    if solver == "robust" and not (getattr(generator, "num_filters", 0) and getattr(generator, "space", None) == "w"):
+        raise InputError("the solver robust searches a StyleGAN2 in space w: leave space out, or choose another solver")
+
+
 def check_numbers(**numbers: float | None) -> None:
     """Raise an InputError if a setting is negative or not finite; None is allowed."""
     for name, value in numbers.items():

@@ -15,6 +15,7 @@ from gan_lightning.inversion.checks import check_observed
 from gan_lightning.inversion.frozen_generator import freeze_generator
 from gan_lightning.inversion.initialization import LatentSampler, candidate_losses
 from gan_lightning.inversion.invert import LATENT_WEIGHT, Inversion, build_problem, invert
+from gan_lightning.inversion.loss_size import after_reduction, reduction
 from gan_lightning.inversion.precision import float32_gradients
 from gan_lightning.inversion.settings import InversionSettings
 
@@ -71,6 +72,8 @@ def find_classes(
     short = replace(
         settings,
         solver="lbfgs",
+        schedule="cosine",
+        noise_maps="held",
         start="best_of_k",
         num_searches=SEARCHES,
         num_steps=STEPS,
@@ -145,7 +148,8 @@ def in_one(parts: Sequence[Inversion], order: Tensor) -> Inversion:
     merged: dict[str, Any] = {"latent_steps": steps}
     for name in (field.name for field in fields(Inversion) if field.name not in ("latent_steps", "history")):
         values = [getattr(part, name) for part in parts]
-        merged[name] = torch.cat(values)[order.to(values[0].device)]
+        if name != "noise_maps" or values[0] is not None:
+            merged[name] = torch.cat(values)[order.to(values[0].device)]
     histories = []
     for part in parts:
         stages = part.history[: part.latent_steps + 1], part.history[part.latent_steps + 1 :]
@@ -171,8 +175,9 @@ def _losses_of_samples(
         frozen = freeze_generator(prior)
         sampler = LatentSampler(rng.initial_seed(), draw=frozen.draw)
         observed = observed.detach().to(device, torch.float32, copy=True)
-        check_observed(frozen, degradation, observed, indices)
-        problem, _ = build_problem(frozen, degradation, observed, settings, discriminator)
+        reduce = reduction(frozen(observed.new_zeros(1, frozen.latent_dim)).shape[-1], settings.loss_size)
+        check_observed(frozen, after_reduction(reduce, degradation), observed, indices)
+        problem, _ = build_problem(frozen, reduce, degradation, observed, settings, discriminator)
         return candidate_losses(problem, frozen.latent_dim, sampler, range(len(observed)))[1].amin(1)
 
 

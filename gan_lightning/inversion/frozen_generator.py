@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.prior import DrawsLatents, HasFeatures
+from gan_lightning.inversion.noise_maps import normalize_maps
+from gan_lightning.inversion.prior import DrawsLatents, HasFeatures, HasFilters, HasNoiseMaps
 from gan_lightning.inversion.whitening import (
     DRAWS,
     MAX_WHITENED,
@@ -56,14 +57,22 @@ class FrozenGenerator(nn.Module):
         self.first: nn.Module | None = None
         # Split on the CPU, where products are exact enough to verify that the parts make the same images.
         self.rest: nn.Module = _in_evaluation(copy.deepcopy(generator)).requires_grad_(False).float().cpu()
+        self.noise_sizes = self.rest.noise_sizes if isinstance(self.rest, HasNoiseMaps) else ()
+        self._noise = self.rest.noise if isinstance(self.rest, HasNoiseMaps) else None
+        self._filtered = (self.rest,) if isinstance(self.rest, HasFilters) else None  # in a tuple: it is no part twice
         self._draw = self.rest.draw if isinstance(self.rest, DrawsLatents) else None
         if (parts := _split(self.rest, latent_dim) or _offered(self.rest)) is not None:
             self.first, self.rest = parts
         self.to(next(generator.parameters()).device).to(memory_format=torch.channels_last)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Map latents (B, latent_dim) to images (B,C,H,W) in [-1, 1]."""
-        return self.render(latents if self.first is None else self.features(latents))
+        """Map latents (B, latent_dim), which noise maps may follow, to images (B,C,H,W) in [-1, 1]."""
+        own, noise = latents[:, : self.latent_dim], latents[:, self.latent_dim :]
+        return self.render(own if self.first is None else self.features(own), noise)
+
+    def held_noise(self) -> Tensor:
+        """Return the noise maps that images are made with unless others are given, flat: (N,)."""
+        return next(self.parameters()).new_zeros(0) if self._noise is None else self._noise().detach()
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
         """Return random latents of the prior (count, latent_dim), a function of the state of `rng`, a CPU's."""
@@ -72,10 +81,31 @@ class FrozenGenerator(nn.Module):
         with torch.no_grad():
             return self._draw(count, rng)
 
-    def render(self, features: Tensor) -> Tensor:
-        """Map features (B,...), the output of the first part, to images (B,C,H,W) in [-1, 1]."""
+    def render(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Map features (B,...), the output of the first part, to images (B,C,H,W) in [-1, 1].
+
+        Args:
+            features: Features.
+            noise: (B,N) noise maps, which are normalized here, or (B,0) or None for those that are held.
+        """
         threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
-        images: Tensor = self.rest(pad_batch(features, threads))
+        inputs = [pad_batch(features, threads)]
+        if noise is not None and noise.shape[1]:
+            inputs.append(pad_batch(normalize_maps(noise, self.noise_sizes), threads))
+        images: Tensor = self.rest(*inputs)
+        return trim_batch(images, len(features))
+
+    @property
+    def num_filters(self) -> int:
+        """Number of filters with a latent of their own, see `HasFilters`."""
+        return 0 if self._filtered is None else self._filtered[0].num_filters
+
+    def render_filters(self, features: Tensor, shifts: Tensor) -> Tensor:
+        """Map features (B,...), and the distances of the filters' latents from them (B,F), to images (B,C,H,W)."""
+        assert self._filtered is not None
+        threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
+        padded = (pad_batch(rows, threads) for rows in (features, shifts))
+        images: Tensor = self._filtered[0].render_filters(*padded)
         return trim_batch(images, len(features))
 
     def features(self, latents: Tensor) -> Tensor:
@@ -184,8 +214,8 @@ class _Render(nn.Module):
         super().__init__()
         self.generator = generator
 
-    def forward(self, features: Tensor) -> Tensor:
-        images: Tensor = self.generator.render(features)
+    def forward(self, features: Tensor, *noise: Tensor) -> Tensor:
+        images: Tensor = self.generator.render(features, *noise)
         return images
 
 

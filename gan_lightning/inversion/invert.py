@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gan_lightning.degradations.base import Degradation, Identity, unwrap
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.checks import check_observed, check_pixels, check_start
+from gan_lightning.inversion.checks import check_observed, check_pixels, check_prior, check_start
 from gan_lightning.inversion.combination import (
     UNEXPLAINED,
     add_details,
@@ -23,11 +23,14 @@ from gan_lightning.inversion.combination import (
 )
 from gan_lightning.inversion.frozen_generator import NO_FIRST_BLOCK, FrozenGenerator, freeze_generator
 from gan_lightning.inversion.initialization import LatentSampler, StartName
+from gan_lightning.inversion.loss_size import after_reduction, reduction
 from gan_lightning.inversion.losses import make_loss
 from gan_lightning.inversion.noise_level import noise_after_blur, visible_noise
+from gan_lightning.inversion.noise_maps import normalize_maps, with_noise_maps
 from gan_lightning.inversion.precision import float32_gradients
 from gan_lightning.inversion.problem import Callback, Problem, Solution, Stopping
 from gan_lightning.inversion.refinement import feature_penalty, refine_features, refine_weights
+from gan_lightning.inversion.robust_chain import extend, search_in_w
 from gan_lightning.inversion.search import RestartedSearch
 from gan_lightning.inversion.settings import InversionSettings
 from gan_lightning.inversion.solvers.adam import adam
@@ -35,7 +38,12 @@ from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.whitening import Solver
 
-SOLVERS: dict[str, Solver] = {"levenberg_marquardt": levenberg_marquardt, "adam": adam, "lbfgs": lbfgs}
+SOLVERS: dict[str, Solver] = {
+    "levenberg_marquardt": levenberg_marquardt,
+    "adam": adam,
+    "lbfgs": lbfgs,
+    "robust": search_in_w,
+}
 LATENT_WEIGHT = 3e-3  # where every value is observed; chosen on photographs and on faces of the generator's domain
 EXACT = 1e-8  # mean squared error, 80 dB: far below what 8 bits can represent
 
@@ -61,6 +69,7 @@ class Inversion:
         solutions: (B,K,C,H,W) images that the K searches found, each consistent with what is known.
         weights: (B,K) of the solutions in their mean, which add up to one; the likeliest solution has the largest.
         latent_steps: Number of steps in `history` that the search for latents took, before the refinement.
+        noise_maps: (B,N) noise maps that were found beside `latent`, flat, or None where they were held.
     """
 
     image: Tensor
@@ -75,6 +84,7 @@ class Inversion:
     solutions: Tensor
     weights: Tensor
     latent_steps: int = 0
+    noise_maps: Tensor | None = None
 
 
 def invert(
@@ -96,7 +106,7 @@ def invert(
         generator: A `Prior`: network from (B, latent_dim) to (B,C,H,W) in [-1, 1] with an attribute `latent_dim`. It is
             used in evaluation mode and left unchanged.
         degradation: A, a module of gan_lightning.degradations or any differentiable function on (B,C,H,W) that treats
-            the images alike and independently.
+            the images alike and independently. With `loss_size`, it is applied to images that are reduced to that size.
         observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range to which A maps [-1, 1].
         settings: Settings of the search.
         start: The setting of this name, or latents (B, latent_dim) to start from, such as the guess of an encoder;
@@ -119,6 +129,7 @@ def invert(
         raise TypeError(f"invert() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     settings = replace(settings or InversionSettings(), **changes)
     check_pixels(observed)
+    check_prior(generator, noise_maps=settings.noise_maps, solver=settings.solver)
     degradation = unwrap(degradation)
     # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
     device = next(generator.parameters()).device
@@ -126,13 +137,17 @@ def invert(
         frozen = freeze_generator(generator)
         observed = observed.detach().to(device, torch.float32, copy=True)
         names = list(range(len(observed)) if indices is None else indices)
-        check_observed(frozen, degradation, observed, names)
+        with torch.no_grad():
+            reduce = reduction(frozen(observed.new_zeros(1, frozen.latent_dim)).shape[-1], settings.loss_size)
+        check_observed(frozen, after_reduction(reduce, degradation), observed, names)
         if settings.refine == "features" and frozen.first is None:
             raise InputError(NO_FIRST_BLOCK)
         if isinstance(start, Tensor):
             check_start(start, len(observed), frozen.latent_dim)
         count, num_steps, refine_steps = settings.counts(every_pixel_observed=isinstance(degradation, Identity))
-        problem, noise = build_problem(frozen, degradation, observed, settings, discriminator)
+        problem, noise = build_problem(frozen, reduce, degradation, observed, settings, discriminator)
+        if settings.noise_maps == "optimized":
+            problem = with_noise_maps(problem, frozen.noise_sizes)
         rows = torch.arange(len(observed), device=device).repeat_interleave(count)
         problems, noises = problem.select(rows), noise[rows]
         # Only a squared error is comparable to the variance of the noise.
@@ -140,14 +155,25 @@ def invert(
         tell = callback and _of_the_best(callback, count, len(rows))
         stopping = Stopping(num_steps, settings.tolerance, floor, callback=tell)
         sampler = LatentSampler(0 if rng is None else rng.initial_seed(), settings.start_scale, frozen.draw)
-        initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.start
+        initial = start[rows.to(start.device)] if isinstance(start, Tensor) else settings.chosen_start
         searches = [(name, number) for name in names for number in range(count)]
-        search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen)
+        ramps = settings.schedule == "projector"
+        search = RestartedSearch(SOLVERS[settings.chosen_solver], initial, sampler, searches, frozen, ramps)
         found = search.run(problems, stopping, settings.restarts)
         latents, latent_steps = found.variables, len(found.history) - 1
         stopping = replace(stopping, num_steps=refine_steps)
         images, found = _refine(found, problems, noises, frozen, settings, stopping)
-        return replace(_combine(images, found, latents, problem, noise, settings), latent_steps=latent_steps)
+        inversion = _combine(images, found, latents, problem, noise, settings)
+        return replace(_noise_apart(inversion, frozen), latent_steps=latent_steps)
+
+
+def _noise_apart(inversion: Inversion, frozen: FrozenGenerator) -> Inversion:
+    """Return the inversion with the noise maps, if there are any, apart from the latents."""
+    noise = inversion.latent[:, frozen.latent_dim :]
+    if not noise.shape[1]:
+        return inversion
+    latent = inversion.latent[:, : frozen.latent_dim].contiguous()
+    return replace(inversion, latent=latent, noise_maps=normalize_maps(noise, frozen.noise_sizes))
 
 
 def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
@@ -166,12 +192,13 @@ def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
 
 def build_problem(
     frozen: FrozenGenerator,
+    reduce: Degradation,
     degradation: Callable[[Tensor], Tensor],
     observed: Tensor,
     settings: InversionSettings,
     discriminator: nn.Module | None,
 ) -> tuple[Problem, Tensor]:
-    """Return the problem to solve, and the noise level of each image (B,)."""
+    """Return the problem to solve, and the noise level of each image (B,); images are reduced, and then degraded."""
     known = degradation.known(observed) if isinstance(degradation, Degradation) else None
     fraction = observed.new_ones(len(observed))
     if known is not None:
@@ -179,7 +206,7 @@ def build_problem(
         observed = observed * known  # pixels in a hole are no observation, whatever they contain
         fraction = known.flatten(1).mean(1).expand(len(observed))
     center = observed.new_zeros(len(observed), frozen.latent_dim)
-    image = frozen(center[:1])
+    image = reduce(frozen(center[:1]))
     if settings.noise_level is not None:
         noise = torch.full_like(center[:, 0], settings.noise_level)
     elif observed.shape[-2:] == image.shape[-2:]:
@@ -192,11 +219,14 @@ def build_problem(
     loss = make_loss(settings.loss, discriminator, observed.device)
     if settings.latent_weight is not None:
         weight = torch.full_like(noise, settings.latent_weight)
+    elif settings.solver == "robust":
+        weight = torch.zeros_like(noise)
     else:
         weight = LATENT_WEIGHT * image[0].numel() / (fraction * observed[0].numel())
         if isinstance(degradation, Identity):
             weight = weight * (noise > 0)
-    return Problem(frozen, degradation, observed, loss, fraction, center, weight[:, None]), noise
+    whole = after_reduction(reduce, degradation)
+    return Problem(frozen, whole, observed, loss, fraction, center, weight[:, None]), noise
 
 
 def _refine(
@@ -212,6 +242,11 @@ def _refine(
         with torch.no_grad():
             return frozen(found.variables), found
     stopping = replace(stopping, stage=settings.refine)
+    if settings.solver == "robust":
+        images, phases = extend(problem, frozen, found.variables, stopping)
+        history = torch.cat([found.history, *(phase.history[1:] for phase in phases)])
+        steps = found.num_steps + sum(phase.num_steps for phase in phases)
+        return images, replace(phases[-1], history=history, num_steps=steps)
     if settings.refine == "weights":
         images, solution = refine_weights(problem, frozen, found.variables, stopping)
     else:

@@ -78,11 +78,17 @@ class PerceptualLoss:
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
         """Compute the loss (B,) between images (B,C,H,W) in [-1, 1]."""
         loss = mse(predicted, observed)
-        both = [self.network.features(x.expand(-1, self.network.channels, -1, -1)) for x in (predicted, observed)]
-        for features, targets in zip(*both, strict=True):
+        for features, targets in zip(*map(self._features, (predicted, observed)), strict=True):
             distance = mean_of_each((features - targets).square())
             loss = loss + distance / mean_of_each(targets.square()).clamp(min=1e-12)
         return loss
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        """Return the features of images; on a CPU those of a single image are computed as in a batch, to the bit."""
+        images, count = images.expand(-1, self.network.channels, -1, -1), len(images)
+        if count == 1 and images.device.type == "cpu":
+            images = torch.cat([images, images])
+        return [features[:count] for features in self.network.features(images)]
 
 
 class _MainLayers(nn.Module):

@@ -46,3 +46,36 @@ class HasFeatures(Protocol):
 
     def render(self, features: Tensor) -> Tensor:
         """Map features (B,...) to images (B,C,H,W) in [-1, 1]."""
+
+
+@runtime_checkable
+class HasFilters(Protocol):
+    """A prior over w whose features, one latent for each layer, can be given up for one latent for each filter.
+
+    Attributes:
+        space: "w", the space of the latents.
+        num_filters: Number F of filters.
+    """
+
+    space: str
+    num_filters: int
+
+    def render_filters(self, features: Tensor, shifts: Tensor) -> Tensor:
+        """Map features (B,...), and the distance of the latent of each filter from them (B,F), to images (B,C,H,W)."""
+
+
+@runtime_checkable
+class HasNoiseMaps(Protocol):
+    """A prior with features whose images depend on maps of noise too, which a search may optimize beside latents.
+
+    Attributes:
+        noise_sizes: Height and width of each map; none if the prior is without noise.
+    """
+
+    noise_sizes: tuple[int, ...]
+
+    def noise(self) -> Tensor:
+        """Return the maps that are held while nothing else is given, flat and one after the other: (N,)."""
+
+    def render(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Map features (B,...), and the maps of each image (B,N), to images (B,C,H,W) in [-1, 1]."""

@@ -19,7 +19,8 @@ Callback = Callable[[str, int, Tensor, Callable[[], Tensor]], None]
 class Problem:
     """Inverse problem of a batch: find variables whose degraded images match the observed ones.
 
-    The objective of each image is `loss(A(render(v)), y) + mean(weight * (v - center)^2)`: a data term and a penalty.
+    The objective of each image is `loss(A(render(v)), y) + mean(weight * (v - center)^2)`: a data term and a penalty,
+    to which a regularizer may be added.
 
     Attributes:
         render: Maps variables (B,D) to images (B,C,H,W) in [-1, 1]. Each image depends on its own variables only. If
@@ -31,6 +32,7 @@ class Problem:
             and so the mean over observed pixels.
         center: (B,D) variables at which the penalty is zero.
         weight: (B,1) or (B,D) weight of the penalty on each variable.
+        regularizer: Function of the variables (B,D) that is added to the objective (B,).
     """
 
     render: Callable[[Tensor], Tensor]
@@ -40,6 +42,7 @@ class Problem:
     known_fraction: Tensor
     center: Tensor
     weight: Tensor
+    regularizer: Callable[[Tensor], Tensor] | None = None
 
     def select(self, rows: Tensor) -> Problem:
         """Return the problem of some images of the batch, sorted, or of all of them several times each."""
@@ -64,19 +67,23 @@ class Problem:
     def losses(self, variables: Tensor) -> tuple[Tensor, Tensor]:
         """Return the objective and its data term, each (B,)."""
         data = self._data(variables)
-        return data + self._penalty(variables)[0], data
+        return self._regularized(data, variables) + self._penalty(variables)[0], data
 
     def gradient(self, variables: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the objective (B,), its data term (B,) and the objective's gradient (B,D)."""
         with torch.enable_grad():
             leaf = variables.detach().requires_grad_()
             data = self._data(leaf)
-            (gradient,) = torch.autograd.grad(data, leaf, torch.ones_like(data))
+            total = self._regularized(data, leaf)
+            (gradient,) = torch.autograd.grad(total, leaf, torch.ones_like(data))
         penalty, weighted = self._penalty(variables)
-        return data.detach() + penalty, data.detach(), torch.add(gradient, weighted, alpha=2 / variables.shape[1])
+        return total.detach() + penalty, data.detach(), torch.add(gradient, weighted, alpha=2 / variables.shape[1])
 
     def _data(self, variables: Tensor) -> Tensor:
         return self.loss(self.predict(variables), self.observed) / self.known_fraction
+
+    def _regularized(self, data: Tensor, variables: Tensor) -> Tensor:
+        return data if self.regularizer is None else data + self.regularizer(variables)
 
     def _penalty(self, variables: Tensor) -> tuple[Tensor, Tensor]:
         """Return the penalty (B,), and the weighted distance from the center (B,D), half D times its gradient."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
+from gan_lightning.inversion.noise_maps import spare_noise
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 from gan_lightning.inversion.solvers.adam import adam
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
@@ -47,7 +48,7 @@ def refine_features(
     Args:
         problem: Problem whose variables are latents.
         generator: Frozen generator.
-        latents: (B, latent_dim) result of the latent optimization.
+        latents: (B, latent_dim) result of the latent optimization. Noise maps may follow, which are optimized, too.
         weight: (B,) weight of the mean squared distance to the features of the latents, in standard deviations.
         stopping: Stopping criteria.
 
@@ -55,7 +56,8 @@ def refine_features(
         Images (B,C,H,W), and the solution, whose variables are features.
     """
     features = FeatureSpace(generator, latents)
-    refined = replace(problem, render=features.render, center=features.center, weight=weight[:, None])
+    weight = spare_noise(weight[:, None], features.center, features.noise_count)
+    refined = replace(problem, render=features.render, center=features.center, weight=weight)
     solution = lbfgs(refined, features.center, stopping)
     with torch.no_grad():
         return features.render(solution.variables), solution
@@ -66,17 +68,22 @@ class FeatureSpace:
 
     Args:
         generator: Frozen generator.
-        latents: (B, latent_dim) latents, whose features are `center` (B,D).
+        latents: (B, latent_dim) latents, whose features are `center` (B,D). Noise maps that follow them are the last
+            variables.
     """
 
     def __init__(self, generator: FrozenGenerator, latents: Tensor) -> None:
         self.generator, self.std = generator, feature_std(generator)
+        own, noise = latents[:, : generator.latent_dim], latents[:, generator.latent_dim :]
+        self.noise_count = noise.shape[1]
         with torch.no_grad():
-            self.center = (generator.features(latents) / self.std).flatten(1)
+            self.center = torch.cat([(generator.features(own) / self.std).flatten(1), noise], 1)
 
     def render(self, variables: Tensor) -> Tensor:
         """Map features (B,D) to images (B,C,H,W)."""
-        return self.generator.render(variables.reshape(len(variables), *self.std.shape[1:]) * self.std)
+        count = variables.shape[1] - self.noise_count
+        features = variables[:, :count].reshape(len(variables), *self.std.shape[1:]) * self.std
+        return self.generator.render(features, variables[:, count:])
 
 
 @torch.no_grad()
@@ -107,7 +114,8 @@ def refine_weights(
     for rows in torch.split(torch.arange(len(latents), device=latents.device), weights.at_once()):
         some, part = weights.select(rows), problem.select(rows)
         center = weights.center.expand(len(rows), -1)
-        tuned = replace(part, render=some, center=center, weight=torch.zeros_like(part.weight))
+        nothing = torch.zeros_like(part.weight[:, :1])
+        tuned = replace(part, render=some, center=center, weight=nothing, regularizer=None)
         solution = adam(tuned, center, replace(stopping, floor=stopping.floor[rows]), WEIGHT_RATE)
         with torch.no_grad():
             images.append(some(solution.variables))

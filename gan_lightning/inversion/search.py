@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
 from gan_lightning.inversion.initialization import LatentSampler, Search, StartName, initial_latents
+from gan_lightning.inversion.noise_maps import initial_noise
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
+from gan_lightning.inversion.rate_ramps import RateRamps
+from gan_lightning.inversion.robust_chain import search_in_w
+from gan_lightning.inversion.solvers.adam import adam
 from gan_lightning.inversion.solvers.levenberg_marquardt import levenberg_marquardt
 from gan_lightning.inversion.whitening import Solver
 
 
 @dataclass(frozen=True)
 class RestartedSearch:
-    """A solver, and where it starts."""
+    """A solver, and where it starts; with `ramps`, Adam with those of the projector of StyleGAN2."""
 
     solver: Solver
     start: StartName | Tensor
     sampler: LatentSampler
     searches: list[Search]
     frozen: FrozenGenerator
+    ramps: bool = False
 
     def run(self, problem: Problem, stopping: Stopping, restarts: int) -> Solution:
         """Solve, search again from other starts where the noise was not reached, and keep the best of each image."""
@@ -47,10 +53,15 @@ class RestartedSearch:
         start = self.start[rows] if isinstance(self.start, Tensor) else self.start
         searches = [self.searches[row] for row in rows.tolist()]
         begin = initial_latents(start, part, self.frozen.latent_dim, self.sampler, searches, number)
+        if part.center.shape[1] > self.frozen.latent_dim:
+            begin = torch.cat([begin, initial_noise(self.frozen.held_noise(), self.sampler.seed, searches, number)], 1)
         stopping = replace(stopping, floor=stopping.floor[rows.to(stopping.floor.device)])
-        if self.solver is levenberg_marquardt:  # it uses the J'J of each image, not their mean
-            return levenberg_marquardt(part, begin, stopping)
-        return self.frozen.whitening.solve(self.solver, part, begin, stopping)
+        if self.solver in (levenberg_marquardt, search_in_w):  # J'J of each image, not their mean; lengths are of w
+            return self.solver(part, begin, stopping)
+        solver = self.solver
+        if self.ramps:
+            solver = partial(adam, ramps=RateRamps(self.frozen.latent_dim, self.sampler.seed, searches, number))
+        return self.frozen.whitening.solve(solver, part, begin, stopping)
 
 
 def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tensor) -> Tensor:

@@ -9,12 +9,15 @@ from gan_lightning.errors import InputError
 from gan_lightning.inversion.checks import check_choice, check_numbers
 from gan_lightning.inversion.initialization import StartName
 from gan_lightning.inversion.losses import LossName
+from gan_lightning.inversion.robust_chain import STEPS as ROBUST_STEPS
 
-SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs"]
+SolverName = Literal["auto", "levenberg_marquardt", "adam", "lbfgs", "robust"]
 RefineName = Literal["features", "weights", "none"]
+NoiseMapsName = Literal["held", "optimized"]
+ScheduleName = Literal["cosine", "projector"]
 
 SEVERAL = 8  # searches; more hardly improve the mean
-DEFAULT_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100}
+DEFAULT_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100, "robust": ROBUST_STEPS}
 REFINE_STEPS = 200
 
 
@@ -32,17 +35,25 @@ class InversionSettings:
 
     Attributes:
         solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for the l1 loss, which has
-            kinks, and L-BFGS otherwise, the fastest of the three on a CPU.
+            kinks, and L-BFGS otherwise, the fastest of the three on a CPU. "robust" searches a StyleGAN2 in w, then
+            w+, then over its filters, by normalized gradients and the same steps for all degradations; the second and
+            the third phase take the place of the refinement.
+        schedule: Learning rate of adam: it decays on a "cosine", or rises and falls as in the "projector" of StyleGAN2,
+            with noise that is added to the latents and decays.
         num_searches: Number of searches from different starts. The restored image is the mean of what they find, and
-            their spread shows where it is a guess. Default: 1 for denoising and plain inversion, 8 otherwise.
+            their spread shows where it is a guess. Default: 1 for denoising and plain inversion and for robust, 8
+            otherwise.
         num_steps: Maximum number of solver steps of a search. Default: 12 for levenberg_marquardt, 300 for adam, 100
-            for lbfgs, and a quarter of it for each of several searches, whose mean needs less.
+            for lbfgs, and a quarter of it for each of several searches, whose mean needs less; 150 for robust.
         loss: "mse", "l1", "huber", "perceptual" (distance between features of the discriminator) or "lpips" (downloads
             weights).
+        loss_size: Size to which images are reduced before they are degraded and compared, such as 256 for a generator
+            of 1024 pixels; photographs and masks have this size. Default: that of the generator.
         latent_weight: Weight of the mean square of the latent. Larger values favor likelier images that resemble the
-            photograph less. Default: 0 for plain inversion of images without noise; otherwise 0.003, and more where
-            fewer values are observed, in proportion.
+            photograph less. Default: 0 for robust and for plain inversion of images without noise; otherwise 0.003,
+            and more where fewer values are observed, in proportion.
         start: Where the search starts: the best of 256 draws ("best_of_k"), the "mean" latent, or a "random" draw.
+            Default: mean for robust, best_of_k otherwise.
         start_scale: Standard deviation of the draws of "random", "best_of_k" and the restarts. The prior has 1.
         restarts: Number of further searches from random latents, for images whose residual is still above the noise;
             the best of all searches is kept.
@@ -52,9 +63,12 @@ class InversionSettings:
             degradation changes the size.
         refine: Refinement beyond the range of the generator: "features" optimizes the output of its first block,
             "weights" the weights of a copy of it, which helps plain inversion and harms denoising; "none" skips it.
-        refine_steps: Maximum number of refinement steps. Default: 200, and 25 for each of several searches.
+        refine_steps: Maximum number of refinement steps. Default: 200, and 25 for each of several searches; 150 for
+            each further phase of robust.
         refine_weight: Weight of the penalty that keeps features close to those of the latent. Default: chosen by the
             noise level, and 0 for plain inversion of images without noise.
+        noise_maps: Noise maps of a StyleGAN2: those of its buffers ("held"), or searched beside the latent and
+            regularized ("optimized").
         composite: Make the result consistent with the photograph (known pixels, luma, sums of pixels), for
             degradations that have an adjoint, and take details from a noisy one that the generator lacks. If false, the
             output of the generator is returned.
@@ -65,11 +79,13 @@ class InversionSettings:
     """
 
     solver: SolverName = "auto"
+    schedule: ScheduleName = "cosine"
     num_searches: int | None = None
     num_steps: int | None = None
     loss: LossName = "mse"
+    loss_size: int | None = None
     latent_weight: float | None = None
-    start: StartName = "best_of_k"
+    start: StartName | None = None
     start_scale: float = 1.0
     restarts: int = 0
     tolerance: float = 1e-3
@@ -77,13 +93,16 @@ class InversionSettings:
     refine: RefineName = "features"
     refine_steps: int | None = None
     refine_weight: float | None = None
+    noise_maps: NoiseMapsName = "held"
     composite: bool = True
 
     def __post_init__(self) -> None:
         check_choice("solver", self.solver, get_args(SolverName))
+        check_choice("schedule", self.schedule, get_args(ScheduleName))
         check_choice("loss", self.loss, get_args(LossName))
-        check_choice("start", self.start, get_args(StartName))
+        check_choice("start", self.chosen_start, get_args(StartName))
         check_choice("refine", self.refine, get_args(RefineName))
+        check_choice("noise_maps", self.noise_maps, get_args(NoiseMapsName))
         check_numbers(
             num_steps=self.num_steps,
             latent_weight=self.latent_weight,
@@ -96,17 +115,32 @@ class InversionSettings:
         )
         if self.num_searches is not None and not (isinstance(self.num_searches, int) and self.num_searches >= 1):
             raise InputError(f"num_searches is {self.num_searches}: give 1 or more")
+        if self.loss_size is not None and not (isinstance(self.loss_size, int) and self.loss_size >= 1):
+            raise InputError(f"loss_size is {self.loss_size}: give a number of pixels")
+        if self.solver == "robust" and (self.noise_maps != "held" or self.refine == "weights"):
+            raise InputError("the solver robust holds noise maps and tunes no weights: leave noise_maps and refine out")
+        if self.schedule == "projector" and self.chosen_solver != "adam":
+            raise InputError("schedule: projector is the learning rate of adam: set solver to adam")
+        if self.solver == "levenberg_marquardt" and self.noise_maps == "optimized":
+            raise InputError(
+                "noise maps are too many variables for levenberg_marquardt: choose the solver adam or lbfgs"
+            )
         if self.solver == "levenberg_marquardt" and self.loss != "mse":
             raise InputError(
                 f"levenberg_marquardt minimizes squared errors, not {self.loss}: choose the solver adam or lbfgs"
             )
 
     @property
-    def chosen_solver(self) -> Literal["levenberg_marquardt", "adam", "lbfgs"]:
+    def chosen_solver(self) -> Literal["levenberg_marquardt", "adam", "lbfgs", "robust"]:
         """The solver, with "auto" resolved by the loss."""
         if self.solver == "auto":
             return "adam" if self.loss == "l1" else "lbfgs"
         return self.solver
+
+    @property
+    def chosen_start(self) -> StartName:
+        """The start, with its default resolved by the solver."""
+        return self.start or ("mean" if self.solver == "robust" else "best_of_k")
 
     def counts(self, every_pixel_observed: bool) -> Counts:
         """Return the numbers of searches and of their steps, with the defaults that follow from what is observed.
@@ -114,9 +148,11 @@ class InversionSettings:
         Args:
             every_pixel_observed: Whether every pixel is observed, so that one search is nearly as good as several.
         """
-        searches = self.num_searches or (1 if every_pixel_observed or self.refine == "weights" else SEVERAL)
-        steps, refine_steps = DEFAULT_STEPS[self.chosen_solver], REFINE_STEPS
-        if searches > 1:
+        robust = self.solver == "robust"
+        single = every_pixel_observed or self.refine == "weights" or robust
+        searches = self.num_searches or (1 if single else SEVERAL)
+        steps, refine_steps = DEFAULT_STEPS[self.chosen_solver], ROBUST_STEPS if robust else REFINE_STEPS
+        if searches > 1 and not robust:
             steps, refine_steps = steps // 4, refine_steps // 8
         return Counts(
             searches,

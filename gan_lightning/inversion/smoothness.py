@@ -143,14 +143,20 @@ def _from_smaller(
     height, width = residual.shape[-2:]
     coarse = SmoothnessPrior(height, width, 1.0, 1.0, residual)  # for its basis
 
-    def spectra(rows: Tensor, columns: Tensor) -> Tensor:
+    def spectra(part: Degradation, rows: Tensor, columns: Tensor) -> Tensor:
         images = (rows[:, :, None] * columns[:, None])[:, None].expand(-1, residual.shape[1], -1, -1)
-        return prior.products(degradation.adjoint(images)).square().mean(1)
+        return prior.products(part.adjoint(images)).square().mean(1)
 
-    # Of each basis image the variance under A C A', as if A acted on rows and columns separately.
-    vertical = spectra(coarse.rows, coarse.columns[:1]).sum(2)
-    horizontal = spectra(coarse.rows[:1], coarse.columns).sum(1)
-    variance = vertical @ prior.variance @ horizontal.mT / vertical[0].sum().clamp(min=1e-12)
+    def variance_under(part: Degradation) -> Tensor:
+        """Return of each basis image the variance under A C A', as if A acted on rows and columns separately."""
+        vertical = spectra(part, coarse.rows, coarse.columns[:1]).sum(2)
+        horizontal = spectra(part, coarse.rows[:1], coarse.columns).sum(1)
+        return vertical @ prior.variance @ horizontal.mT / vertical[0].sum().clamp(min=1e-12)
+
+    firsts = torch.arange(len(residual), device=residual.device)[:, None]
+    own = degradation.select(firsts[0]) is not degradation
+    parts = [degradation.select(first) for first in firsts] if own else [degradation]
+    variance = torch.stack([variance_under(part) for part in parts])[:, None]
     gray, colored = variance + noise.square(), CHROMA**2 * variance + noise.square()
 
     def precondition(values: Tensor) -> Tensor:

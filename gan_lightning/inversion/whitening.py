@@ -52,30 +52,38 @@ class Whitening:
         self.scale: Tensor = (values.mean() / values).sqrt().to(gauss_newton)
 
     def latents(self, variables: Tensor) -> Tensor:
-        """Map variables (B,D) to latents (B,D)."""
-        return multiply_rows(variables * self.scale, self.basis)
+        """Map variables (B,D) to latents (B,D); columns after the first D are left as they are."""
+        own, others = self._parts(variables)
+        return torch.cat([multiply_rows(own * self.scale, self.basis), *others], 1)
 
     def variables(self, latents: Tensor) -> Tensor:
-        """Map latents (B,D) to variables (B,D)."""
-        return multiply_rows(latents, self.basis.T.contiguous()) / self.scale
+        """Map latents (B,D) to variables (B,D); columns after the first D are left as they are."""
+        own, others = self._parts(latents)
+        return torch.cat([multiply_rows(own, self.basis.T.contiguous()) / self.scale, *others], 1)
+
+    def _parts(self, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the latents, and in a list further variables of a search, if there are any."""
+        count = len(self.scale)
+        return rows[:, :count], [rows[:, count:]] * (rows.shape[1] > count)
 
     def solve(self, solver: Solver, problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
         """Solve a problem whose variables are latents in the preconditioned variables.
 
         Args:
             solver: Solver to use.
-            problem: Problem whose variables are latents.
+            problem: Problem whose variables are latents, which others may follow.
             start: (B,D) initial latents.
             stopping: Stopping criteria.
 
         Returns:
             Solution whose variables are latents.
         """
+        scales = F.pad(self.scale.square(), (0, start.shape[1] - len(self.scale)), value=1.0)
         white = replace(
             problem,
             render=lambda variables: problem.render(self.latents(variables)),
             center=self.variables(problem.center),
-            weight=problem.weight * self.scale.square(),  # the basis is orthonormal
+            weight=problem.weight * scales,  # the basis is orthonormal
         )
         solution = solver(white, self.variables(start), stopping)
         return replace(solution, variables=self.latents(solution.variables))

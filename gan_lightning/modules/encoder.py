@@ -30,11 +30,11 @@ from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
-from gan_lightning.networks.checkpoints import AnyGenerator, load_generator, load_tensors
+from gan_lightning.networks.checkpoints import load_generator, load_tensors
 from gan_lightning.networks.class_priors import ClassPriors
 from gan_lightning.networks.conditional import ConditionalGenerator
 from gan_lightning.networks.encoder import Encoder
-from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
+from gan_lightning.networks.stylegan2_prior import LatentSpace, PlainGenerator, StyleGAN2Prior, as_prior
 from gan_lightning.pretrained import find_weights
 from gan_lightning.seeding import batch_rng
 
@@ -63,6 +63,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         batches_per_epoch: int = 500,
         validation_images: int = 256,
         seed: int | None = None,
+        space: LatentSpace | None = None,
     ) -> None:
         """Load the generator and build the encoder.
 
@@ -77,6 +78,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
             validation_images: Number of fixed validation images, over all degradations.
             seed: Seed of the latents and the degradations; null for that of `seed_everything` in training and 0 in
                 validation, so that runs are measured on the same images.
+            space: Space of the latents of a StyleGAN2: "z", "w" or "w+". Default: w, in units of its spread.
 
         Raises:
             InputError: If the file contains no generator, or a number is out of range.
@@ -93,11 +95,12 @@ class LatentEncoder(SafelyLoaded, RunSeed):
                 raise InputError(f"{name} must be at least 1, not {value}")
         if lr <= 0 or image_weight < 0:
             raise InputError(f"lr must be positive and image_weight not negative, not {lr} and {image_weight}")
-        generator = load_generator(generator_ckpt).requires_grad_(False)
-        if isinstance(generator, ConditionalGenerator):
+        network = load_generator(generator_ckpt).requires_grad_(False)
+        if isinstance(network, ConditionalGenerator) or getattr(network, "label_dim", 0):
             raise InputError(
                 "an encoder guesses the latents of a generator without classes: give another generator_ckpt"
             )
+        generator = as_prior(network, space)
         # A tuple hides it from the module: it is not trained, saved with checkpoints, or broadcast.
         self._generator = (generator,)
         self.encoder = Encoder(
@@ -109,7 +112,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         self._latent_mse, self._psnr = MeanMetric(), MeanMetric()
 
     @property
-    def generator(self) -> AnyGenerator:
+    def generator(self) -> PlainGenerator | StyleGAN2Prior:
         """The generator, which is left unchanged."""
         return self._generator[0]
 
@@ -221,7 +224,11 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         """Return latents (B, latent_dim), their images, and the degraded images, both (B,C,H,W)."""
         drawn = 0 if epoch == VALIDATION_EPOCH else self._seed
         rng = batch_rng(drawn if self.seed is None else self.seed, epoch, number)
-        latents = torch.randn(count, self.generator.latent_dim, generator=rng).to(self.device)
+        drawn_by = self.generator if isinstance(self.generator, StyleGAN2Prior) else None
+        latents = (
+            drawn_by.draw(count, rng) if drawn_by else torch.randn(count, self.generator.latent_dim, generator=rng)
+        )
+        latents = latents.to(self.device)
         images = self.generator(latents).float()  # mixed precision returns half precision
         return latents, images, degrade_at_random(images, rng)
 
@@ -270,7 +277,7 @@ def random_degradation(kind: str, channels: int, image_size: int, rng: torch.Gen
     return Identity()
 
 
-def load_encoder(path: str | os.PathLike[str], generator: AnyGenerator | StyleGAN2Prior | ClassPriors) -> Encoder:
+def load_encoder(path: str | os.PathLike[str], generator: PlainGenerator | StyleGAN2Prior | ClassPriors) -> Encoder:
     """Read the encoder from a checkpoint of `LatentEncoder`.
 
     Args:
@@ -281,17 +288,25 @@ def load_encoder(path: str | os.PathLike[str], generator: AnyGenerator | StyleGA
         The encoder, in evaluation mode, without gradients, on the CPU.
 
     Raises:
-        InputError: If the file is missing, contains no encoder, or the encoder of another generator.
+        InputError: If the file is missing, contains no encoder, or the encoder of another generator or space.
     """
     path = find_weights(path, "encoder")
     content = load_tensors(path)
     try:
         prefix = "encoder."
         state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-        widths = content["hyper_parameters"]["base_channels"], content["hyper_parameters"]["hidden_dim"]
+        options = content["hyper_parameters"]
+        widths = options["base_channels"], options["hidden_dim"]
         encoder = Encoder(generator.image_size, generator.channels, generator.latent_dim, *widths)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} holds no encoder: give a checkpoint of LatentEncoder") from error
+    if isinstance(generator, StyleGAN2Prior):
+        guessed = (options["space"] or "w") if "space" in options else "z"  # before there was a choice, it was z
+        if guessed != generator.space:
+            raise InputError(
+                f"{path} guesses latents of {guessed}, but the search is in {generator.space}: set space to {guessed}, "
+                f"or train an encoder with space {generator.space}"
+            )
     try:
         encoder.load_state_dict(state)
     except RuntimeError as error:

@@ -20,7 +20,8 @@ from gan_lightning.degradations.mask_files import White
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings
-from gan_lightning.inversion.checks import PixelRangeWarning
+from gan_lightning.inversion.checks import PixelRangeWarning, check_prior
+from gan_lightning.inversion.loss_size import reduction
 from gan_lightning.metrics.restoration import RestorationMetrics, summarize
 from gan_lightning.modules.checks import check_restoration_options, check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
@@ -31,7 +32,7 @@ from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restorer import SEARCH_METRICS, Restored, Restorer, StepObserver, data_content, image_names
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
 from gan_lightning.networks.class_priors import as_priors
-from gan_lightning.networks.stylegan2_prior import LatentSpace, StyleGAN2Prior
+from gan_lightning.networks.stylegan2_prior import LatentSpace
 
 DEFAULT_SETTINGS = InversionSettings()
 
@@ -97,13 +98,13 @@ class LatentRestoration(LightningModule):
         super().__init__()
         check_restoration_options(degradation, inversion, masks, encoder_ckpt, label, blind_blur=blind_blur)
         self.generator = as_priors(load_generator(generator_ckpt), space, label).requires_grad_(False)
-        if encoder_ckpt is not None and isinstance(self.generator, StyleGAN2Prior) and space != "z":
-            raise InputError("an encoder guesses z: set space to z, or leave encoder_ckpt out")
+        check_prior(self.generator, noise_maps=inversion.noise_maps, solver=inversion.solver)
         self.discriminator = load_discriminator(generator_ckpt) if inversion.loss == "perceptual" else None
         self.degradation = Identity() if degradation is None else degradation
         self.encoder = None if encoder_ckpt is None else load_encoder(encoder_ckpt, self.generator)
         with torch.no_grad():
-            observed = self.degradation(self.generator(torch.zeros(1, self.generator.latent_dim)))
+            reduce = reduction(self.generator.image_size, inversion.loss_size)
+            observed = self.degradation(reduce(self.generator(torch.zeros(1, self.generator.latent_dim))))
         self.photo_format = PhotoFormat(*observed.shape[1:])  # for the data module of `predict`
         image_masks = make_masks(masks, self.photo_format.width, masks_white)
         self.known_pixels = None if image_masks is None else image_masks.known_pixels  # for the same

@@ -18,6 +18,7 @@ from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import BlurEstimate, Inversion, InversionSettings, estimate_blur, invert
 from gan_lightning.inversion.class_search import find_classes, invert_classes
+from gan_lightning.inversion.loss_size import ReducedPrior, reduction
 from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.masking import ImageMasks
 from gan_lightning.modules.restoration_store import output_names
@@ -110,6 +111,11 @@ class Restorer:
     keep_searches: bool
     observers: list[StepObserver] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.reduce = reduction(self.generator.image_size, self.inversion.loss_size)
+        plain = isinstance(self.reduce, Identity)
+        self._reduced_prior = self.generator if plain else ReducedPrior(self.generator, self.reduce)
+
     def settings(self) -> dict[str, Any]:
         """Return plain values that are equal for two restorers only if they restore images in the same way."""
         return {
@@ -132,7 +138,7 @@ class Restorer:
         observed = self._degrade(images, degradation, indices) if clean else images
         start, blur = None, None
         if self.blind_blur:
-            blur = estimate_blur(self.generator, observed, noise_level=self.inversion.noise_level)
+            blur = estimate_blur(self._reduced_prior, observed, noise_level=self.inversion.noise_level)
             degradation, start = GaussianBlur(blur.sigma.tolist()), blur.latent
         elif self.encoder is not None:
             with torch.no_grad():
@@ -140,7 +146,8 @@ class Restorer:
 
         result, labels = self._invert(degradation, observed, start, indices, names)
         settings = self.inversion
-        if isinstance(unwrap(degradation), Identity) and settings.composite and settings.noise_level is None:
+        same = isinstance(unwrap(degradation), Identity) and isinstance(self.reduce, Identity)
+        if same and settings.composite and settings.noise_level is None:
             clean_already = (result.noise_level == 0)[:, None, None, None]  # nothing to remove, and much to lose
             result.image = torch.where(clean_already, observed, result.image)
         known = degradation.known(observed)
@@ -207,7 +214,7 @@ class Restorer:
             raise InputError(
                 f"images of {theirs} are not the generator's {ours}: set data.channels and data.image_size"
             )
-        observed: Tensor = degradation(images)
+        observed: Tensor = degradation(self.reduce(images))
         if self.noise is not None:
             observed = self.noise(observed, indices)
             known = degradation.known(observed)

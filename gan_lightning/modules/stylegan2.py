@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning import distributed
+from gan_lightning.data.image_data_module import ImageDataModule
 from gan_lightning.errors import InputError
 from gan_lightning.modules.dcgan import DCGAN
 from gan_lightning.modules.gan_networks import refuse_other_networks
+from gan_lightning.networks.conditional import check_classes
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_discriminator import StyleGAN2Discriminator, path_lengths
 
@@ -26,6 +28,7 @@ class StyleGAN2(DCGAN):
     """
 
     path_mean: Tensor
+    class_counts: Tensor
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class StyleGAN2(DCGAN):
             raise InputError("cuda_graph: true is impossible: path lengths are read by the host; set it to false")
         training["cuda_graph"] = False  # null, too, which the command line gives
         if training.get("num_classes"):
-            raise InputError("StyleGAN2 is trained without labels: leave num_classes out, or train a DCGAN")
+            check_classes(training["num_classes"])
         self.path_length, self.path_interval = path_length, path_interval
         super().__init__(
             image_size=image_size,
@@ -88,6 +91,8 @@ class StyleGAN2(DCGAN):
             **training,
         )
         self.register_buffer("path_mean", torch.zeros(()))
+        if self.num_classes:
+            self.register_buffer("class_counts", torch.ones(self.num_classes, dtype=torch.int64))
 
     def build_generator(self) -> nn.Module:
         """Return G."""
@@ -99,29 +104,53 @@ class StyleGAN2(DCGAN):
             options.base_channels,
             options.max_channels,
             options.w_dim,
+            label_dim=self.num_classes,
             mapping_layers=options.mapping_layers,
         )
 
     def build_discriminator(self) -> nn.Module:
         """Return D."""
         options: Any = self.hparams
-        return StyleGAN2Discriminator(self.image_size, self.channels, options.base_channels, options.max_channels)
+        return StyleGAN2Discriminator(
+            self.image_size,
+            self.channels,
+            options.base_channels,
+            options.max_channels,
+            label_dim=self.num_classes,
+            mapping_layers=options.mapping_layers,
+        )
+
+    def on_fit_start(self) -> None:
+        """Note how often each class occurs in the training data; the generator's file has no place for it."""
+        super().on_fit_start()
+        data = getattr(self.trainer, "datamodule", None)
+        counts = data.class_counts() if self.num_classes and isinstance(data, ImageDataModule) else None
+        if counts is not None:
+            self.class_counts.copy_(torch.from_numpy(counts))
+
+    def draw_labels(self, count: int, rng: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Draw labels (count,) as often as they occur in the training data; none for a module without classes."""
+        if not self.num_classes:
+            return ()
+        weights = self.class_counts.double().to(rng.device if rng else self.device)
+        return (torch.multinomial(weights, count, True, generator=rng).to(self.device),)
 
     def _generator_step(self, fake: Tensor | None, real: Tensor, latents: Tensor, *labels: Tensor) -> dict[str, Tensor]:
         outputs = super()._generator_step(fake, real, latents, *labels)
         if self.path_length and self.global_step % self.path_interval == 0:
             norms = dict(self.gradient_norms)  # those of the losses are logged
-            self._path_length_step(latents[: max(1, len(latents) // FEWER)])
+            count = max(1, len(latents) // FEWER)
+            self._path_length_step(latents[:count], *(label[:count] for label in labels))
             self.gradient_norms = norms
         return outputs
 
-    def _path_length_step(self, latents: Tensor) -> None:
+    def _path_length_step(self, latents: Tensor, *labels: Tensor) -> None:
         """Draw the path lengths of G to their mean, in a step of their own."""
         generator, (optimizer, _) = cast(StyleGAN2Generator, self.generator), self.optimizer_pair()
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
         with torch.autocast(self.device.type, enabled=False):
-            lengths = path_lengths(generator.synthesis, generator.mapping(latents), self._graphs.rng)
+            lengths = path_lengths(generator.synthesis, generator.mapping(latents, *labels), self._graphs.rng)
         length = distributed.mean({"length": lengths.mean().detach()})["length"]
         self.path_mean += MEAN_RATE * (length - self.path_mean)
         penalty = self.path_interval * self.path_length * (lengths - self.path_mean).square().mean()

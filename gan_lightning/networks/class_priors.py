@@ -43,6 +43,8 @@ class ClassPriors(nn.Module):
         self._kept: dict[int, PlainGenerator | StyleGAN2Prior] = {}  # not registered as modules
         first = self.of_class(0)
         self.image_size, self.channels, self.latent_dim = first.image_size, first.channels, first.latent_dim
+        if isinstance(first, StyleGAN2Prior):  # what it offers to searches
+            self.space, self.noise_sizes, self.num_filters = first.space, first.noise_sizes, first.num_filters
 
     def of_class(self, label: int) -> PlainGenerator | StyleGAN2Prior:
         """Return the prior of a class, on the device of the generator; the last ones are kept."""

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gan_lightning.errors import InputError
-from gan_lightning.networks.stylegan2_layers import EPSILON, EqualizedLinear, check_stylegan2
+from gan_lightning.networks.stylegan2_layers import MAPPING_RATE, EqualizedLinear, check_stylegan2, unit_mean_square
 from gan_lightning.networks.stylegan2_synthesis import NoiseMode, Synthesis
 
-MAPPING_RATE = 0.01  # learning rate of the mapping, relative to that of the synthesis
 MEAN_DECAY = 0.995  # per batch, of the average of w
 
 
@@ -69,10 +68,10 @@ class Mapping(nn.Module):
         Raises:
             InputError: If labels are missing, or given to a generator without classes.
         """
-        w = _unit_mean_square(z)
+        w = unit_mean_square(z)
         labels = self._one_hot(c)
         if labels is not None:
-            w = torch.cat([w, _unit_mean_square(self.embed(labels.expand(z.shape[0], -1)))], 1)
+            w = torch.cat([w, unit_mean_square(self.embed(labels.expand(z.shape[0], -1)))], 1)
         for index in range(self.num_layers):
             w = self.get_submodule(f"fc{index}")(w)
         if self.training:
@@ -150,7 +149,3 @@ class StyleGAN2Generator(nn.Module):
         """Map latents (B, latent_dim) to images (B,C,H,W), about [-1, 1]; the options are those of both parts."""
         images: Tensor = self.synthesis(self.mapping(z, c, truncation_psi, truncation_cutoff), noise_mode, rng)
         return images
-
-
-def _unit_mean_square(rows: Tensor) -> Tensor:
-    return rows * (rows.square().mean(1, keepdim=True) + EPSILON).rsqrt()

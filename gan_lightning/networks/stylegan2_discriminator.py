@@ -1,4 +1,4 @@
-"""The discriminator of StyleGAN2: residual blocks, and the standard deviation over the images of a batch."""
+"""The discriminator of StyleGAN2: residual blocks, the standard deviation over a batch, and a projection by labels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gan_lightning.networks.conditional import given
 from gan_lightning.networks.stylegan2_layers import (
     EPSILON,
     GAIN,
     LEAK,
+    MAPPING_RATE,
     EqualizedLinear,
     check_stylegan2,
     filter_images,
     low_pass,
     stylegan2_widths,
+    unit_mean_square,
 )
 
 GROUP = 4  # images over which the standard deviation is taken
@@ -76,24 +79,48 @@ class ResidualBlock(nn.Module):
 class LastBlock(nn.Module):
     """Layers at 4 pixels: the standard deviation over the batch as another channel, a convolution, two dense layers."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
         self.conv = EqualizedConv(width + 1, width, 3)
         self.fc = EqualizedLinear(width * 4 * 4, width, activation=True)
-        self.out = EqualizedLinear(width, 1)
+        self.out = EqualizedLinear(width, outputs)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map features (B,C,4,4) to logits (B,)."""
+        """Map features (B,C,4,4) to (B,outputs)."""
         features = self.conv(torch.cat([features, batch_deviation(features)], 1))
-        logits: Tensor = self.out(self.fc(features.flatten(1)))
-        return logits[:, 0]
+        outputs: Tensor = self.out(self.fc(features.flatten(1)))
+        return outputs
+
+
+class LabelMapping(nn.Module):
+    """Map from labels to vectors, on which a discriminator projects its last features (arXiv 2006.06676)."""
+
+    def __init__(self, label_dim: int, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.label_dim, self.num_layers = label_dim, num_layers
+        self.embed = EqualizedLinear(label_dim, width)
+        for index in range(num_layers):
+            self.add_module(f"fc{index}", EqualizedLinear(width, width, activation=True, rate=MAPPING_RATE))
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Map classes (B,) to (B,width)."""
+        rows = unit_mean_square(self.embed(F.one_hot(labels.long(), self.label_dim).to(self.embed.weight)))
+        for index in range(self.num_layers):
+            rows = self.get_submodule(f"fc{index}")(rows)
+        return rows
 
 
 class StyleGAN2Discriminator(nn.Module):
     """Map from images to logits: blocks `b32`, ..., `b4`, with the names of the public PyTorch implementation."""
 
     def __init__(
-        self, image_size: int = 256, channels: int = 3, base_channels: int = 64, max_channels: int = 512
+        self,
+        image_size: int = 256,
+        channels: int = 3,
+        base_channels: int = 64,
+        max_channels: int = 512,
+        label_dim: int = 0,
+        mapping_layers: int = 8,
     ) -> None:
         """Build the network.
 
@@ -102,6 +129,8 @@ class StyleGAN2Discriminator(nn.Module):
             channels: 1 or 3.
             base_channels: Number of channels at the full size, doubled at each halving of it.
             max_channels: Largest number of channels of a layer.
+            label_dim: Number of classes, or 0.
+            mapping_layers: Number of layers of the mapping of labels.
 
         Raises:
             InputError: If a value is unsupported.
@@ -113,15 +142,23 @@ class StyleGAN2Discriminator(nn.Module):
         for size in self.sizes[:-1]:
             block = ResidualBlock(channels if size == image_size else 0, widths[size], widths[size // 2])
             self.add_module(f"b{size}", block)
-        self.b4 = LastBlock(widths[4])
+        self.num_classes = label_dim
+        self.b4 = LastBlock(widths[4], widths[4] if label_dim else 1)
+        if label_dim:
+            self.mapping = LabelMapping(label_dim, widths[4], mapping_layers)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images (B,C,H,W) in [-1, 1] to logits (B,): positive means real.
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images (B,C,H,W) in [-1, 1], and classes (B,) if there are any, to logits (B,): positive means real.
 
         A logit depends on up to three other images of the batch.
+
+        Raises:
+            InputError: If labels are missing.
         """
-        logits: Tensor = self.b4(self.features(images)[-1])
-        return logits
+        outputs: Tensor = self.b4(self.features(images)[-1])
+        if not self.num_classes:
+            return outputs[:, 0]
+        return (outputs * self.mapping(given(labels, self))).sum(1) / math.sqrt(outputs.shape[1])
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Map images (B,C,H,W) to the outputs of the residual blocks, the largest first; each image on its own."""

@@ -16,6 +16,7 @@ LEAK = 0.2
 GAIN = math.sqrt(2)  # of a leaky rectifier, so that it keeps the mean square of its input
 TAPS = (1.0, 3.0, 3.0, 1.0)  # of the low-pass filter in each direction
 EPSILON = 1e-8
+MAPPING_RATE = 0.01  # learning rate of mappings, relative to that of other layers
 PRODUCT_ROWS = 8  # rows of a matrix product are bit-identical in multiples of eight
 SMALL = 20480  # elements of a single image, up to which torch convolves it on a CPU by another algorithm than a batch
 
@@ -43,6 +44,11 @@ class EqualizedLinear(nn.Module):
         """Map (B, inputs) to (B, outputs)."""
         product = multiply(rows, self.weight, self.bias * self.rate, self.gain)
         return GAIN * F.leaky_relu(product, LEAK) if self.activation else product
+
+
+def unit_mean_square(rows: Tensor) -> Tensor:
+    """Scale rows (B,D) to mean square one."""
+    return rows * (rows.square().mean(1, keepdim=True) + EPSILON).rsqrt()
 
 
 def multiply(rows: Tensor, weight: Tensor, bias: Tensor, gain: float = 1.0) -> Tensor:

@@ -13,6 +13,7 @@ from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.modern import ModernGenerator
 from gan_lightning.networks.residual import ResidualGenerator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
+from gan_lightning.networks.stylegan2_synthesis import NoiseMode
 
 LatentSpace = Literal["z", "w", "w+"]
 
@@ -67,6 +68,7 @@ class StyleGAN2Prior(nn.Module):
         latent_dim: Length of a latent: that of z, of w, or `num_ws` times that of w.
         mean: (w_dim,) mean of w.
         spread: Root mean square distance of the elements of w from their means, a scalar.
+        noise_sizes: Height and width of the noise map of each layer; none without noise.
     """
 
     mean: Tensor
@@ -102,10 +104,13 @@ class StyleGAN2Prior(nn.Module):
             raise InputError(f"this generator has {classes} classes: set label to a number from 0 to {classes - 1}")
         if label is not None and not 0 <= label < classes:
             raise InputError(f"label is {label}, but this generator has {classes} classes")
-        self.generator, self.space, self.label, self.noise_mode = generator, space, label, noise_mode
+        self.generator, self.space, self.label = generator, space, label
+        self.noise_mode: Literal["const", "none"] = noise_mode
         self.image_size, self.channels = generator.image_size, generator.channels
         self.num_ws, self.w_dim = generator.synthesis.num_ws, generator.synthesis.w_dim
         self.latent_dim = {"z": generator.latent_dim, "w": self.w_dim, "w+": self.num_ws * self.w_dim}[space]
+        layers = generator.synthesis.layers() if noise_mode == "const" else []
+        self.noise_sizes = tuple(layer.size for layer in layers)
         with torch.no_grad():
             w = self._map(torch.randn(SAMPLES, generator.latent_dim, generator=torch.Generator().manual_seed(0)))
         self.register_buffer("mean", w.mean(0))
@@ -121,11 +126,52 @@ class StyleGAN2Prior(nn.Module):
             latents = self._normalize(self._map(latents))
         return latents if self.space == "w+" else latents.repeat(1, self.num_ws)
 
-    def render(self, features: Tensor) -> Tensor:
-        """Map latents of w+ (B, num_ws * w_dim) to images (B,C,H,W), about [-1, 1]."""
+    def render(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Map latents of w+ (B, num_ws * w_dim) to images (B,C,H,W), about [-1, 1].
+
+        Args:
+            features: Latents of w+.
+            noise: (B,N) noise maps of each image, flat and one after the other, in place of those of `noise_mode`.
+        """
         ws = self.mean + self.spread * features.view(len(features), self.num_ws, self.w_dim)
-        images: Tensor = self.generator.synthesis(ws, noise_mode=self.noise_mode)
+        mode: NoiseMode | list[Tensor] = self.noise_mode
+        if noise is not None:
+            maps = torch.split(noise, [size * size for size in self.noise_sizes], 1)
+            mode = [part.view(-1, 1, size, size) for part, size in zip(maps, self.noise_sizes, strict=True)]
+        images: Tensor = self.generator.synthesis(ws, noise_mode=mode)
         return images
+
+    def render_filters(self, features: Tensor, shifts: Tensor) -> Tensor:
+        """Map latents of w+ (B, num_ws * w_dim), and those of each filter, to images (B,C,H,W), about [-1, 1].
+
+        Args:
+            features: Latents of w+.
+            shifts: (B,F) distances of the latent of each input channel of each convolution from that of its layer,
+                along the vector by which the channel sees it, and in its units.
+        """
+        ws = self.mean + self.spread * features.view(len(features), self.num_ws, self.w_dim)
+        styles = self.generator.synthesis.styles(ws)
+        changes = torch.split(self.spread * self._slopes() * shifts, [style.shape[1] for style in styles], 1)
+        moved = [style + change for style, change in zip(styles, changes, strict=True)]
+        images: Tensor = self.generator.synthesis.from_styles(moved, noise_mode=self.noise_mode)
+        return images
+
+    @property
+    def num_filters(self) -> int:
+        """Number of input channels of all convolutions, F."""
+        return len(self._slopes())
+
+    def _slopes(self) -> Tensor:
+        """Return (F,), how far the style of each filter moves with its latent."""
+        slopes = []
+        for block in self.generator.synthesis.blocks():
+            for layer in (*block.layers(), block.torgb):
+                slopes.append(layer.affine.gain * layer.affine.weight.norm(dim=1) * getattr(layer, "gain", 1.0))
+        return torch.cat(slopes)
+
+    def noise(self) -> Tensor:
+        """Return the noise maps of the buffers, flat and one after the other: (N,)."""
+        return torch.cat([layer.noise_const.flatten() for layer in self.generator.synthesis.layers()])
 
     def ws(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim) to the input of `synthesis`, (B, num_ws, w_dim)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, cast, get_args
 
 import torch
@@ -56,15 +56,19 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(size, size))
         self.register_buffer("resample_filter", low_pass())
 
-    def forward(self, features: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+    def styles(self, w: Tensor) -> Tensor:
+        """Map w (B, w_dim) to the factors (B,I) of the input channels."""
+        factors: Tensor = self.affine(w)
+        return factors
+
+    def forward(self, features: Tensor, styles: Tensor, noise: Tensor | None) -> Tensor:
         """Map features (B,I,h,w) to (B,O,H,W).
 
         Args:
             features: Input.
-            w: (B, w_dim).
+            styles: (B,I) factors of its channels.
             noise: (H,W) or (B,1,H,W), or None for no noise.
         """
-        styles = self.affine(w)
         squares = multiply(styles.square(), self.weight.square().sum((2, 3)), styles.new_full((), EPSILON))
         scale = GAIN * squares.rsqrt()
         features = features * styles[:, :, None, None]
@@ -90,9 +94,13 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         self.gain = 1 / math.sqrt(inputs)
 
-    def forward(self, features: Tensor, w: Tensor) -> Tensor:
-        """Map features (B,I,H,W) to images (B,C,H,W)."""
-        styles = self.gain * self.affine(w)
+    def styles(self, w: Tensor) -> Tensor:
+        """Map w (B, w_dim) to the factors (B,I) of the input channels."""
+        factors: Tensor = self.gain * self.affine(w)
+        return factors
+
+    def forward(self, features: Tensor, styles: Tensor) -> Tensor:
+        """Map features (B,I,H,W), with the factors (B,I) of their channels, to images (B,C,H,W)."""
         return convolve(features * styles[:, :, None, None], lambda x: F.conv2d(x, self.weight, self.bias))
 
 
@@ -116,23 +124,23 @@ class SynthesisBlock(nn.Module):
         return [self.conv0, self.conv1] if hasattr(self, "conv0") else [self.conv1]
 
     def forward(
-        self, features: Tensor | None, images: Tensor | None, ws: Tensor, noises: list[Tensor | None]
+        self, features: Tensor | None, images: Tensor | None, styles: Sequence[Tensor], noises: list[Tensor | None]
     ) -> tuple[Tensor, Tensor]:
         """Return the features and the images of this size.
 
         Args:
             features: (B,I,h,w), or None in the first block.
             images: (B,C,h,w), or None in the first block.
-            ws: (B,N,w_dim), one for each layer and one for `torgb`.
+            styles: (B,I) of each layer and of `torgb`.
             noises: Noise of each layer.
         """
         if features is None:
-            features = self.const.expand(ws.shape[0], *self.const.shape)
+            features = self.const.expand(styles[0].shape[0], *self.const.shape)
             if features.device.type == "cpu":  # channels last, where convolutions and filters are up to 3 times as fast
                 features = features.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         for index, (layer, noise) in enumerate(zip(self.layers(), noises, strict=True)):
-            features = layer(features, ws[:, index], noise)
-        pixels = self.torgb(features, ws[:, len(noises)])
+            features = layer(features, styles[index], noise)
+        pixels = self.torgb(features, styles[-1])
         return features, pixels if images is None else upsample(images, self.resample_filter) + pixels
 
 
@@ -153,13 +161,19 @@ class Synthesis(nn.Module):
         for size in self.sizes:
             yield cast(SynthesisBlock, self.get_submodule(f"b{size}"))
 
-    def forward(self, ws: Tensor, noise_mode: NoiseMode | None = None, rng: torch.Generator | None = None) -> Tensor:
+    def layers(self) -> list[SynthesisLayer]:
+        """Return the layers with noise, in order."""
+        return [layer for block in self.blocks() for layer in block.layers()]
+
+    def forward(
+        self, ws: Tensor, noise_mode: NoiseMode | Sequence[Tensor] | None = None, rng: torch.Generator | None = None
+    ) -> Tensor:
         """Map w to images.
 
         Args:
             ws: (B, num_ws, w_dim), one for each layer; or (B, w_dim) for all layers.
-            noise_mode: "const" (the noise of the buffers), "none", or "random" (drawn for each image). Default:
-                "random" in training, "const" in evaluation.
+            noise_mode: "const" (the noise of the buffers), "none", or "random" (drawn for each image); or the noise of
+                each layer, (B,1,H,W) of its size. Default: "random" in training, "const" in evaluation.
             rng: Generator of random noise, on the device of `ws`. Default: that of torch.
 
         Returns:
@@ -168,23 +182,43 @@ class Synthesis(nn.Module):
         Raises:
             InputError: If the noise mode is unknown, or the shape of `ws` does not fit.
         """
-        mode = noise_mode or ("random" if self.training else "const")
-        if mode not in get_args(NoiseMode):
-            raise InputError(f"noise_mode {mode!r} is unknown: choose one of {', '.join(get_args(NoiseMode))}")
         if ws.ndim == 2:
             ws = ws[:, None].expand(-1, self.num_ws, -1)
         if ws.shape[1:] != (self.num_ws, self.w_dim):
             raise InputError(f"expected ws of shape (B, {self.num_ws}, {self.w_dim}) but got {tuple(ws.shape)}")
+        return self.from_styles(self.styles(ws), noise_mode, rng)
+
+    def styles(self, ws: Tensor) -> list[Tensor]:
+        """Map w (B, num_ws, w_dim) to the styles (B,I) of all convolutions, in order; `torgb` follows its block."""
+        first, styles = 0, []
+        for block in self.blocks():
+            modulated = [*block.layers(), block.torgb]
+            styles += [layer.styles(ws[:, first + index]) for index, layer in enumerate(modulated)]
+            first += len(modulated) - 1
+        return styles
+
+    def from_styles(
+        self,
+        styles: Sequence[Tensor],
+        noise_mode: NoiseMode | Sequence[Tensor] | None = None,
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """Map the styles of all convolutions to images; the other arguments are those of `forward`."""
+        mode = noise_mode or ("random" if self.training else "const")
+        given = None if isinstance(mode, str) else iter(mode)
+        if isinstance(mode, str) and mode not in get_args(NoiseMode):
+            raise InputError(f"noise_mode {mode!r} is unknown: choose one of {', '.join(get_args(NoiseMode))}")
         features, images, first = None, None, 0
         for block in self.blocks():
-            noises = [_noise(layer, mode, ws, rng) for layer in block.layers()]
-            features, images = block(features, images, ws[:, first : first + len(noises) + 1], noises)
-            first += len(noises)
+            noises = [next(given) if given else _noise(layer, mode, styles[0], rng) for layer in block.layers()]
+            last = first + len(noises) + 1
+            features, images = block(features, images, styles[first:last], noises)
+            first = last
         return cast(Tensor, images)
 
 
-def _noise(layer: SynthesisLayer, mode: NoiseMode, ws: Tensor, rng: torch.Generator | None) -> Tensor | None:
+def _noise(layer: SynthesisLayer, mode: object, like: Tensor, rng: torch.Generator | None) -> Tensor | None:
     """Return the noise of a layer, (H,W) or (B,1,H,W); None for none."""
     if mode == "random":
-        return torch.randn(len(ws), 1, layer.size, layer.size, generator=rng, device=ws.device, dtype=ws.dtype)
+        return torch.randn(len(like), 1, layer.size, layer.size, generator=rng, device=like.device, dtype=like.dtype)
     return layer.noise_const if mode == "const" else None

@@ -60,7 +60,9 @@ def build_stylegan2_discriminator(state: Mapping[str, Tensor]) -> StyleGAN2Discr
     if first is None or last is None:
         return None
     try:
-        discriminator = StyleGAN2Discriminator(size, first.shape[1], first.shape[0], last.shape[0])
+        embed = state.get("mapping.embed.weight")
+        labels = {"label_dim": 0 if embed is None else embed.shape[1], "mapping_layers": _mapping_layers(state)}
+        discriminator = StyleGAN2Discriminator(size, first.shape[1], first.shape[0], last.shape[0], **labels)
         discriminator.load_state_dict(dict(state))
     except (InputError, RuntimeError, IndexError):
         return None
@@ -93,8 +95,12 @@ def _configuration(state: Mapping[str, Tensor], path: str | os.PathLike[str]) ->
         "max_channels": shape(FIRST_STYLEGAN2, 3)[0],
         "w_dim": w_dim,
         "label_dim": label_dim,
-        "mapping_layers": len([name for name in state if re.fullmatch(r"mapping\.fc\d+\.weight", name)]),
+        "mapping_layers": _mapping_layers(state),
     }
+
+
+def _mapping_layers(state: Mapping[str, Tensor]) -> int:
+    return len([name for name in state if re.fullmatch(r"mapping\.fc\d+\.weight", name)])
 
 
 def _refuse(path: str | os.PathLike[str], name: str, expected: str, shape: tuple[int, ...] | None) -> None:

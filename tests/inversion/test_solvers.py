@@ -375,3 +375,21 @@ def test_images_that_are_done_may_stay_and_change_nothing(
     for name in ("variables", "loss", "history", "converged", "num_steps"):
         torch.testing.assert_close(getattr(kept, name), getattr(dropped, name), rtol=1e-5, atol=1e-6)
         assert solver is not lbfgs or torch.equal(getattr(kept, name), getattr(dropped, name)), name
+
+
+@pytest.mark.parametrize("size", [20, 96, 752])
+@pytest.mark.parametrize("memory", [3, 20])
+def test_the_direction_of_an_image_is_the_same_in_any_batch(size: int, memory: int) -> None:
+    """Alone, too: products of a single matrix are not summed like those of several."""
+    rng = torch.Generator().manual_seed(0)
+    first, taken = torch.randn(4, size, generator=rng), torch.ones(4, dtype=torch.bool)
+    inverses = {count: InverseHessian(first[-count:], memory) for count in (4, 3, 2, 1)}
+    for _ in range(6):
+        step, change, gradient = torch.randn(3, 4, size, generator=rng)
+        change = 2 * step + 0.1 * change
+        rows = {n: h.update(step[-n:], change[-n:], gradient[-n:], taken[-n:]) for n, h in inverses.items()}
+        assert all(direction.equal(rows[4][-count:]) for count, direction in rows.items())
+    inverses[4].select(torch.tensor([3]))  # the others are done
+    again = torch.randn(3, 1, size, generator=rng)
+    assert inverses[4].update(*again, taken[:1]).equal(inverses[1].update(*again, taken[:1]))
+    assert inverses[4].scale.equal(inverses[1].scale)

@@ -55,7 +55,7 @@ def test_a_layer_convolves_with_the_modulated_weights_of_each_image(up):
         layer.bias.normal_()
     features, w = torch.randn(3, 4, 4 if up else 8, 4 if up else 8).double(), torch.randn(3, 5).double()
     noise = torch.randn(3, 1, 8, 8).double()
-    ours = layer(features, w, noise)
+    ours = layer(features, layer.styles(w), noise)
     for row in range(3):
         style = w[row] @ layer.affine.weight.T / 5**0.5 + layer.affine.bias
         weight = layer.weight * style[:, None, None]

@@ -24,15 +24,17 @@ class InverseHessian:
     wherever they are stored: nothing is moved or solved, and no order of the pairs is kept. Each image has its own
     place for its next pair, since images take their steps at different times.
 
+    On a CPU a single image is computed twice: products of one matrix are summed in another order than those of several.
+
     Args:
         gradient: (B,D) gradient at the initial variables, which sets the length of the first step to one.
         memory: Number M of pairs.
-
-    Attributes:
-        scale: (B,1) scale of the last pair of each image.
     """
 
     def __init__(self, gradient: Tensor, memory: int) -> None:
+        self._twice = gradient.device.type == "cpu"
+        self._count = len(gradient)
+        gradient = self._at_least_two(gradient)
         batch, size = gradient.shape
         chunks = -(-size // CHUNK) if gradient.device.type == "cpu" else 1
         width = -(-size // chunks)
@@ -42,16 +44,22 @@ class InverseHessian:
         self._inverse = gradient.new_zeros(batch, memory, memory)  # of R
         self._products = torch.zeros_like(self._inverse)  # Y'Y
         self._curvatures = torch.zeros_like(self._inverse[:, 0])  # D
-        self.scale = 1 / sum_of_each(gradient.square(), keepdim=True).sqrt().clamp(min=1e-30)
-        self._next = torch.zeros_like(self.scale, dtype=torch.int64)
+        self._scale = 1 / sum_of_each(gradient.square(), keepdim=True).sqrt().clamp(min=1e-30)
+        self._next = torch.zeros_like(self._scale, dtype=torch.int64)
         self._rows = torch.arange(batch, device=gradient.device)[:, None]
         self._places = torch.arange(memory, device=gradient.device)
         self._starts = torch.tensor([0, memory], device=gradient.device)  # of the places of S and of Y
         self._nowhere = torch.tensor([2 * memory, 2 * memory + 1], device=gradient.device)
 
+    @property
+    def scale(self) -> Tensor:
+        """Scale (B,1) of the last pair of each image."""
+        return self._scale[: self._count]
+
     def select(self, rows: Tensor) -> None:
         """Keep some images of the batch only."""
-        for name in ("_pairs", "_inverse", "_products", "_curvatures", "scale", "_next"):
+        self._count, rows = len(rows), self._at_least_two(rows)
+        for name in ("_pairs", "_inverse", "_products", "_curvatures", "_scale", "_next"):
             setattr(self, name, getattr(self, name)[rows])
         self._rows = self._rows[: len(rows)]
 
@@ -67,6 +75,7 @@ class InverseHessian:
         Returns:
             (B,D), minus H times the gradient.
         """
+        step, change, gradient, taken = map(self._at_least_two, (step, change, gradient, taken))
         vectors = self._split(torch.stack([step, change, gradient], 1))
         places = torch.where(taken[:, None], self._next + self._starts, self._nowhere)
         self._pairs[self._rows, :, places] = vectors[:, :, :2].transpose(1, 2)
@@ -76,14 +85,14 @@ class InverseHessian:
         self._replace(here, taken[:, None], steps[0], changes[0])
         self._next = (self._next + taken[:, None]) % self.memory
         weights = self._weights(steps[1], changes[1])
-        return torch.addcmul(self._combine(weights), gradient, self.scale, value=-1)
+        return torch.addcmul(self._combine(weights), gradient, self._scale, value=-1)[: self._count]
 
     def _replace(self, here: Tensor, taken: Tensor, products: Tensor, squares: Tensor) -> None:
         """Put a pair in its place, given its products (B,M) y's of all steps, and y'y of all changes."""
         curvature, square = products.gather(1, self._next), squares.gather(1, self._next)
         unusable = curvature <= LEAST_CURVATURE
         scale = (curvature / square.clamp(min=1e-30)).masked_fill(unusable, 1.0)
-        self.scale = torch.where(taken, scale, self.scale)
+        self._scale = torch.where(taken, scale, self._scale)
         reciprocal = curvature.reciprocal().masked_fill(unusable, 0.0)
         without = self._inverse.masked_fill(here[:, :, None], 0.0)
         column = _minus(without, products.masked_fill(here, 0.0)[:, :, None])[:, :, 0] * reciprocal
@@ -97,8 +106,11 @@ class InverseHessian:
         """Return the weights (B,2M) of all pairs in the direction, given S'g and Y'g (B,M)."""
         first = self._inverse @ steps[:, :, None]
         second = torch.baddbmm(changes[:, :, None], self._products, first, beta=-1)
-        second = torch.addcmul(self._curvatures[:, :, None] * first, second, self.scale[:, :, None])
-        return torch.cat([_minus(self._inverse.mT, second), first * self.scale[:, :, None]], 1)[:, :, 0]
+        second = torch.addcmul(self._curvatures[:, :, None] * first, second, self._scale[:, :, None])
+        return torch.cat([_minus(self._inverse.mT, second), first * self._scale[:, :, None]], 1)[:, :, 0]
+
+    def _at_least_two(self, rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows]) if self._twice and len(rows) == 1 else rows
 
     def _split(self, vectors: Tensor) -> Tensor:
         """Split vectors (B,V,D) into chunks (B,C,V,W)."""
