@@ -160,7 +160,7 @@ BUGS = [
         "inversion/solvers/inverse_hessian.py",
         SOLVERS,
         ("pairs of other images", "getattr(self, name)[rows])", "getattr(self, name)[: len(rows)])", f"{SOLVERS}::test_lbfgs_on_a_quadratic_bowl"),
-        ("a direction without the changes of the gradient", "first * self.scale[:, :, None]], 1)", "first * 0], 1)", f"{SOLVERS}::test_the_second_step_of_lbfgs_is_that_of_bfgs"),
+        ("a direction without the changes of the gradient", "first * self._scale[:, :, None]], 1)", "first * 0], 1)", f"{SOLVERS}::test_the_second_step_of_lbfgs_is_that_of_bfgs"),
         ("an inverse that keeps the row of the oldest pair", "without = self._inverse.masked_fill(here[:, :, None], 0.0)", "without = self._inverse", f"{SOLVERS}::test_the_inverse_hessian_is_that_of_the_two_loop_recursion"),
     ),
     *bugs_of(
@@ -172,7 +172,7 @@ BUGS = [
         "inversion/solvers/adam.py",
         f"{SOLVERS}::test_adam_is_torchs_on_a_cosine",
         ("no correction of the first moment", "rate / (1 - ADAM_BETAS[0] ** (step + 1))", "rate"),
-        ("a rate that does not fall", "math.pi * step / stopping", "0 * step / stopping"),
+        ("a rate that does not fall", "math.pi * progress", "0 * progress"),
     ),
     *bugs_of(
         "inversion/solvers/levenberg_marquardt.py",
@@ -254,7 +254,7 @@ BUGS = [
     *bugs_of(
         "inversion/whitening.py",
         "tests/inversion/test_whitening.py",
-        ("the penalty of the latents on the variables", "weight=problem.weight * self.scale.square()", "weight=problem.weight.expand(-1, len(self.scale))"),
+        ("the penalty of the latents on the variables", "weight=problem.weight * scales,", "weight=problem.weight.expand(-1, len(scales)),"),
         ("a floor ten times as high", "FLOOR = 0.03", "FLOOR = 0.3"),
     ),
     *bugs_of(

@@ -52,7 +52,8 @@ class ReducedPrior(nn.Module):
 
     def __init__(self, prior: nn.Module, reduce: Degradation) -> None:
         super().__init__()
-        self.prior, self.reduce, self.latent_dim = prior, reduce, prior.latent_dim
+        self.prior, self.reduce = prior, reduce
+        self.latent_dim: int = getattr(prior, "latent_dim")  # noqa: B009  of a protocol, not of nn.Module
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents (B, latent_dim) to reduced images (B,C,h,w)."""
@@ -63,4 +64,4 @@ class ReducedPrior(nn.Module):
         """Return random latents of the prior (count, latent_dim)."""
         if isinstance(self.prior, DrawsLatents):
             return self.prior.draw(count, rng)
-        return torch.randn(count, int(self.latent_dim), generator=rng)
+        return torch.randn(count, self.latent_dim, generator=rng)

@@ -96,7 +96,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         if lr <= 0 or image_weight < 0:
             raise InputError(f"lr must be positive and image_weight not negative, not {lr} and {image_weight}")
         network = load_generator(generator_ckpt).requires_grad_(False)
-        if isinstance(network, ConditionalGenerator) or getattr(network, "label_dim", 0):
+        if isinstance(network, ConditionalGenerator) or getattr(network, "label_dim", False):
             raise InputError(
                 "an encoder guesses the latents of a generator without classes: give another generator_ckpt"
             )

@@ -158,7 +158,8 @@ class StyleGAN2Discriminator(nn.Module):
         outputs: Tensor = self.b4(self.features(images)[-1])
         if not self.num_classes:
             return outputs[:, 0]
-        return (outputs * self.mapping(given(labels, self))).sum(1) / math.sqrt(outputs.shape[1])
+        logits: Tensor = (outputs * self.mapping(given(labels, self))).sum(1) / math.sqrt(outputs.shape[1])
+        return logits
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Map images (B,C,H,W) to the outputs of the residual blocks, the largest first; each image on its own."""

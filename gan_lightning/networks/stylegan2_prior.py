@@ -13,7 +13,7 @@ from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.modern import ModernGenerator
 from gan_lightning.networks.residual import ResidualGenerator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
-from gan_lightning.networks.stylegan2_synthesis import NoiseMode
+from gan_lightning.networks.stylegan2_synthesis import NoiseMode, SynthesisLayer, ToRGB
 
 LatentSpace = Literal["z", "w", "w+"]
 
@@ -165,7 +165,8 @@ class StyleGAN2Prior(nn.Module):
         """Return (F,), how far the style of each filter moves with its latent."""
         slopes = []
         for block in self.generator.synthesis.blocks():
-            for layer in (*block.layers(), block.torgb):
+            layers: list[SynthesisLayer | ToRGB] = [*block.layers(), block.torgb]
+            for layer in layers:
                 slopes.append(layer.affine.gain * layer.affine.weight.norm(dim=1) * getattr(layer, "gain", 1.0))
         return torch.cat(slopes)
 

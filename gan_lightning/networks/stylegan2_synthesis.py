@@ -192,7 +192,7 @@ class Synthesis(nn.Module):
         """Map w (B, num_ws, w_dim) to the styles (B,I) of all convolutions, in order; `torgb` follows its block."""
         first, styles = 0, []
         for block in self.blocks():
-            modulated = [*block.layers(), block.torgb]
+            modulated: list[SynthesisLayer | ToRGB] = [*block.layers(), block.torgb]
             styles += [layer.styles(ws[:, first + index]) for index, layer in enumerate(modulated)]
             first += len(modulated) - 1
         return styles
