@@ -35,7 +35,7 @@ class InversionSettings:
 
     Attributes:
         solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for the l1 loss, which has
-            kinks, and L-BFGS otherwise, the fastest. "robust" is for a StyleGAN2: w, then w+, then filters.
+            kinks, and L-BFGS otherwise, the fastest. "robust" is for a StyleGAN2 in w.
         schedule: Rate of adam: "cosine" or "projector".
         num_searches: Number of searches from different starts. The restored image is the mean of what they find, and
             their spread shows where it is a guess. Default: 1 for denoising, inversion, robust; else 8.
@@ -52,7 +52,7 @@ class InversionSettings:
         restarts: Number of further searches from random latents where the residual is above the noise.
         tolerance: Relative improvement of the objective within the solver's window below which an image is done.
         noise_level: Standard deviation of the noise on the [0, 1] scale; images are not fitted more closely than this.
-            Default: estimated, where less than 0.02 counts as none; none where the degradation changes the size.
+            Default: estimated, where less than 0.02 counts as none; none where A changes the size.
         refine: Refinement beyond the range of the generator: "features" optimizes the output of its first block,
             "weights" a copy of its weights, which helps inversion and harms denoising; "none" skips it.
         refine_steps: Maximum number of refinement steps. Default: 200, 25 for each of several searches, 150 for robust.
