@@ -35,7 +35,7 @@ class InversionSettings:
 
     Attributes:
         solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for the l1 loss, which has
-            kinks, and L-BFGS otherwise, the fastest. "robust" is for a StyleGAN2 in w.
+            kinks, else L-BFGS. "robust" is for a StyleGAN2 in w.
         schedule: Rate of adam: "cosine" or "projector".
         num_searches: Number of searches from different starts. The restored image is the mean of what they find, and
             their spread shows where it is a guess. Default: 1 for denoising, inversion, robust; else 8.
@@ -55,7 +55,7 @@ class InversionSettings:
             Default: estimated, where less than 0.02 counts as none; none where A changes the size.
         refine: Refinement beyond the range of the generator: "features" optimizes the output of its first block,
             "weights" a copy of its weights, which helps inversion and harms denoising; "none" skips it.
-        refine_steps: Maximum number of refinement steps. Default: 200, 25 for each of several searches, 150 for robust.
+        refine_steps: Maximum number of its steps. Default: 200; 25 for several searches; 150 for robust.
         refine_weight: Weight of the penalty that keeps features close to those of the latent. Default: chosen by the
             noise level, and 0 for plain inversion of images without noise.
         noise_maps: Those of a StyleGAN2: "held" or "optimized".
