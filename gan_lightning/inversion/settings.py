@@ -35,40 +35,30 @@ class InversionSettings:
 
     Attributes:
         solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for the l1 loss, which has
-            kinks, and L-BFGS otherwise, the fastest of the three on a CPU. "robust" searches a StyleGAN2 in w, then
-            w+, then over its filters, by normalized gradients and the same steps for all degradations; the second and
-            the third phase take the place of the refinement.
-        schedule: Learning rate of adam: it decays on a "cosine", or rises and falls as in the "projector" of StyleGAN2,
-            with noise that is added to the latents and decays.
+            kinks, else L-BFGS. "robust" is for a StyleGAN2 in w.
+        schedule: Rate of adam: "cosine" or "projector".
         num_searches: Number of searches from different starts. The restored image is the mean of what they find, and
-            their spread shows where it is a guess. Default: 1 for denoising and plain inversion and for robust, 8
-            otherwise.
+            their spread shows where it is a guess. Default: 1 for denoising, inversion, robust; else 8.
         num_steps: Maximum number of solver steps of a search. Default: 12 for levenberg_marquardt, 300 for adam, 100
-            for lbfgs, and a quarter of it for each of several searches, whose mean needs less; 150 for robust.
+            for lbfgs, and a quarter of it for each of several searches; 150 for robust.
         loss: "mse", "l1", "huber", "perceptual" (distance between features of the discriminator) or "lpips" (downloads
             weights).
-        loss_size: Size to which images are reduced before they are degraded and compared, such as 256 for a generator
-            of 1024 pixels; photographs and masks have this size. Default: that of the generator.
+        loss_size: Size at which reduced images are compared.
         latent_weight: Weight of the mean square of the latent. Larger values favor likelier images that resemble the
-            photograph less. Default: 0 for robust and for plain inversion of images without noise; otherwise 0.003,
-            and more where fewer values are observed, in proportion.
-        start: Where the search starts: the best of 256 draws ("best_of_k"), the "mean" latent, or a "random" draw.
-            Default: mean for robust, best_of_k otherwise.
+            photograph less. Default: 0 for robust and for inversion without noise; otherwise 0.003, and more
+            where fewer values are observed, in proportion.
+        start: The best of 256 draws ("best_of_k"), the "mean" latent (default for robust), or a "random" draw.
         start_scale: Standard deviation of the draws of "random", "best_of_k" and the restarts. The prior has 1.
-        restarts: Number of further searches from random latents, for images whose residual is still above the noise;
-            the best of all searches is kept.
+        restarts: Number of further searches from random latents where the residual is above the noise.
         tolerance: Relative improvement of the objective within the solver's window below which an image is done.
         noise_level: Standard deviation of the noise on the [0, 1] scale; images are not fitted more closely than this.
-            Default: estimated from each image, where an estimate below 0.02 counts as no noise; no noise where the
-            degradation changes the size.
+            Default: estimated, where less than 0.02 counts as none; none where A changes the size.
         refine: Refinement beyond the range of the generator: "features" optimizes the output of its first block,
-            "weights" the weights of a copy of it, which helps plain inversion and harms denoising; "none" skips it.
-        refine_steps: Maximum number of refinement steps. Default: 200, and 25 for each of several searches; 150 for
-            each further phase of robust.
+            "weights" a copy of its weights, which helps inversion and harms denoising; "none" skips it.
+        refine_steps: Maximum number of its steps. Default: 200; 25 for several searches; 150 for robust.
         refine_weight: Weight of the penalty that keeps features close to those of the latent. Default: chosen by the
             noise level, and 0 for plain inversion of images without noise.
-        noise_maps: Noise maps of a StyleGAN2: those of its buffers ("held"), or searched beside the latent and
-            regularized ("optimized").
+        noise_maps: Those of a StyleGAN2: "held" or "optimized".
         composite: Make the result consistent with the photograph (known pixels, luma, sums of pixels), for
             degradations that have an adjoint, and take details from a noisy one that the generator lacks. If false, the
             output of the generator is returned.
