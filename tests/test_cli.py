@@ -19,10 +19,12 @@ from torch.utils.data import DataLoader
 
 from gan_lightning import DCGAN
 from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.commands.restore_options import TASKS
 from gan_lightning.loggers.metrics_file import MetricsFile
 from tests.commands import CONFIGS, SMALL, command, finished_wandb_run, fit, refusal, restoration_words, restore
 from tests.conftest import FACES
 from tests.data.test_labels import write_digits
+from tests.networks.stylegan2 import REFERENCE
 from tests.processes import Process, run, run_ranks
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -300,9 +302,9 @@ def test_two_devices_restore_what_one_does(finished, faces_root):
         assert figures[1][figure]["last"] == pytest.approx(figures[0][figure]["last"], rel=1e-4)
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "restore").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_restoration_runs_and_goes_on_in_its_folder(path, finished, faces_root):
-    assert restore(finished, faces_root, path.stem) == 0
+@pytest.mark.parametrize("task", TASKS)
+def test_every_restoration_runs_and_goes_on_in_its_folder(task, finished, faces_root):
+    assert restore(finished, faces_root, task) == 0
     run = Path("runs/restored")
     for folder in ("target", "degraded", "restored", "panel"):
         assert len(list((run / folder).glob("*.png"))) == 2
@@ -310,8 +312,16 @@ def test_every_restoration_runs_and_goes_on_in_its_folder(path, finished, faces_
         "metrics"
     ].keys()
     written = {path: path.stat().st_mtime_ns for path in (run / "restored").glob("*.png")}
-    assert restore(finished, faces_root, path.stem) == 0
+    assert restore(finished, faces_root, task) == 0
     assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_the_fragment_for_stylegan2_keeps_the_task(capsys):
+    fragments = ["--config", "restore/denoise", "--config", "restore/stylegan2", "--data", "Photos"]
+    assert command("predict", *fragments, "--model.generator_ckpt", REFERENCE, "--print_config") == 0
+    model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]
+    assert (model["space"], model["inversion"]["start"]) == ("w", "mean")
+    assert model["noise"]["init_args"]["sigma"] == 0.1
 
 
 @pytest.mark.parametrize("data", ["Photos", "ImageFolder"])

@@ -292,7 +292,9 @@ def test_hundreds_of_files_may_be_given(generator, capsys):
 
 
 def test_every_task_of_the_configurations_is_one_of_the_command():
-    assert {f"restore/{task}" for task in TASKS} == {name for name in shipped_configs() if name.startswith("restore/")}
+    fragments = {"restore/stylegan2"}  # to be put after one of the others
+    shipped = {name for name in shipped_configs() if name.startswith("restore/")}
+    assert {f"restore/{task}" for task in TASKS} == shipped - fragments
 
 
 def test_the_result_of_each_search_is_asked_for(generator):

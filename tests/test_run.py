@@ -47,9 +47,9 @@ def claim_elsewhere(folder, at=0.0):
 def said(job):
     """Wait for the first line that a process prints."""
     until = time.monotonic() + 60
-    while "\n" not in (line := job.output()[0]) and job.poll() is None and time.monotonic() < until:
+    while "\n" not in job.output()[0] and job.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
-    return line
+    return job.output()[0]  # it may have ended between the two looks
 
 
 def test_a_second_job_is_refused_while_the_first_runs(tmp_path):
@@ -71,7 +71,7 @@ def test_one_of_several_simultaneous_jobs_gets_the_folder(tmp_path):
         job.kill()
         job.wait(10)
     assert sum(line == "claimed\n" for line in lines) == 1, lines
-    assert sum("in use by another job" in line for line in lines) == 3
+    assert sum("in use by another job" in line for line in lines) == 3, lines
 
 
 def test_a_released_folder_can_be_claimed_again(tmp_path):

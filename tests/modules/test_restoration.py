@@ -361,6 +361,7 @@ def test_configurations_have_the_defaults_of_a_bare_call():
     changed = {}
     for path in sorted((CONFIGS / "restore").glob("*.yaml")):
         changed[path.stem] = safe_load(path.read_text())["model"]["init_args"].get("inversion")
+    assert changed.pop("stylegan2") == {"start": "mean", "refine": "features"}  # a fragment, for another generator
     assert changed.pop("invert") == {"noise_level": 0.0}
     assert set(changed.values()) == {None}
     assert len(changed) == 5
