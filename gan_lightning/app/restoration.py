@@ -113,9 +113,7 @@ class PhotoRestoration:
             shutil.copyfile(photo, copy)
             if wish.task == "inpaint":
                 mask = Path(folder, "mask.npy")
-                write_mask(
-                    mask, copy, np.zeros((1, 1), dtype=np.bool_) if painted is None else painted, self.image_size
-                )
+                write_mask(mask, copy, painted, self.image_size)
             job = Job(wish.options(copy, self.generator, mask, Path(folder, "restored")))
             job.check()
             model = load_model(job, self.device)
