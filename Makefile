@@ -68,8 +68,8 @@ $(CELEBA_RUNS): celeba-%: celeba-data install
 weights: install ## replace the weights of the package: make weights RUN=runs/NAME ENCODER=runs/ENCODER NOTES=FILE
 	$(BIN)/python benchmarks/make_weights.py $(RUN) $(if $(ENCODER),--encoder $(ENCODER)) $(if $(NOTES),--notes $(NOTES))
 
-denoiser: install ## train the denoising network of the package again, without any photograph: make denoiser STEPS=6000
-	$(BIN)/python benchmarks/make_denoiser.py $(if $(STEPS),--steps $(STEPS))
+denoiser: install ## train the denoising network of the package again: make denoiser PHOTOGRAPHS=folder [STEPS=12000]
+	$(BIN)/python benchmarks/make_denoiser.py --photographs '$(PHOTOGRAPHS)' $(if $(STEPS),--steps $(STEPS))
 
 # Each test uses one thread, so that two of them may run at once.
 TWO_AT_ONCE := --numprocesses 2 --dist worksteal

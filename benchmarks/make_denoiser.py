@@ -1,20 +1,22 @@
-"""Train the denoising network of the package on drawn images and rendered faces, and write its weights.
+"""Train the denoising network of the package on photographs, drawings and rendered faces, and write its weights.
 
-    python benchmarks/make_denoiser.py --steps 6000 [--weights FOLDER]
+    python benchmarks/make_denoiser.py --photographs FOLDER [--steps 12000] [--weights FOLDER]
 
-No photograph is used. It takes about an hour on one core of a CPU with AMX, most of it the steps.
+The photographs of the package's own weights are listed in gan_lightning/weights/denoiser/README.md; any large
+photographs will do. It takes about 70 minutes on one core of a CPU with AMX, most of it the steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import environment  # noqa: F401  first: it sets what torch reads when it is imported
 import numpy as np
 import torch
-from dead_leaves import SIZE, draw_image
+from dead_leaves import draw_image
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
@@ -26,9 +28,11 @@ from gan_lightning.networks.denoiser import Denoiser
 from gan_lightning.pretrained import write_weights
 
 CROP, BATCH = 64, 16
-LEAVES, FACES = 1900, 500  # images that are drawn beforehand, and vary by crops, symmetries and colors
+LONGER_SIDES = 1400, 900, 560, 350, 220  # that photographs are reduced to, in pixels
+LARGEST_SCALE = 0.62  # of a reduced photograph: noise and blur of the camera disappear
+LEAVES, FACES = 5000, 500  # images that are drawn beforehand, and vary by crops, symmetries and colors
 SEED, FACES_SEED = 11, 7  # built-in data sets have the seed 0
-FACE_SHARE = 0.12
+FACE_SHARE, LEAVES_SHARE = 0.1, 0.2  # the other crops are of photographs
 LEAST_STD, MOST_STD = 0.01, 0.6  # of the noise, for images in [-1, 1]
 RATE, WARM_UP = 1e-3, 100
 GRADIENT_NORM = 0.05
@@ -39,17 +43,30 @@ Floats = NDArray[np.float32]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=6000, help="number of training steps")
+    parser.add_argument("--photographs", type=Path, required=True, help="folder of large photographs in color")
+    parser.add_argument("--steps", type=int, default=12000, help="number of training steps")
     parser.add_argument("--leaves", type=int, default=LEAVES, help="number of drawn images")
     parser.add_argument("--faces", type=int, default=FACES, help="number of rendered faces")
     parser.add_argument("--threads", type=int, default=1, help="number of CPU threads")
     parser.add_argument("--weights", type=Path, default=WEIGHTS.parent, help="folder to write to")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    photographs = [reduced for path in sorted(options.photographs.iterdir()) for reduced in sizes_of(path)]
     leaves = np.stack([draw_image(SEED, index) for index in range(options.leaves)])
     faces = np.stack([small_face(index) for index in range(options.faces)])
-    network = train(leaves, faces, options.steps)
+    network = train(photographs, leaves, faces, options.steps)
     write_weights(options.weights / WEIGHTS.name, network.state_dict(), {"steps": options.steps}, half=True)
+
+
+def sizes_of(path: Path) -> Iterator[Bytes]:
+    """Yield a photograph reduced to several sizes: (H, W, 3), no side shorter than CROP."""
+    with Image.open(path) as image:
+        whole = image.convert("RGB")
+    for side in LONGER_SIDES:
+        scale = side / max(whole.size)
+        size = tuple(round(length * scale) for length in whole.size)
+        if scale <= LARGEST_SCALE and min(size) >= CROP:
+            yield np.asarray(whole.resize(size, Image.Resampling.BICUBIC))
 
 
 def small_face(index: int) -> Bytes:
@@ -58,7 +75,7 @@ def small_face(index: int) -> Bytes:
     return np.asarray(whole.crop((0, 20, 178, 198)).resize((CROP, CROP), Image.Resampling.BICUBIC))
 
 
-def train(leaves: Bytes, faces: Bytes, steps: int) -> Denoiser:
+def train(photographs: list[Bytes], leaves: Bytes, faces: Bytes, steps: int) -> Denoiser:
     """Return the average of the networks of the last steps, in bfloat16 where that is faster.
 
     The loss is the root of the mean squared error of each image, so that no noise level outweighs the others.
@@ -72,7 +89,7 @@ def train(leaves: Bytes, faces: Bytes, steps: int) -> Denoiser:
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1, (step + 1) / WARM_UP) * (1 + math.cos(math.pi * step / steps)) / 2
-        clean = batch(rng, leaves, faces)
+        clean = batch(rng, photographs, leaves, faces)
         std = torch.empty(BATCH, 1, 1, 1).uniform_(math.log(LEAST_STD), math.log(MOST_STD)).exp()
         noisy = (clean + std * torch.randn_like(clean)).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
@@ -91,31 +108,39 @@ def train(leaves: Bytes, faces: Bytes, steps: int) -> Denoiser:
     return average
 
 
-def batch(rng: np.random.Generator, leaves: Bytes, faces: Bytes) -> Tensor:
-    """Return clean images (BATCH,3,CROP,CROP) in [-1, 1]."""
+def batch(rng: np.random.Generator, photographs: list[Bytes], leaves: Bytes, faces: Bytes) -> Tensor:
+    """Return clean images (BATCH,3,CROP,CROP) in [-1, 1].
+
+    A photograph and its size are drawn with a probability that grows with the length of its sides: large ones have more
+    different crops.
+    """
+    lengths = np.sqrt([photograph[..., 0].size for photograph in photographs])
     images = []
-    for _ in range(BATCH):
-        if rng.random() < FACE_SHARE:
+    for kind in rng.random(BATCH):
+        if kind < FACE_SHARE:
             image = faces[rng.integers(len(faces))].astype(np.float32) / 255
             image = image[:, ::-1] if rng.random() < 0.5 else image
-        else:
+        elif kind < FACE_SHARE + LEAVES_SHARE:
             image = _varied(rng, leaves[rng.integers(len(leaves))])
-        if rng.random() < 0.5:
-            image = (image - 0.5) * rng.uniform(0.5, 1.1) + 0.5 + rng.uniform(-0.15, 0.15)
+        else:
+            image = _varied(rng, photographs[rng.choice(len(photographs), p=lengths / lengths.sum())])
+        if rng.random() < 0.4:
+            image = (image - 0.5) * rng.uniform(0.5, 1.2) + 0.5 + rng.uniform(-0.15, 0.15)
         images.append(torch.from_numpy(np.clip(image, 0, 1).astype(np.float32)).permute(2, 0, 1))
     return to_float(torch.stack(images) * 255)
 
 
-def _varied(rng: np.random.Generator, drawn: Bytes) -> Floats:
-    """Return a crop in one of eight orientations, with its colors exchanged or faded."""
-    top, left = rng.integers(0, SIZE - CROP + 1, 2)
-    image = drawn[top : top + CROP, left : left + CROP].astype(np.float32) / 255
+def _varied(rng: np.random.Generator, source: Bytes) -> Floats:
+    """Return a crop in one of eight orientations; the colors of some are exchanged or faded."""
+    top, left = (rng.integers(0, length - CROP + 1) for length in source.shape[:2])
+    image = source[top : top + CROP, left : left + CROP].astype(np.float32) / 255
     turn = rng.integers(8)
     image = image[::-1] if turn & 1 else image
     image = image[:, ::-1] if turn & 2 else image
     image = image.swapaxes(0, 1) if turn & 4 else image
-    image = image[..., rng.permutation(3)]
-    if rng.random() < 0.3:
+    if rng.random() < 0.4:
+        image = image[..., rng.permutation(3)]
+    if rng.random() < 0.25:
         saturation = rng.random()
         image = image.mean(-1, keepdims=True) * (1 - saturation) + image * saturation
     return image
