@@ -69,7 +69,7 @@ class Augmentation:
         """Return the settings that are given as such, or by name as in checkpoints; None for no augmentation.
 
         Raises:
-            InputError: An unknown name or an unsupported value.
+            InputError: If a name is unknown or a value unsupported.
         """
         if given is None or isinstance(given, Augmentation):
             return given
@@ -82,7 +82,7 @@ class Augmentation:
         """Check that the colors of such images can be changed; gray ones have no saturation to change.
 
         Raises:
-            InputError: They have another number of channels than 1 or 3.
+            InputError: If the number of channels is not 1 or 3.
         """
         if "color" in self.kinds and channels not in (1, 3):
             raise InputError(

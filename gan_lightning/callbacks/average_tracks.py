@@ -51,7 +51,7 @@ class AverageTracks(Callback):
         """Check that the module trains a generator that can be built again.
 
         Raises:
-            InputError: It does not.
+            InputError: If it does not.
         """
         if stage != "fit":
             return
@@ -79,7 +79,7 @@ class AverageTracks(Callback):
         """Begin with the averages of the checkpoint, or at the first image; remove snapshots of what comes again.
 
         Raises:
-            InputError: The networks have been trained without this callback.
+            InputError: If the networks have been trained without this callback.
         """
         if not self._loaded and (trainer.global_step or pl_module.images_seen):
             raise InputError(

@@ -215,7 +215,7 @@ class SampleWriter(Callback):
         """Check that labels are given to a model that can draw samples of classes.
 
         Raises:
-            InputError: It draws no samples.
+            InputError: If the module draws no samples.
         """
         if not hasattr(pl_module, "sample") and getattr(pl_module, "sample_labels", None) is not None:
             raise InputError("labels choose the classes of samples: of a restoration, set model.label instead")

@@ -87,7 +87,7 @@ class MetricsFile(Logger):
             step: Number of G iterations so far; None for that of the last row.
 
         Raises:
-            StorageError: The file cannot be written, for example on a full disk; it is left unchanged.
+            StorageError: If the file cannot be written, for example on a full disk. It is left unchanged.
         """
         self._step = self._step if step is None else step
         row = {"step": self._step, **self.in_each_row(), **metrics}

@@ -19,7 +19,7 @@ def problems_of_loggers() -> Iterator[None]:
     """Turn an error of making a logger within the context into one line.
 
     Raises:
-        InputError: A logger cannot be made: a package is missing, or its options exclude each other.
+        InputError: If a logger cannot be created: a package is missing, or its options exclude each other.
     """
     try:
         yield

@@ -91,7 +91,7 @@ class SteadyWandbLogger(WandbLogger):
         """W&B's run, started at the first access: online, or offline if the server cannot be reached.
 
         Raises:
-            InputError: There is no API key.
+            InputError: If there is no API key.
         """
         run = self._start()
         if not self._begun:

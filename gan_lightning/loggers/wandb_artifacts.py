@@ -43,7 +43,7 @@ def fetch_checkpoint(reference: str, cache_dir: str | None = None) -> str:
         cache_dir: Folder for derived data; None for the package's.
 
     Raises:
-        InputError: It is no such reference, there is no such artifact, or W&B cannot be reached.
+        InputError: If the reference is malformed, the artifact does not exist, or W&B cannot be reached.
     """
     if not re.fullmatch(rf"{PREFIX}[^/:\s]+/[^/:\s]+/[^/:\s]+:[^/:\s]+", reference):
         raise InputError(f"{reference} names no checkpoint of W&B: expected {FORM} (or latest, or a version)")

@@ -52,7 +52,7 @@ class FrechetDistance(FrechetInceptionDistance):
         """Return the distance, a float64 scalar; 0 for equal Gaussians, up to rounding.
 
         Raises:
-            RuntimeError: The numbers of images are not `num_images`.
+            RuntimeError: If the numbers of images are not `num_images`.
         """
         for count in (int(self.real_features_num_samples), int(self.fake_features_num_samples)):
             if self.num_images not in (None, count):

@@ -169,7 +169,7 @@ class GenerationEvaluator:
             (N,F) features of all ranks' images, in the order of the images, on the CPU; None if no metric needs them.
 
         Raises:
-            RuntimeError: The ranks have measured more or fewer than N images.
+            RuntimeError: If the ranks have measured more or fewer than N images.
         """
         keep_features = bool(self._of_both if real else self._from_features)
         self.extractor.to(device)
@@ -206,7 +206,7 @@ def gather_features(features: Tensor, count: int, batch_size: int) -> Tensor:
         (count,F) features, the same on every rank.
 
     Raises:
-        RuntimeError: The ranks do not have exactly `count` of them.
+        RuntimeError: If the ranks do not have exactly `count` of them.
     """
     if distributed.is_distributed():
         features = torch.cat(gather_all_tensors(features))

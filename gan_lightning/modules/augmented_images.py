@@ -41,7 +41,7 @@ class AugmentedImages(LightningModule):
             objective: Name of the objective.
 
         Raises:
-            InputError: An unsupported value, or images or an objective that it is not made for.
+            InputError: If a value is unsupported, or does not fit the images or the objective.
         """
         self.augmentation = Augmentation.of(given)
         if self.augmentation is None:

@@ -116,7 +116,7 @@ class DCGAN(
             augmentation: Differentiable augmentation of what the discriminator sees, for few images; null for none.
 
         Raises:
-            InputError: An unsupported value.
+            InputError: If a value is unsupported.
         """
         super().__init__()
         self.save_hyperparameters()
@@ -164,7 +164,7 @@ class DCGAN(
         """Use the optimizer settings of this run, not those of the checkpoint; compile or capture if asked to.
 
         Raises:
-            InputError: A CUDA graph is asked for, but impossible.
+            InputError: If a CUDA graph is requested, but impossible.
         """
         self._rates.settle(self)
         self.start_schedule()

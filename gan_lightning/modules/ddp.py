@@ -21,7 +21,7 @@ def prepare_ddp(module: LightningModule, second_derivative: bool) -> None:
         second_derivative: Whether the losses contain gradients, as gradient penalties do.
 
     Raises:
-        InputError: SyncBatchNorm together with a gradient penalty, or without a GPU.
+        InputError: If SyncBatchNorm is used with a gradient penalty or without a GPU.
     """
     strategy = module.trainer.strategy
     if isinstance(strategy, DDPStrategy):

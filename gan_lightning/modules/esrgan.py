@@ -83,7 +83,7 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
             ema_decay: Decay per step of the averaged generator, which validation and `upscale` use.
 
         Raises:
-            InputError: An unsupported value, or the weights of LPIPS are missing.
+            InputError: If a value is unsupported, or the weights of LPIPS are missing.
         """
         super().__init__()
         self.save_hyperparameters()
@@ -129,7 +129,8 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
         """Check model, data and trainer against each other, and prepare precision and DDP for two networks.
 
         Raises:
-            InputError: The data have another number of channels or image size; an unsupported precision or stage.
+            InputError: If the data have another number of channels or image size, or the precision or stage is
+                unsupported.
         """
         super().setup(stage)
         if stage == "predict":

@@ -33,7 +33,7 @@ class FiniteWatch:
         """Raise if a recorded loss, or a parameter of the module, is not finite.
 
         Raises:
-            DivergedError: The message names the step and the last good checkpoint.
+            DivergedError: If one is not finite. The message names the step and the last good checkpoint.
         """
         first = math.inf if self._first is None else self._first.item()
         if math.isinf(first):

@@ -70,7 +70,7 @@ class ImageBatches:
             batch: {"image": images}, images alone, or (images, labels) as torchvision's data sets give them.
 
         Raises:
-            InputError: They have another type, shape or range.
+            InputError: If they have another type, shape or range.
         """
         images = images_of(batch)
         check_type(images)
@@ -126,7 +126,7 @@ def images_of(batch: Any) -> Tensor:
         batch: {"image": images}, images alone, or (images, labels), whose integer labels are left out.
 
     Raises:
-        InputError: It is something else.
+        InputError: If the batch is something else.
     """
     if isinstance(batch, dict) and isinstance(images := batch.get("image"), Tensor):
         return images

@@ -103,7 +103,7 @@ class Labeled(LightningModule):
         """Load the names of the classes.
 
         Raises:
-            InputError: The data have other classes, or the same in another order.
+            InputError: If the data have other classes, or the same in another order.
         """
         super().on_load_checkpoint(checkpoint)
         names = tuple(checkpoint.get(CLASS_NAMES, ()))

@@ -41,7 +41,7 @@ class LearningRates:
             module: The module, in its `on_train_start`.
 
         Raises:
-            InputError: The checkpoint's schedule began at another learning rate than that of this run.
+            InputError: If the schedule of the checkpoint began at a different learning rate.
         """
         trainer = module.trainer
         self._schedules = [Schedule(config, module) for config in trainer.lr_scheduler_configs]
@@ -106,7 +106,7 @@ class Schedule:
         """Leave the scheduler to the subclass if it has been stepped since we looked last.
 
         Raises:
-            InputError: The subclass steps it now and then, in addition to our steps.
+            InputError: If the subclass also steps it, in addition to our steps.
         """
         others = self._position - self._left_at
         if self._is_ours is None and others:

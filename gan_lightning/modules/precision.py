@@ -42,7 +42,7 @@ class ScalerPerNetwork(MixedPrecision):
         """Return the scales as metrics, scale_g and scale_d; waits for the device.
 
         Raises:
-            DivergedError: A scale has fallen to almost zero: its network's gradients are never finite.
+            DivergedError: If a scale has fallen to almost zero, because the gradients of its network are never finite.
         """
         scales = {network: scaler.get_scale() for network, scaler in self.scalers.items()}
         for network, scale in scales.items():
@@ -85,7 +85,7 @@ def prepare_precision(trainer: Trainer) -> None:
     """Use a separate gradient scale for each network if the trainer's precision scales losses at all.
 
     Raises:
-        InputError: An unsupported precision.
+        InputError: If the precision is unsupported.
     """
     precision, strategy = str(trainer.precision), trainer.strategy
     if precision.endswith("-true") and precision != "32-true":

@@ -77,7 +77,7 @@ class SafelyLoaded(LightningModule):
         """Load weights.
 
         Raises:
-            InputError: They belong to networks of another shape.
+            InputError: If they belong to networks of another shape.
         """
         try:
             return super().load_state_dict(state_dict, *args, **kwargs)

@@ -50,8 +50,8 @@ class SamplingModule(Labeled):
             (count,C,H,W) float32 in [-1, 1], on the module's device.
 
         Raises:
-            DivergedError: The images are not finite.
-            InputError: The model has no such classes.
+            DivergedError: If the images are not finite.
+            InputError: If the model has no such classes.
         """
         device = rng.device if rng is not None else self.device
         latents = torch.randn(count, self.latent_dim, generator=rng, device=device)
@@ -78,7 +78,7 @@ class SamplingModule(Labeled):
             number: Number of the image.
 
         Raises:
-            InputError: The model has no such class.
+            InputError: If the model has no such class.
         """
         given, classes = self.sample_labels, self.num_classes
         if given is None or given == []:
@@ -95,7 +95,7 @@ class SamplingModule(Labeled):
         """Return a loader of the numbers of the images, from 0 to `num_samples` - 1.
 
         Raises:
-            InputError: There are fewer images than ranks, or the model has no such classes.
+            InputError: If there are fewer images than ranks, or the model has no such classes.
         """
         self.label_of_sample(0)
         if self.num_samples < self.trainer.world_size:

@@ -41,7 +41,7 @@ class Schedule:
         """Check the values.
 
         Raises:
-            InputError: A value is unsupported.
+            InputError: If a value is unsupported.
         """
         if self.images < 1:
             raise InputError(f"schedule.images must be at least 1, but is {self.images}")
@@ -133,7 +133,7 @@ class Scheduled(RunSeed):
         """Set the schedule that the constructor was given, after `save_hyperparameters`.
 
         Raises:
-            InputError: An unsupported value.
+            InputError: If a value is unsupported.
         """
         self.training_schedule = Schedule.of(given)
         if self.training_schedule is not None:
@@ -143,7 +143,7 @@ class Scheduled(RunSeed):
         """Store the settings that the schedule starts from, once the optimizers have those of this run.
 
         Raises:
-            InputError: The module has schedulers of its own besides.
+            InputError: If the module also has its own schedulers.
         """
         if self.training_schedule is not None and self.trainer.lr_scheduler_configs:
             raise InputError("learning rates have two schedules: leave out model.schedule, or the module's schedulers")

@@ -66,7 +66,7 @@ class StyleGAN2(DCGAN):
             training: Options of `DCGAN`.
 
         Raises:
-            InputError: An unsupported value.
+            InputError: If a value is unsupported.
         """
         refuse_other_networks("StyleGAN2", training)
         if path_length < 0 or path_interval < 1:

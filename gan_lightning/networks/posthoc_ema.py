@@ -25,7 +25,7 @@ def exponent_of(length: float) -> float:
         length: Relative standard deviation of the profile.
 
     Raises:
-        InputError: The length is not positive, or larger than that of equal weights, 0.288.
+        InputError: If the length is not positive, or larger than that of equal weights, 0.288.
     """
     if not 0 < length <= LONGEST:
         raise InputError(f"the length of an average must lie in (0, {LONGEST:.3f}], but is {length}")
@@ -83,7 +83,7 @@ def combination(times: Sequence[float], lengths: Sequence[float], time: float, l
         Factors (N,) float64 of the snapshots, whose sum is 1: what never changes is its own average.
 
     Raises:
-        InputError: A length is out of range, or there is no snapshot.
+        InputError: If a length is out of range, or there is no snapshot.
     """
     if not times:
         raise InputError("there is no snapshot to combine: train with snapshots of two averages")

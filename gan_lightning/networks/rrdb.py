@@ -73,7 +73,7 @@ class RRDBNet(nn.Module):
             blocks: Number of blocks, each of three dense blocks.
 
         Raises:
-            InputError: An unsupported value.
+            InputError: If a value is unsupported.
         """
         super().__init__()
         if scale not in SCALES:

@@ -40,7 +40,7 @@ def check_tile(tile: int, border: int = BORDER) -> None:
         border: Pixels of context on each side.
 
     Raises:
-        InputError: It is smaller than the borders and as much again.
+        InputError: If it is less than three borders.
     """
     if tile != 0 and tile < 3 * border:
         raise InputError(

@@ -28,7 +28,7 @@ class UNetDiscriminator(nn.Module):
             base_channels: Number of channels at the full size, doubled at each of three halvings of it.
 
         Raises:
-            InputError: A number is below 1.
+            InputError: If a number is below 1.
         """
         super().__init__()
         if channels < 1 or base_channels < 1:

@@ -32,7 +32,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint; Lightning writes those on remote stores.
 
         Raises:
-            StorageError: The disk is full, or the folder is not writable. An existing checkpoint is left unchanged.
+            StorageError: If the disk is full or the folder is not writable. An existing checkpoint is left unchanged.
         """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, *args, **kw)
@@ -64,7 +64,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         Lightning's default is to run code from checkpoints on servers.
 
         Raises:
-            InputError: The checkpoint cannot be fetched from its server.
+            InputError: If the checkpoint cannot be fetched from its server.
         """
         whole: dict[str, Any] = {} if map_location is None else {"map_location": map_location}
         try:

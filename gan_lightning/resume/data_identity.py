@@ -49,7 +49,7 @@ def check_same_data(before: Mapping[str, Any] | None, now: Mapping[str, Any] | N
         resumes: Whether the run is the one that wrote the checkpoint; if not, a difference is only reported.
 
     Raises:
-        InputError: A run is resumed with other images.
+        InputError: If a run is resumed with other images.
     """
     if before is None or now is None or before == now or before.get("content", before) == now.get("content"):
         return

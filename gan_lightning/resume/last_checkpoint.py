@@ -55,7 +55,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
                 default it is written after validations only.
 
         Raises:
-            InputError: The interval is less than 1.
+            InputError: If the interval is less than 1.
         """
         if every_n_steps is not None and every_n_steps < 1:
             raise InputError(
@@ -91,7 +91,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         """Read what `on_save_checkpoint` has added.
 
         Raises:
-            InputError: The run was trained on other data than it is to be resumed with.
+            InputError: If the run was trained on different data.
         """
         self._resumed_notes = ResumeNotes(**checkpoint.get("last_checkpoint", {}))
         self._resumed_step = checkpoint["global_step"]
@@ -114,7 +114,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         """Remove the rows of metrics.csv that the resumed run writes again.
 
         Raises:
-            InputError: The ranks have started from different checkpoints.
+            InputError: If the ranks have started from different checkpoints.
         """
         check_same_start(trainer, self._resumed_step)
         if trainer.is_global_zero:
@@ -190,7 +190,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         """Check that all ranks measure, or sample from, the same checkpoint.
 
         Raises:
-            InputError: They do not.
+            InputError: If they do not.
         """
         check_same_start(trainer, self._resumed_step)
 

@@ -59,8 +59,8 @@ class NoticeBoard:
             run: Number of the run in this process, the same on every rank.
 
         Raises:
-            KeyError: The ranks have not met at an address.
-            RuntimeError: There is no store at the address.
+            KeyError: If the ranks have not agreed on an address.
+            RuntimeError: If there is no store at the address.
         """
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         client = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
@@ -81,7 +81,7 @@ class NoticeBoard:
         """Return what has been told, if anything.
 
         Raises:
-            RuntimeError: Nobody serves the store any more.
+            RuntimeError: If no process serves the store any more.
         """
         return Failure(**json.loads(self._store.get("failed"))) if self._store.check(["failed"]) else None
 

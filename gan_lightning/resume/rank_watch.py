@@ -99,7 +99,7 @@ class RankWatch(Callback):
         """End the watch of a run that has ended well; on rank 0 when it has on all others.
 
         Raises:
-            RankError: Another rank has failed after this one had nothing left to do.
+            RankError: If another rank has failed after this one finished its work.
             SIGTERMException: Another rank was stopped.
         """
         if self._over is None:
@@ -142,7 +142,7 @@ class RankWatch(Callback):
         """Raise if another rank has failed; for signals during a training see signals.py.
 
         Raises:
-            RankError: It has.
+            RankError: If another rank has failed.
         """
         if self.failure is not None and not self.failure.stopped:
             raise self.failure.error()
@@ -170,7 +170,7 @@ class RankWatch(Callback):
         """Raise if another rank has failed, or if any has received SIGTERM.
 
         Raises:
-            RankError: A rank has failed.
+            RankError: If a rank has failed.
             SIGTERMException: A rank was stopped.
         """
         if self._asked:

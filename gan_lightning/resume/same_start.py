@@ -22,7 +22,7 @@ def check_same_start(trainer: Trainer, step: int) -> None:
         step: Step of the checkpoint; of no account without one.
 
     Raises:
-        InputError: A rank has loaded another one, or none.
+        InputError: If a rank has loaded another one, or none.
     """
     path = trainer.ckpt_path
     own = "no checkpoint" if path is None else f"{Path(path).name} of step {step}"
