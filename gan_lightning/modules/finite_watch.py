@@ -26,7 +26,7 @@ class FiniteWatch:
 
     @property
     def is_free(self) -> bool:
-        """Whether a check costs nothing, as on the CPU; on an accelerator it waits for the device."""
+        """Whether a check is free, as on the CPU; on an accelerator it waits for the device."""
         return self._first is None or self._first.device.type == "cpu"
 
     def check(self, trainer: Trainer, module: nn.Module | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Mixed precision for two adversarial networks: a gradient scale for each in float16, and fewer casts of weights."""
+"""Mixed precision for two adversarial networks: a separate gradient scale in float16, and fewer casts of weights."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class ScalerPerNetwork(MixedPrecision):
     ) -> Any:
         """Unscale the gradients, let the module clip them, and step unless they overflowed.
 
-        Lightning leaves the unscaling to fused optimizers, which do it in their step, after the clipping. Unscaled
-        before, they still skip a step without making the host wait to hear of the overflow.
+        Lightning leaves the unscaling to fused optimizers, which do it in their step, after the clipping. If gradients
+        are unscaled earlier, these optimizers still skip a step after an overflow without making the host wait for it.
         """
 
         def unscaled() -> Any:
@@ -99,7 +99,7 @@ def prepare_precision(trainer: Trainer) -> None:
 def weights_cast_once(device_type: str) -> Iterator[None]:
     """Let several forward passes of a network share one cast of its weights, as torch's autocast does by default.
 
-    Lightning turns the sharing off, since the weights may change within a training step. They must not change inside.
+    Lightning disables the sharing, because the weights may change within a training step. They must not change inside.
 
     Args:
         device_type: Type of the device, such as "cuda".

@@ -1,4 +1,4 @@
-"""Restoration of a batch of images: degrade, invert, measure; and what is passed on of it."""
+"""Restoration of a batch of images: degrade, invert, measure; and the results that are passed to callbacks."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SearchStep:
         stage: "latent", or the refinement: "features" or "weights".
         number: Number of the step within its stage.
         losses: (B,) best objective of each image so far.
-        render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders some
-            of the images at a time.
+        render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders only
+            some of the images at a time.
     """
 
     names: Sequence[str]
@@ -57,21 +57,21 @@ class Restored:
     """A batch of restored images.
 
     Attributes:
-        names: (B) names of the images, for files; unique in a run.
+        names: (B) names of the images for files, unique in a run.
         degraded: (B,C',H',W') in the range to which the degradation maps [-1, 1].
         restored: (B,C,H,W) in [-1, 1].
         latent: (B, latent_dim).
         history: (steps + 1, B) objective at each step.
         latent_steps: Number of steps in `history` that the search for latents took, before the refinement.
         metrics: (B,) each: "loss", "converged", "num_steps", "noise_level", "explained", the mean "spread" of several
-            searches, and in `test` the errors too.
-        target: (B,C,H,W) in [-1, 1], the ground truth, or None where it is unknown.
+            searches, and in `test` also the errors.
+        target: (B,C,H,W) in [-1, 1], the ground truth, or None if it is unknown.
         blur: Estimate of an unknown blur.
         sources: (B) paths of the photographs relative to their folder, or None if they have no files.
         spread: (B,1,H,W) standard deviation of the solutions of several searches, on the [0, 1] scale, or None for a
             single search.
-        solutions: (B,K,C,H,W) what each search found, from the most to the least likely, or None if not kept.
-        labels: (B) names of the classes that were found, or None where none was searched for.
+        solutions: (B,K,C,H,W) result of each search, from the most to the least likely, or None if not kept.
+        labels: (B) names of the classes that were found, or None if there was no search for the class.
     """
 
     names: list[str]
