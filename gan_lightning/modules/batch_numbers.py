@@ -25,7 +25,7 @@ class BatchNumbers(DistributedSampler[int]):
             count: Number of batches over all ranks.
         """
         super().__init__(range(count), distributed.world_size(), distributed.rank(), shuffle=False)  # type: ignore[arg-type]
-        self._resumed = (-1, 0)  # epoch, number of its finished batches
+        self._resumed = (-1, 0)  # epoch, finished batches
 
     def resume(self, epoch: int, batches_done: int) -> None:
         """Skip the batches of an epoch that a resumed run has trained on, counted per rank."""

@@ -96,7 +96,7 @@ class Restored:
 
 @dataclass
 class Restorer:
-    """Networks, which a module owns and moves between devices, and settings, as `LatentRestoration` explains them."""
+    """Networks and settings of a restoration; see `LatentRestoration`, which owns the networks and moves them."""
 
     generator: PlainGenerator | StyleGAN2Prior | ClassPriors
     discriminator: nn.Module | None
@@ -117,7 +117,7 @@ class Restorer:
         self._reduced_prior = self.generator if plain else ReducedPrior(self.generator, self.reduce)
 
     def settings(self) -> dict[str, Any]:
-        """Return plain values that are equal for two restorers only if they restore images in the same way."""
+        """Return plain values that differ between any two restorers whose results may differ."""
         return {
             "inversion": asdict(self.inversion),
             "masks": self.masks and self.masks.describe(),
@@ -132,7 +132,7 @@ class Restorer:
         }
 
     def restore(self, batch: dict[str, Any], rows: list[int], names: list[str], clean: bool) -> Restored:
-        """Restore some rows of a batch, of these names; clean images are degraded first, and the results measured."""
+        """Restore some rows of a batch, with these names; clean images are degraded first, and results are measured."""
         images, indices = batch["image"][rows].clone(), batch["index"][rows].tolist()
         degradation = self.masks.after(self.degradation, batch, rows) if self.masks else self.degradation
         observed = self._degrade(images, degradation, indices) if clean else images
@@ -148,7 +148,7 @@ class Restorer:
         settings = self.inversion
         same = isinstance(unwrap(degradation), Identity) and isinstance(self.reduce, Identity)
         if same and settings.composite and settings.noise_level is None:
-            clean_already = (result.noise_level == 0)[:, None, None, None]  # nothing to remove, and much to lose
+            clean_already = (result.noise_level == 0)[:, None, None, None]  # there is no noise to remove
             result.image = torch.where(clean_already, observed, result.image)
         known = degradation.known(observed)
         metrics = {name: getattr(result, name) for name in INVERSION_METRICS}
@@ -229,12 +229,12 @@ def likeliest_first(result: Inversion) -> Tensor:
 
 
 def image_names(batch: Mapping[str, Any]) -> list[str]:
-    """Return names made of the indices, and of the names of the files if there are any: unique and sortable."""
+    """Return unique, sortable names, made of the indices and of the file names if there are any."""
     return output_names(batch["index"].tolist(), batch.get("name"))
 
 
 def describe(module: nn.Module) -> str:
-    """Return a digest of what determines a module's output: classes, plain attributes, parameters and buffers."""
+    """Return a digest of everything that determines a module's output: classes, attributes, parameters and buffers."""
     digest = hashlib.sha256()
     for part in module.modules():
         plain = {k: v for k, v in vars(part).items() if isinstance(v, bool | int | float | str) and k != "training"}
@@ -245,7 +245,7 @@ def describe(module: nn.Module) -> str:
 
 
 def data_content(data: Any, stage: str) -> str | None:
-    """Return a digest of the images that a data module gives to restore, or None if it does not know them."""
+    """Return a digest of the images of a data module, or None if the data module does not provide one."""
     if stage == "test" and hasattr(data, "protocol"):
         return str(data.protocol("test")["content"])
     if stage == "predict" and hasattr(data, "read_files"):
