@@ -158,7 +158,7 @@ def _pack(
 
 
 def _is_left_over(part: Path, of_this_host: str) -> bool:
-    """Return whether no process still writes a part. Parts of other hosts, which locks may not reach, stay for a day."""
+    """Return whether no process still writes a part. Other hosts, which locks may not reach, are given a day."""
     if part.name.startswith(of_this_host):
         return True
     times = [file.stat().st_mtime for file in (part, *part.iterdir()) if file.exists()]
