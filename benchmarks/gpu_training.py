@@ -442,7 +442,7 @@ def steps_of(setup: Setup, options: dict[str, Any], precision: str, steps: int =
     """Take some steps, and check that all weights are finite.
 
     Raises:
-        RuntimeError: A weight is not finite, or did not move.
+        RuntimeError: If a weight is not finite or did not change.
     """
     model = make_model(setup, **options)
     if precision == "16-mixed":

@@ -105,7 +105,7 @@ def recipe(name: str) -> Options:
     """Return the options of a recipe.
 
     Raises:
-        KeyError: A part of the name is unknown.
+        KeyError: If a part of the name is unknown.
     """
     start, *changes = name.split(PLUS)
     options = STARTS[start]

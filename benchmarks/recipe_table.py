@@ -39,7 +39,7 @@ def whole_runs(rows: Iterable[Row]) -> Runs:
     """Return the rows of each run, in the order of the images seen.
 
     Raises:
-        ValueError: A run is incomplete, or there are two of the same name with other settings.
+        ValueError: If a run is incomplete, or two runs of the same name have different settings.
     """
     runs: dict[Run, list[Row]] = {}
     for row in rows:

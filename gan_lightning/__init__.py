@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# The public names stand in `__init__.pyi`. Each is imported on first use, so that `gan-lightning --help` is quick.
+# The public names are listed in `__init__.pyi`. Each is imported on first use, so that `gan-lightning --help` is fast.
 _STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
 _HOMES = {alias.name: node.module for node in _STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 

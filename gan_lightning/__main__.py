@@ -42,7 +42,7 @@ options:
 configuration, metrics, pictures and checkpoints to runs/NAME; choose NAME by --name.
 """
 
-MODULES = {  # of commands that are no LightningCLI: each has HELP and main(words)
+MODULES = {  # commands outside the LightningCLI; each module has HELP and main(words)
     "restore": "commands.restore",
     "align": "commands.align",
     "app": "commands.app",
@@ -54,10 +54,10 @@ MODULES = {  # of commands that are no LightningCLI: each has HELP and main(word
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line; that of the process by default.
+    """Run a command line, by default that of the process.
 
     Returns:
-        Exit status: 2 after a mistake of the user, 1 after divergence or on a full disk; each prints one line.
+        Exit status: 2 after a mistake of the user, 1 after divergence or on a full disk; both print one line.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gan-lightning: error: unknown command {given[0]}: choose {', '.join(commands)}", file=sys.stderr)
         return 2
     show_messages()
-    # Read when torch is imported: idle threads of OpenMP would otherwise spin, and take the cores from other processes.
+    # Read when torch is imported. By default idle threads of OpenMP spin, and block the cores for other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if given[0] in ("pack", "synthesize"):

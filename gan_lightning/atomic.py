@@ -13,8 +13,8 @@ from gan_lightning.file_names import MAX_BYTES, writable
 
 
 def own_suffix() -> str:
-    """Return the end of a name of a temporary file, which no other process has, on any host that shares the disk."""
-    # Process numbers are the same in many containers, and host names in those that share a network.
+    """Return a suffix for temporary files that is unique to this process among all hosts that share the disk."""
+    # Process numbers coincide between containers, and host names between those that share a network.
     return f".{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
@@ -22,12 +22,12 @@ def own_suffix() -> str:
 def atomic_path(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
     """Yield a temporary path that replaces a file when the block ends.
 
-    If the block is interrupted, the file is unchanged; after an error the temporary file is removed. Several processes
-    may write the same file: the last to finish wins.
+    If the block is interrupted, the file does not change; after an error the temporary file is removed. Several
+    processes may write the same file: the last one to finish wins.
 
     Args:
         path: File to write. Its folder is created if it does not exist.
-        durable: Flush the content to the disk before the rename, so that it survives a power failure.
+        durable: Sync the content to disk before the rename, so that it survives a power failure.
 
     Yields:
         A hidden path in the same folder, with the suffix ".part".

@@ -1,6 +1,6 @@
-"""Differentiable augmentation of what a discriminator sees (Zhao et al. 2020, arXiv 2006.10738, appendix C).
+"""Differentiable augmentation of a discriminator's images (Zhao et al. 2020, arXiv 2006.10738, appendix C).
 
-All functions take images (B,C,H,W), with the amounts of each image as tensors (B,). They read nothing back from the
+All functions take images (B,C,H,W), with the amounts for each image as tensors (B,). They read nothing back from the
 device, and no shape depends on a random number, so that a training step can be captured as a CUDA graph.
 """
 
@@ -18,10 +18,10 @@ from gan_lightning.errors import InputError
 
 AugmentationKind = Literal["color", "translation", "cutout"]
 
-FARTHEST = 1 / 8  # translation, as a share of the side
-CUTOUT = 1 / 2  # side of the square, as a share of that of the image
-INTERVAL = 4  # batches between two changes of an adaptive probability
-DRAWS = 10  # random numbers of an image, whatever the kinds are
+FARTHEST = 1 / 8  # largest translation, relative to the side
+CUTOUT = 1 / 2  # side of the square, relative to that of the image
+INTERVAL = 4  # number of batches between two changes of an adaptive probability
+DRAWS = 10  # number of random numbers per image, for any kinds
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Augmentation:
     """Differentiable augmentation of real and generated images, before the discriminator sees them.
 
     Attributes:
-        kinds: Which changes are made: "color" (brightness, saturation and contrast), "translation" by up to an eighth
-            of the side, and "cutout" of a square of half the side.
-        probability: Probability that each of them is applied to an image; the largest one, if it is adaptive.
-        adaptive_target: Adapt the probability, from 0, to how far the discriminator overfits (Karras et al. 2020): it
-            rises while the mean sign of the discriminator's logits of real images is above this target, and falls while
-            it is below; 0.6 is common. Null for a fixed probability.
+        kinds: Kinds of changes: "color" (brightness, saturation and contrast), "translation" by up to an eighth of the
+            side, and "cutout" of a square of half the side.
+        probability: Probability of applying each kind to an image; if adaptive, the largest probability.
+        adaptive_target: Adapt the probability, starting from 0, to the overfitting of the discriminator (Karras et al.
+            2020): it rises while the mean sign of the discriminator's logits of real images is above this target, and
+            falls while it is below; 0.6 is common. Null for a fixed probability.
         adaptive_images: Number of real images in which an adaptive probability can rise from 0 to 1.
 
     Raises:
@@ -66,10 +66,10 @@ class Augmentation:
 
     @classmethod
     def of(cls, given: Augmentation | Mapping[str, Any] | None) -> Augmentation | None:
-        """Return the settings that are given as such, or by name as in checkpoints; None for no augmentation.
+        """Return the given settings, or those of a mapping from a checkpoint; None for no augmentation.
 
         Raises:
-            InputError: An unknown name or an unsupported value.
+            InputError: If a name is unknown or a value unsupported.
         """
         if given is None or isinstance(given, Augmentation):
             return given
@@ -79,10 +79,10 @@ class Augmentation:
         return cls(**given)
 
     def check_channels(self, channels: int) -> None:
-        """Check that the colors of such images can be changed; gray ones have no saturation to change.
+        """Check that color augmentation supports the number of channels; gray images have no saturation.
 
         Raises:
-            InputError: They have another number of channels than 1 or 3.
+            InputError: If the number of channels is not 1 or 3.
         """
         if "color" in self.kinds and channels not in (1, 3):
             raise InputError(
@@ -93,12 +93,12 @@ class Augmentation:
     def __call__(
         self, images: Tensor, rng: torch.Generator | None = None, probability: Tensor | float | None = None
     ) -> Tensor:
-        """Change each image by random amounts of its own.
+        """Augment each image independently.
 
         Args:
             images: Images (B,C,H,W) in [-1, 1].
             rng: Random generator on the device of the images.
-            probability: Probability of each change, where it is adaptive: a number, or a scalar on that device.
+            probability: Probability of each change, if it is adaptive: a number, or a scalar tensor on that device.
 
         Returns:
             The changed images, float32. Brightness and contrast may take pixels out of [-1, 1], as in the paper.
@@ -115,16 +115,16 @@ class Augmentation:
             down, right = as_shift(down, height), as_shift(right, width)
             images = translate(images, moved * down, moved * right)
         if "cutout" in self.kinds:
-            top = as_integers(row, height + 1) - cutout_side(height) // 2  # the center may lie on any border
+            top = as_integers(row, height + 1) - cutout_side(height) // 2  # the center may be on any border
             left = as_integers(column, width + 1) - cutout_side(width) // 2
-            images = cut_out(images, top + ~cut * 2 * height, left)  # far below the image, nothing is cut
+            images = cut_out(images, top + ~cut * 2 * height, left)  # a position far below the image cuts nothing
         return images
 
 
 class AdaptiveProbability(nn.Module):
     """The probability of an adaptive augmentation (Karras et al. 2020, arXiv 2006.06676, section 3.1).
 
-    Every four batches it takes a step up if D overfits, and down if not. Everything is computed on the device.
+    Every four batches it is increased if D overfits, and decreased otherwise. Everything is computed on the device.
 
     Attributes:
         probability: The probability, a scalar.
@@ -162,18 +162,18 @@ class AdaptiveProbability(nn.Module):
 
 
 def as_integers(uniform: Tensor, count: int) -> Tensor:
-    """Turn uniform numbers in [0, 1) into integers from 0 to count - 1, all of them equally likely."""
+    """Convert uniform numbers in [0, 1) to equally likely integers from 0 to count - 1."""
     return (uniform * count).long().clamp(max=count - 1)  # the product may be rounded up
 
 
 def as_shift(uniform: Tensor, side: int) -> Tensor:
-    """Turn uniform numbers in [0, 1) into translations along a side, in pixels."""
+    """Convert uniform numbers in [0, 1) to translations along a side, in pixels."""
     farthest = math.floor(side * FARTHEST + 0.5)
     return as_integers(uniform, 2 * farthest + 1) - farthest
 
 
 def cutout_side(side: int) -> int:
-    """Return the side of what is cut out of an image, in pixels."""
+    """Return the side of the cutout in an image, in pixels."""
     return math.floor(side * CUTOUT + 0.5)
 
 
@@ -182,12 +182,12 @@ def change_color(images: Tensor, brightness: Tensor, saturation: Tensor, contras
 
     Args:
         images: Images (B,C,H,W).
-        brightness: What is added to all pixels (B,).
+        brightness: Offset (B,) of all pixels.
         saturation: Factor (B,) of each pixel's distance from the mean of its channels.
         contrast: Factor (B,) of each pixel's distance from the mean of its image.
 
     Returns:
-        Images (B,C,H,W). The three changes are linear in the pixels, and are made as one.
+        Images (B,C,H,W). The three changes are linear in the pixels, and are applied in one operation.
     """
     gray = images.mean(1, keepdim=True)
     mean = gray.mean((2, 3), keepdim=True)
@@ -197,7 +197,7 @@ def change_color(images: Tensor, brightness: Tensor, saturation: Tensor, contras
 
 
 def translate(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Move images by whole pixels; zeros come in at the borders.
+    """Shift images by whole pixels, with zeros at the borders.
 
     Args:
         images: Images (B,C,H,W).
@@ -209,14 +209,14 @@ def translate(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 class Translation(torch.autograd.Function):
-    """A translation, whose adjoint is the translation back: faster than the scattering that autograd would derive."""
+    """Translation with the inverse translation as its adjoint, which is faster than the derivative by autograd."""
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, down: Tensor, right: Tensor) -> Tensor:
         """Move images."""
         ctx.save_for_backward(down, right)
         height, width = images.shape[2:]
-        rows = torch.arange(height, device=images.device) - down[:, None]  # (B,H), that each row is taken from
+        rows = torch.arange(height, device=images.device) - down[:, None]  # (B,H), the source of each row
         columns = torch.arange(width, device=images.device) - right[:, None]
         inside = within(rows, height)[:, :, None] & within(columns, width)[:, None]
         source = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]
@@ -225,7 +225,7 @@ class Translation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Move gradients back."""
+        """Shift gradients back."""
         down, right = ctx.saved_tensors
         return translate(gradient, -down, -right), None, None
 
@@ -236,7 +236,7 @@ def within(positions: Tensor, count: int) -> Tensor:
 
 
 def cut_out(images: Tensor, top: Tensor, left: Tensor) -> Tensor:
-    """Set a rectangle of half the side in each image to zero, as far as it lies within the image.
+    """Set a rectangle of half the side in each image to zero, as far as it is inside the image.
 
     Args:
         images: Images (B,C,H,W).

@@ -1,4 +1,4 @@
-"""Which of two values of a metric is the better one, by the name of the metric."""
+"""Direction of the best value of a metric, by its name."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Literal
 Direction = Literal["min", "max"]
 
 HIGHER = ("is", "psnr", "ssim", "identity", "images_per_second")
-BY_NEIGHBORS = ("precision", "recall", "density", "coverage")  # and, with another extractor, "recall_random"
-LOWER = ("fid", "kid", "mifid", "mse", "l1", "lpips", "loss")  # the loss of a single network: a GAN's have other names
+BY_NEIGHBORS = ("precision", "recall", "density", "coverage")  # also with suffixes such as "recall_random"
+LOWER = ("fid", "kid", "mifid", "mse", "l1", "lpips", "loss")  # losses of a GAN are not named "loss"
 SUFFIXES = ("_median", "_worst", "_degraded", "_hole")
 
 
 def better(name: str) -> Direction | None:
-    """Return whether "min" or "max" of a metric is its best value; None if it has none.
+    """Return the direction of the best value of a metric, "min" or "max"; None if it has no best value.
 
     Neither the losses of a GAN, each of which depends on the other network, nor the outputs of its discriminator have a
     best value.
 
     Args:
-        name: Name that the metric is logged under, such as "val/fid" or "test/psnr_median".
+        name: Logged name of the metric, such as "val/fid" or "test/psnr_median".
     """
     last = name.rsplit("/", 1)[-1]
     for suffix in SUFFIXES:

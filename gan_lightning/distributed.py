@@ -1,4 +1,4 @@
-"""Communication between ranks by torch.distributed; in a single process every function does nothing."""
+"""Communication between ranks with torch.distributed; in a single process no function communicates."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
 
-# How long a rank waits for another, by default of torch half an hour. An evaluation by Inception on CPUs takes hours,
-# and ranks that restore photographs end far apart. A failed rank is noticed long before: see resume/rank_watch.py.
+# How long a rank waits for another; torch's default is half an hour. An evaluation with Inception on CPUs takes hours,
+# and ranks that restore photographs finish at different times. Failed ranks are noticed earlier, see
+# resume/rank_watch.py.
 WAIT = timedelta(hours=6)
 
 
 def is_distributed() -> bool:
-    """Whether this process belongs to a process group."""
+    """Return whether this process belongs to a process group."""
     return distributed.is_available() and distributed.is_initialized()
 
 
 def rank() -> int:
-    """Rank of this process; 0 outside of a process group."""
+    """Return the rank of this process; 0 without a process group."""
     return distributed.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    """Number of processes in the group; 1 outside of one."""
+    """Return the number of processes in the group; 1 without a process group."""
     return distributed.get_world_size() if is_distributed() else 1
 
 
 def leave_group() -> None:
-    """Leave the process group of gloo, which ends the wait of other ranks for this one by an error.
+    """Leave a gloo process group, so that other ranks that wait for this one get an error.
 
-    That of nccl is left alone: leaving it may wait for the other ranks.
+    An NCCL group is not left, because that may wait for the other ranks.
     """
     if is_distributed() and distributed.get_backend() == "gloo":
         distributed.destroy_process_group()
@@ -93,20 +94,20 @@ def average(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def in_order_of_memory(tensor: Tensor) -> Tensor:
-    """Return the elements (N,): without a copy if they fill a piece of memory, as those of channels_last weights do."""
+    """Return the elements (N,), without a copy if they are dense in memory, such as those of channels_last weights."""
     return tensor.as_strided((tensor.numel(),), (1,)) if is_dense(tensor) else tensor.flatten()
 
 
 def in_order_of(tensor: Tensor, elements: Tensor) -> Tensor:
     """Return elements (N,), in the order of `in_order_of_memory(tensor)`, in the shape of the tensor."""
-    elements = elements.to(tensor.dtype)  # tensors of several types make a message of the widest one
+    elements = elements.to(tensor.dtype)  # a message with tensors of several types has the widest one
     if not is_dense(tensor):
         return elements.view_as(tensor)
     return elements.as_strided(tensor.shape, tensor.stride(), elements.storage_offset())
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether the elements fill one piece of memory, in any order of the dimensions."""
+    """Return whether the elements fill one block of memory, in any order of the dimensions."""
     expected = 1
     for stride, size in sorted((stride, size) for size, stride in zip(tensor.shape, tensor.stride(), strict=True)):
         if size != 1 and stride != expected:
@@ -119,7 +120,7 @@ def is_dense(tensor: Tensor) -> bool:
 def average_buffers(*networks: nn.Module) -> None:
     """Average the floating-point buffers of networks over the ranks, in place.
 
-    Batch-norm statistics differ between ranks, because each rank sees only its own part of the batch.
+    Batch-norm statistics differ between ranks, because each rank only sees its own part of the batch.
     """
     if is_distributed():
         buffers = float_buffers(*networks)

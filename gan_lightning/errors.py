@@ -1,8 +1,8 @@
-"""Exceptions whose message is one line for the user: what is wrong, and what to do."""
+"""Exceptions with one-line messages for the user, which state the problem and the solution."""
 
 
 class InputError(ValueError):
-    """Invalid input of the user: a path, a setting or a file.
+    """Invalid input by the user: a path, a setting or a file.
 
     The command line prints the message without a traceback.
     """
@@ -39,7 +39,7 @@ EXTRAS = {
 
 
 def mistake_behind(error: BaseException | None) -> InputError | DivergedError | StorageError | None:
-    """Return the error meant for the user, if any: jsonargparse wraps those of constructors in errors of its own."""
+    """Return the error meant for the user, if any, because jsonargparse wraps errors of constructors in its own."""
     found = error
     while found is not None and not isinstance(found, InputError | DivergedError | StorageError):
         found = found.__cause__ or found.__context__
@@ -47,7 +47,7 @@ def mistake_behind(error: BaseException | None) -> InputError | DivergedError | 
 
 
 def missing_package(error: BaseException | None) -> InputError | None:
-    """Return which extra to install if an optional package that is missing caused an error; None for other errors."""
+    """Return an error that names the extra to install if a missing optional package caused an error; otherwise None."""
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__
     for package, extra in EXTRAS.items() if error is not None else ():
@@ -57,5 +57,5 @@ def missing_package(error: BaseException | None) -> InputError | None:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, which says what is wrong; its class if it has none."""
+    """Return the first line of an error's message, or its class if it has none."""
     return (str(error).strip() or repr(error)).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Names of files in any encoding, length or script: as people read them, and as names of files that are written."""
+"""File names in any encoding, length or script: as printed in messages, and as used for output files."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-MAX_BYTES = 255  # of a name, in every common file system
-IMAGE_SUFFIXES = frozenset(  # of the formats that Pillow reads and people have
+MAX_BYTES = 255  # maximum length of a name in every common file system
+IMAGE_SUFFIXES = frozenset(  # of common formats that Pillow reads
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".jp2"}
     | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
 
 def printable(name: str | os.PathLike[str]) -> str:
-    """Return a name or path for a message or a table: bytes that are not UTF-8, and control characters, are escaped."""
+    """Return a name or path for a message or a table, with escaped control characters and bytes that are not UTF-8."""
     text = os.fspath(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
     return "".join(repr(letter)[1:-1] if unicodedata.category(letter) == "Cc" else letter for letter in text)
 
 
 def writable(name: str, limit: int) -> str:
-    """Return a name, without a folder, that any file system and any encoding of text can hold.
+    """Return a name, without a folder, that is valid in any file system and any text encoding.
 
     Args:
-        name: The name. What is not UTF-8, or a control character, becomes an underscore.
-        limit: Maximum number of bytes. A longer name is cut, and ends with a hash of the whole, which tells names with
-            the same beginning apart.
+        name: The name. Control characters and bytes that are not UTF-8 become underscores.
+        limit: Maximum number of bytes. A longer name is shortened and ends with a hash of the whole, which
+            distinguishes names with the same beginning.
     """
     text = "".join("_" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in name)
     if len(text.encode()) <= limit:
@@ -37,7 +37,7 @@ def writable(name: str, limit: int) -> str:
 
 
 def target_names(names: Sequence[str]) -> dict[str, str]:
-    """Return the name of the result of each photograph: its own, with as much of its path as tells all apart."""
+    """Return the name of the result of each photograph: its own name, with as much of its path as makes it unique."""
     for shorten in (lambda path: path.stem, lambda path: str(path.with_suffix("")), str):
         found = {name: "/".join(writable(part, 240) for part in shorten(Path(name)).split("/")) for name in names}
         if len({target.casefold() for target in found.values()}) == len(names):

@@ -1,6 +1,6 @@
-"""The machine that a process runs on: cores, processor, GPUs, and the memory that was used at most.
+"""The machine of a process: cores, processor, GPUs, and peak memory.
 
-torch is imported where it is needed: the processes that render synthetic faces do without it.
+torch is only imported when it is needed, because the processes that render synthetic faces do not need it.
 """
 
 from __future__ import annotations

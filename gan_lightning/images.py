@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
 
-MAX_PIXELS = 89_478_485  # of a file that is decoded: Pillow's default limit, even if that was changed
+MAX_PIXELS = 89_478_485  # of a decoded file: Pillow's default limit, even if a program has changed that
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Convert uint8 pixels in [0, 255] to float32 in [-1, 1], of the same shape and memory format."""
+    """Convert uint8 pixels in [0, 255] to float32 in [-1, 1], with the same shape and memory format."""
     return images.to(torch.float32).mul_(2 / 255).sub_(1)
 
 
@@ -42,7 +42,7 @@ def make_grid(images: Tensor, columns: int | None = None, padding: int = 2) -> T
 
     Args:
         images: (B,C,H,W) float in [-1, 1], or uint8.
-        columns: Number of images in a row; None for a grid that is nearly square.
+        columns: Number of images in a row; None for a nearly square grid.
         padding: Number of pixels between images and around them.
 
     Returns:

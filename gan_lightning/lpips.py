@@ -13,7 +13,7 @@ from gan_lightning.errors import InputError, first_line
 
 @cache
 def load_lpips(device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    """Load LPIPS on AlexNet by torchmetrics, once for a device; the weights are downloaded at the first use.
+    """Load the LPIPS of torchmetrics with AlexNet, once per device; the weights are downloaded on first use.
 
     Args:
         device: Device of the network.

@@ -29,7 +29,7 @@ _NEEDLESS_MESSAGES = re.compile(
 
 
 def show_messages() -> None:
-    """Print the package's log messages on stderr, unless the program has set up logging of its own."""
+    """Print the package's log messages on stderr, unless the program has set up its own logging."""
     package = logging.getLogger("gan_lightning")
     package.setLevel(logging.INFO)
     if not package.hasHandlers():
@@ -37,9 +37,9 @@ def show_messages() -> None:
 
 
 def hide_needless_warnings() -> None:
-    """Hide messages and advertisements that the user of a command can do nothing about, and where warnings come from.
+    """Hide messages and advertisements that the user of a command can do nothing about, and the origin of warnings.
 
-    Call it after Lightning was imported, which formats warnings in its own way.
+    Call this after the import of Lightning, which formats warnings in its own way.
     """
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(lambda record: _NEEDLESS_MESSAGES.search(record.getMessage()) is None)
@@ -62,7 +62,7 @@ def hide_needless_warnings() -> None:
 def _format_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
 ) -> str:
-    """Format a warning; those of this package and of Lightning are meant for users, to whom their line says nothing."""
+    """Format a warning, without the source line for warnings of this package and of Lightning, which are for users."""
     if {"gan_lightning", "lightning"} & set(Path(filename).parts):
         return f"{message}\n"
     return f"{filename}:{lineno}: {category.__name__}: {message}\n"
@@ -84,7 +84,7 @@ def dead_worker(error: BaseException) -> str | None:
     """Return what to do about an error caused by the death of a data worker; None for any other error.
 
     Args:
-        error: Error that ended the command: torch's own, or that of a tensor the dead worker had yet to hand over.
+        error: Error that ended the command: torch's own, or that of a tensor that the dead worker did not deliver.
     """
     found = _DEAD_WORKER.search(str(error)) if isinstance(error, RuntimeError) else None
     if found is not None:
@@ -100,7 +100,7 @@ def dead_worker(error: BaseException) -> str | None:
 
 
 def dead_rank(error: BaseException) -> str | None:
-    """Return what to do about an error caused by the death of another rank, which said nothing; None for any other."""
+    """Return what to do about an error caused by another rank that died without a message; None for any other."""
     if not isinstance(error, RuntimeError) or _DEAD_RANK.search(str(error)) is None:
         return None
     return (

@@ -1,4 +1,4 @@
-"""The model card of weights: what they are, how they were trained and measured, and what they are not for."""
+"""The model card of weights: content, training, metrics and limits."""
 
 from __future__ import annotations
 

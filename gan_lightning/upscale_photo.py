@@ -1,4 +1,4 @@
-"""One photograph enlarged: upright, gray or in color, with its transparency and color profile."""
+"""Enlargement of one photograph: upright, gray or in color, with its transparency and color profile."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gan_lightning.images import to_float
 from gan_lightning.networks.tiles import enlarge_in_tiles
 from gan_lightning.upscaler import Upscaler
 
-GRAY_MODES = ("1", "L", "LA", "La", "F")  # and integers, whose names begin with I
-REACH = 8  # pixels that visible colors reach into transparent parts, where files hold any color
+GRAY_MODES = ("1", "L", "LA", "La", "F")  # and integers, whose names start with I
+REACH = 8  # number of pixels by which visible colors are extended into transparent parts
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photograph that was read.
+    """A decoded photograph.
 
     Attributes:
-        color: L or RGB.
+        color: Image of mode L or RGB.
         alpha: Transparency, or None.
         icc_profile: Color profile of the file, or None.
     """
@@ -35,7 +35,7 @@ class Photo:
 
 
 def is_gray(path: Path) -> bool:
-    """Return whether an image is gray by its header; true if it cannot be read, which is told later."""
+    """Return whether an image is gray by its header; true if it cannot be read, which is reported later."""
     try:
         with Image.open(path) as opened:
             return opened.mode in GRAY_MODES or opened.mode.startswith("I")
@@ -44,10 +44,10 @@ def is_gray(path: Path) -> bool:
 
 
 def read_upright(path: Path) -> Photo:
-    """Read a photograph, turned as its EXIF orientation says; integers of 16 bits are converted to 8.
+    """Read a photograph, rotated by its EXIF orientation; integers of 16 bits are converted to 8.
 
     Raises:
-        Exception: If it cannot be read; Pillow's plugins raise nearly any class.
+        Exception: If it cannot be read. Pillow's plugins raise nearly any class.
     """
     with Image.open(path) as opened:
         gray = opened.mode in GRAY_MODES or opened.mode.startswith("I")
@@ -63,7 +63,7 @@ def read_upright(path: Path) -> Photo:
 
 
 def extended(color: Image.Image, alpha: Image.Image) -> Image.Image:
-    """Return an image with the colors of visible pixels in the transparent ones beside them."""
+    """Return an image in which transparent pixels have the colors of visible ones nearby."""
     visible = color.convert("RGB")
     visible.putalpha(alpha)
     coarse = visible.resize([max(1, side // REACH) for side in visible.size], Image.Resampling.BOX)  # by alpha
@@ -75,7 +75,7 @@ def enlarge_photo(photo: Photo, upscaler: Upscaler, tile: int, device: torch.dev
     """Enlarge a photograph.
 
     Args:
-        photo: The photograph; in color only if the network takes color.
+        photo: The photograph, which may only be in color if the network supports it.
         upscaler: The network.
         tile: As for `enlarge_in_tiles`.
         device: Device of the network.

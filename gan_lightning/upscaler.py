@@ -1,4 +1,4 @@
-"""Networks that enlarge images, from weights of any kind: our own, or those that spandrel recognizes."""
+"""Networks that enlarge images, from our own weights or from those that spandrel recognizes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Upscaler:
 
     Attributes:
         network: Function from images (B,C,H,W) in [0, 1] to images `scale` times as large.
-        name: What it is.
+        name: Name of the architecture.
         channels: Number of channels of the images.
-        scale: Factor.
+        scale: Factor of the enlargement.
         digest: Hash of the file of the weights.
-        multiple: Number that must divide height and width of what the network is given, and the places of tiles.
+        multiple: Number that must divide height and width of the input, and the positions of tiles.
     """
 
     network: Callable[[Tensor], Tensor]
@@ -52,15 +52,16 @@ class Upscaler:
 
 
 def load_upscaler(path: str | Path, device: torch.device) -> Upscaler:
-    """Load a network that enlarges images; no code in the file is run.
+    """Load a network that enlarges images, without executing code in the file.
 
     Args:
-        path: Checkpoint of `ESRGAN`, whose averaged generator is taken; weights of an RRDBNet; or weights of any
+        path: Checkpoint of `ESRGAN`, whose averaged generator is used; weights of an RRDBNet; or weights of any
             architecture that spandrel reads.
         device: Device of the network.
 
     Raises:
-        InputError: If the file does not exist, cannot be read, or holds no such network; spandrel is not installed.
+        InputError: If the file does not exist, cannot be read, or contains no such network, or if spandrel is needed
+            but not installed.
     """
     content = load_tensors(path)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
@@ -75,7 +76,7 @@ def load_upscaler(path: str | Path, device: torch.device) -> Upscaler:
 
 
 def load_by_spandrel(content: Any, path: str | Path, digest: str, device: torch.device) -> Upscaler:
-    """Let spandrel recognize the network of a state dict that was read already."""
+    """Load the network of an already read state dict with spandrel."""
     if find_spec("spandrel") is None:
         raise InputError(
             f"{path} holds no RRDBNet; to read networks of other kinds: pip install 'gan-lightning[upscale]'"
@@ -84,19 +85,19 @@ def load_by_spandrel(content: Any, path: str | Path, digest: str, device: torch.
 
     try:
         model = ModelLoader().load_from_state_dict(content)
-    except Exception as error:  # each architecture raises its own
+    except Exception as error:  # each architecture raises different classes
         reason = f" ({first_line(error)})" if str(error) else ""
         raise InputError(f"{path} holds no network that spandrel reads{reason}") from error
     if not isinstance(model, ImageModelDescriptor) or model.input_channels != model.output_channels:
         raise InputError(f"{path} holds a {model.architecture.name}, which does not map images to images")
     check_channels(model.input_channels, path)
-    model.eval().to(device)  # it enlarges images that are smaller than it takes
+    model.eval().to(device)  # spandrel pads images that are too small
     multiple = model.size_requirements.multiple_of
     return Upscaler(model, model.architecture.name, model.input_channels, model.scale, digest, multiple)
 
 
 def check_channels(channels: int, path: str | Path) -> None:
-    """Raise an InputError if a network takes neither gray nor color images."""
+    """Raise an InputError if a network supports neither gray nor color images."""
     if channels not in (1, 3):
         raise InputError(f"{path} takes images of {channels} channels: expected 1 or 3")
 

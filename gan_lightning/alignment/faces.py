@@ -1,4 +1,4 @@
-"""Alignment of all photographs of a listing, and the way back."""
+"""Alignment of all photographs of a listing, and pasting of restored faces back into them."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def align_photos(
 ) -> tuple[list[AlignedFace], dict[str, str]]:
     """Write an aligned image of each face, and the table of all transforms.
 
-    A photograph that cannot be read or shows no face is named in a warning and left alone.
+    A photograph that cannot be read or shows no face is reported in a warning and skipped.
 
     Args:
         listing: The photographs.
         find: Function that finds the faces.
-        frame: Frame to move each face to.
+        frame: Frame of the aligned faces.
         folder: Folder to write to.
-        stems: Name of the result of each photograph, without a suffix. Of several faces, it gets a number: the first
-            is the largest.
+        stems: Name of the result of each photograph, without a suffix. If there are several faces, numbers are
+            appended, starting with the largest face.
         largest: Align only the largest face of each photograph.
 
     Returns:
-        The faces, and the reasons why photographs were left alone by their names.
+        The faces, and the reasons for skipping photographs by their names.
 
     Raises:
         InputError: If no photograph shows a face.
@@ -62,7 +62,7 @@ def align_photos(
         except Exception as error:  # Pillow's plugins raise nearly any class on a broken file
             left_alone[name] = describe_failure(error, listing.root / name)
             if len(listing.names) > 1:  # otherwise the error below says the same
-                logger.warning("%s is left alone: %s", printable(name), left_alone[name])
+                logger.warning("%s is skipped: %s", printable(name), left_alone[name])
             continue
         for number, (landmarks, matrix) in enumerate(found, start=1):
             target = stems[name] + (f"_{number}" if len(found) > 1 else "") + ".png"
@@ -80,7 +80,7 @@ def check_size(pixels: Pixels, landmarks: Points, frame: Frame) -> None:
     """Check that a photograph is not smaller than the crop around its face.
 
     Raises:
-        InputError: If it is smaller both in width and in height, or most of the crop lies outside of it.
+        InputError: If it is smaller in both width and height, or most of the crop is outside of it.
     """
     matrix = frame.transform(landmarks)
     height, width = pixels.shape[:2]
@@ -115,7 +115,8 @@ def paste_back(
         Names of the photographs that were written.
 
     Raises:
-        InputError: If a photograph has another size than when it was aligned, or a face another shape than the frame.
+        InputError: If the size of a photograph has changed since the alignment, or a face has not the shape of the
+            frame.
     """
     by_photo = defaultdict(list)
     for face in faces:
@@ -124,7 +125,7 @@ def paste_back(
     written = []
     for name, own in by_photo.items():
         pixels = read_upright(listing.root / name)
-        for face in reversed(own):  # the largest last, over the others
+        for face in reversed(own):  # the largest last, on top of the others
             pixels = _with_face(pixels, face, restored[face.aligned], aligned / face.aligned, name)
         write_image(targets[name], pixels)
         written.append(name)
@@ -151,5 +152,5 @@ def _with_face(pixels: Pixels, face: AlignedFace, path: Path, before: Path, name
         gray = pixels.shape[2] == 1 and bool(np.ptp(result, axis=2).max() == 0)
         return result[..., :1] if gray else result
     changed = (result != original).any(axis=2)
-    alpha = np.where(changed, 255, pixels[..., -1]).astype(np.uint8)  # what was filled in is visible
+    alpha = np.where(changed, 255, pixels[..., -1]).astype(np.uint8)  # filled pixels become visible
     return np.dstack([result, alpha])

@@ -1,4 +1,4 @@
-"""Frames that generators of faces are trained on, and the similarity transforms that move a face there.
+"""Frames on which face generators are trained, and the similarity transforms from photographs to frames.
 
 Points are (x, y) in pixels, and the center of the first pixel is (0, 0). A transform is a matrix (2,3) that maps points
 of the photograph to points of the frame.
@@ -19,14 +19,14 @@ Matrix = NDArray[np.float64]
 
 FRAMES: Final = ("celeba", "celeba_square", "ffhq")
 CELEBA_SIZE: Final = (178, 218)
-CELEBA_SQUARE: Final = (0, 20, 178, 198)  # which `data.CelebA` cuts out before it resizes
+CELEBA_SQUARE: Final = (0, 20, 178, 198)  # the crop of `data.CelebA` before resizing
 # Means of list_landmarks_align_celeba.txt: left eye, right eye, nose, corners of the mouth, as the viewer sees them.
 CELEBA_LANDMARKS: Final = np.array([(69.4, 111.2), (107.6, 111.2), (88.0, 135.0), (71.1, 152.2), (105.0, 152.2)])
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Size of an aligned image, and where the face lies in it.
+    """Size of an aligned image, and position of the face in it.
 
     Attributes:
         name: "celeba", "celeba_square" or "ffhq".
@@ -63,12 +63,12 @@ def make_frame(name: str, size: int | None = None) -> Frame:
     """Return a frame.
 
     Args:
-        name: "celeba", CelebA's aligned images of 178x218 pixels; "celeba_square", their square that data modules cut
-            out; "ffhq", the square of FFHQ.
+        name: "celeba", CelebA's aligned images of 178x218 pixels; "celeba_square", the square of these that data
+            modules crop; "ffhq", the square of FFHQ.
         size: Side of a square in pixels; 178 or 256 by default.
 
     Raises:
-        InputError: If there is no such frame, or it has no such size.
+        InputError: If the frame does not exist, or does not support the size.
     """
     if name not in FRAMES:
         raise InputError(f"frame {name!r} is unsupported: choose {', '.join(FRAMES)}")
@@ -81,7 +81,7 @@ def make_frame(name: str, size: int | None = None) -> Frame:
 
 
 def similarity(source: Points, target: Points) -> Matrix:
-    """Return the rotation, scale and shift that move points to others with the least squared error.
+    """Return the rotation, scale and shift that map points to others with the least squared error.
 
     This is the closed form of Umeyama (1991), without reflections, which in the plane is a division of complex numbers.
 
@@ -103,11 +103,11 @@ def similarity(source: Points, target: Points) -> Matrix:
 
 
 def ffhq_square(landmarks: Points) -> Points:
-    """Return the corners (4,2) of the crop that FFHQ takes of a face (Karras et al. 2019, appendix A).
+    """Return the corners (4,2) of the crop of FFHQ around a face (Karras et al. 2019, appendix A).
 
-    Its horizontal axis follows the eyes and is at right angles to the line from the eyes to the mouth, on average. Half
-    of its side is the larger of 2 distances of the eyes and 1.8 distances from the eyes to the mouth. Its center lies a
-    tenth of the way from the eyes to the mouth.
+    The direction of its horizontal axis is the average of the line through the eyes and the perpendicular to the line
+    from the eyes to the mouth. Half of its side is the larger of 2 eye distances and 1.8 distances from the eyes to the
+    mouth. Its center is at a tenth of the distance from the eyes to the mouth.
     """
     eyes, mouth = landmarks[:2].mean(axis=0), landmarks[3:].mean(axis=0)
     between, down = landmarks[1] - landmarks[0], mouth - eyes
@@ -120,16 +120,16 @@ def ffhq_square(landmarks: Points) -> Points:
 
 
 def apply(matrix: Matrix, points: Points) -> Points:
-    """Return points (N,2) after a transform."""
+    """Apply a transform to points (N,2)."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2])
 
 
 def inverse(matrix: Matrix) -> Matrix:
-    """Return the transform back."""
+    """Return the inverse transform."""
     turn = np.linalg.inv(matrix[:, :2])
     return np.column_stack([turn, -turn @ matrix[:, 2]])
 
 
 def scale_of(matrix: Matrix) -> float:
-    """Return how much larger things are after a transform."""
+    """Return the factor by which a transform scales lengths."""
     return float(np.hypot(*matrix[:, 0]))

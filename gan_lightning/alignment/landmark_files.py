@@ -1,4 +1,4 @@
-"""Files of landmarks that people have: CelebA's lists, CSV and JSON."""
+"""Reading of landmark files: CelebA's lists, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def read_landmarks(path: Path) -> dict[str, Landmarks]:
 
     - `list_landmarks_align_celeba.txt` and `list_landmarks_celeba.txt`: lines of a name and ten numbers, (x, y) of left
       eye, right eye, nose, and left and right corner of the mouth; lines of a count and of column names may come first.
-    - The same with commas, as in copies of CelebA in CSV.
-    - JSON: an object of names; a face is a list of five pairs, or of ten numbers, and several are a list of faces.
+    - The same with commas, as in CSV copies of CelebA.
+    - JSON: an object of names. A face is a list of five pairs or of ten numbers; several faces are a list of these.
 
-    A name on several lines is a photograph of several faces.
+    A name on several lines is a photograph with several faces.
 
     Args:
         path: The file.
@@ -34,7 +34,7 @@ def read_landmarks(path: Path) -> dict[str, Landmarks]:
         (N,5,2) landmarks by the name of a photograph.
 
     Raises:
-        InputError: If it does not exist, or holds something else.
+        InputError: If the file does not exist, or contains something else.
     """
     try:
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
@@ -57,7 +57,7 @@ def read_landmarks(path: Path) -> dict[str, Landmarks]:
 
 
 def match_names(landmarks: dict[str, Landmarks], names: Sequence[str], path: Path) -> dict[str, Landmarks]:
-    """Return the landmarks of photographs, found by their whole names or by the last part of them.
+    """Return the landmarks of photographs, by their whole names or the last part of them.
 
     Raises:
         InputError: If the file names none of the photographs.

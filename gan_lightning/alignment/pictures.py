@@ -1,4 +1,4 @@
-"""Photographs as alignment reads and writes them: upright, gray or in color, with their transparency."""
+"""Reading and writing of photographs for alignment: upright, gray or in color, with their transparency."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Pixels = NDArray[np.uint8]
 
 
 def read_upright(path: Path) -> Pixels:
-    """Read an image of any mode, turned as its EXIF orientation says.
+    """Read an image of any mode, rotated by its EXIF orientation.
 
     Returns:
         (H,W,C) uint8 of 1 (gray), 2 (gray and alpha), 3 or 4 channels.
 
     Raises:
-        Exception: If it cannot be read; Pillow's plugins raise nearly any class.
+        Exception: If it cannot be read. Pillow's plugins raise nearly any class.
     """
     with Image.open(path) as opened:
         upright = turn_upright(opened)
@@ -36,7 +36,7 @@ def read_upright(path: Path) -> Pixels:
 
 
 def color_of(pixels: Pixels) -> Pixels:
-    """Return an image in color (H,W,3), without its transparency."""
+    """Return an image as color (H,W,3), without its transparency."""
     channels = pixels.shape[2]
     return np.ascontiguousarray(np.repeat(pixels[..., :1], 3, axis=2) if channels < 3 else pixels[..., :3])
 
@@ -47,7 +47,7 @@ def has_alpha(pixels: Pixels) -> bool:
 
 
 def cut_out(pixels: Pixels, matrix: Matrix, frame: Frame) -> Pixels:
-    """Return the aligned image (height,width,C) of a face; transparent colors are not mixed into those beside them."""
+    """Return the aligned image (height,width,C) of a face; transparent colors do not bleed into their neighbors."""
     image = pixels.astype(np.float32)
     if has_alpha(pixels):
         image[..., :-1] *= image[..., -1:] / 255
@@ -58,6 +58,6 @@ def cut_out(pixels: Pixels, matrix: Matrix, frame: Frame) -> Pixels:
 
 
 def write_image(path: Path, pixels: Pixels) -> None:
-    """Write an image (H,W,C) of 1 to 4 channels as PNG, completely or not at all."""
+    """Write an image (H,W,C) of 1 to 4 channels as PNG, atomically."""
     with atomic_path(path) as beside:
         Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(beside, format="PNG")

@@ -1,4 +1,4 @@
-"""The table `alignment.csv`: which face of which photograph each aligned image shows, and its transform."""
+"""The table `alignment.csv`: photograph, landmarks and transform of each aligned image."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class AlignedFace:
     """One face: a row of the table.
 
     Attributes:
-        aligned: Name of its aligned image, relative to the folder of the table.
-        photo: Name of its photograph.
+        aligned: Name of the aligned image, relative to the folder of the table.
+        photo: Name of the photograph.
         size: Width and height of the photograph.
         frame: Frame of the aligned image.
         matrix: (2,3) transform from the photograph to the frame.
@@ -48,8 +48,8 @@ class AlignedFace:
 def write_table(path: Path, faces: Sequence[AlignedFace]) -> None:
     """Write the table.
 
-    A point (x, y) of the photograph moves to (cosine x - sine y + shift_x, sine x + cosine y + shift_y). Names may be
-    of any encoding: their bytes are written as they are.
+    A point (x, y) of the photograph moves to (cosine x - sine y + shift_x, sine x + cosine y + shift_y). Names may have
+    any encoding: their bytes are written unchanged.
     """
     with (
         atomic_path(path) as beside,
@@ -67,7 +67,7 @@ def read_table(path: Path) -> list[AlignedFace]:
     """Read the table.
 
     Raises:
-        InputError: If it does not exist, or is something else.
+        InputError: If the file does not exist, or is something else.
     """
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:

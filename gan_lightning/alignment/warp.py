@@ -1,4 +1,4 @@
-"""Antialiased resampling of an image under a similarity transform, and the way back with a soft border."""
+"""Antialiased resampling of an image under a similarity transform, and pasting back with a soft border."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from gan_lightning.alignment.frames import Frame, Matrix, apply, inverse, scale_of
 
-BORDER = 0.1  # of the side of a frame: over this distance from its border, a pasted face fades in
-CHANGED = 2  # levels of 255: a smaller difference is rounding, and the photograph's own pixels stay
+BORDER = 0.1  # distance from the border, relative to the side of the frame, over which a pasted face fades in
+CHANGED = 2  # gray levels; smaller differences are rounding errors, and the photograph's own pixels are kept
 
 
 def warp(pixels: NDArray[Any], matrix: Matrix, width: int, height: int) -> NDArray[np.float32]:
     """Resample an image under a similarity transform, with one bicubic interpolation.
 
-    Where the result is smaller, the image is blurred first, in proportion to the scale. Beyond its borders, the image
-    is mirrored.
+    If the result is smaller, the image is first blurred in proportion to the scale. Beyond its borders, the image is
+    mirrored.
 
     Args:
         pixels: (H,W,C).
@@ -30,7 +30,7 @@ def warp(pixels: NDArray[Any], matrix: Matrix, width: int, height: int) -> NDArr
         height: Height of the result.
 
     Returns:
-        (height,width,C) in the range of the pixels, which is exceeded by overshoots.
+        (height,width,C) in the range of the pixels, except for overshoots.
     """
     back, scale = inverse(matrix), scale_of(matrix)
     radius = 0.0 if scale > 0.999 else 0.5 * math.sqrt(scale**-2 - 1)
@@ -54,18 +54,18 @@ def paste(
     frame: Frame,
     aligned: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
-    """Put a face back into its photograph, at the resolution of the photograph, faded in at the border of its frame.
+    """Put a face back into its photograph, at the resolution of the photograph, fading in at the border of its frame.
 
     Args:
         photo: (H,W,C) photograph.
         face: (h,w,C) face in the frame, of any size of the same shape.
         matrix: (2,3), from the photograph to the frame.
         frame: The frame.
-        aligned: (height,width,C) the aligned image that the face was made of. Where the face is the same, the pixels of
-            the photograph stay, with their details. None to replace all of the frame.
+        aligned: (height,width,C) the original aligned image. Where the face equals it, the photograph keeps its pixels
+            with their details. None to replace the whole frame.
 
     Returns:
-        (H,W,C), of which only the area of the frame differs.
+        (H,W,C). Only the area of the frame differs from the photograph.
     """
     corners = apply(inverse(matrix), frame.corners())
     height, width = photo.shape[:2]
@@ -76,7 +76,7 @@ def paste(
         return result
     x, y = np.meshgrid(np.arange(left, right, dtype=np.float64), np.arange(top, bottom, dtype=np.float64))
     points = apply(matrix, np.stack([x.ravel(), y.ravel()], axis=1)).reshape(*x.shape, 2)
-    enlarged = face.shape[1] / frame.width  # a face may come back larger, as from super-resolution
+    enlarged = face.shape[1] / frame.width  # a face may be larger after super-resolution
     shift = np.array([(left, top)])
     to_face = np.column_stack([matrix[:, :2], apply(matrix, shift)[0]]) * enlarged
     to_face[:, 2] += 0.5 * enlarged - 0.5
@@ -91,7 +91,7 @@ def paste(
 
 
 def border_weight(points: NDArray[np.float64], frame: Frame) -> NDArray[np.float64]:
-    """Return weights in [0, 1] of points of a frame: 0 at its border and outside, 1 inside, smooth between."""
+    """Return weights in [0, 1] of points of a frame: 0 at its border and outside, 1 inside, smooth in between."""
     x, y = points[..., 0], points[..., 1]
     distance = np.minimum(np.minimum(x, frame.width - 1 - x), np.minimum(y, frame.height - 1 - y))
     t = np.clip(distance / (BORDER * min(frame.width, frame.height)), 0, 1)
@@ -99,13 +99,13 @@ def border_weight(points: NDArray[np.float64], frame: Frame) -> NDArray[np.float
 
 
 def _changed(face: NDArray[np.uint8], aligned: NDArray[np.uint8]) -> Tensor:
-    """Return where two images differ (1,1,h,w), and one pixel around, as floats."""
+    """Return a float mask (1,1,h,w) of the pixels in which two images differ, extended by one pixel."""
     differs = np.abs(face.astype(np.int16) - aligned.astype(np.int16)).max(axis=2) >= CHANGED
     return F.max_pool2d(torch.from_numpy(differs.astype(np.float32))[None, None], 3, stride=1, padding=1)
 
 
 def _covered(low: float, high: float, size: int) -> tuple[int, int]:
-    """Return the range of pixels that is read; all of them if the image is mirrored at a border."""
+    """Return the range of pixels that are read; all of them if the image is mirrored at a border."""
     return (0, size) if low < 0 or high > size - 1 else (math.floor(low), math.ceil(high) + 1)
 
 
@@ -126,7 +126,7 @@ def _blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def _mirrored(index: Tensor, size: int) -> Tensor:
-    """Return positions inside of an axis for those outside, mirrored at the outermost pixels."""
+    """Mirror positions outside of an axis at the outermost pixels."""
     period = max(2 * (size - 1), 1)
     index = index.remainder(period)
     return torch.minimum(index, period - index) if size > 1 else torch.zeros_like(index)

@@ -1,4 +1,4 @@
-"""Two averages of the generator over a training, of which one of any length can be made afterwards."""
+"""Two averages of the generator over a training, from which an average of any length can be computed afterwards."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ EXPONENTS = {length: exponent_of(length) for length in TRACKS}
 
 
 class AverageTracks(Callback):
-    """Keeps two averages of the generator, of which `average_after` makes one of any length when the training is over.
+    """Callback that keeps two averages of the generator, from which `average_after` computes one of any length.
 
     Their weights are a power of the images seen, with lengths of 0.05 and 0.10 of the training (Karras et al. 2023,
     arXiv 2312.02696). Snapshots in half precision are written to averages/ in the run folder. The averages themselves
-    are in checkpoints. `generator_ema`, which validation and sampling use, is left as it is.
+    are in checkpoints. `generator_ema`, which validation and sampling use, is not affected.
     """
 
     def __init__(self, every_n_images: int = 20_000) -> None:
         """Choose how often snapshots are written.
 
         Args:
-            every_n_images: Number of images, over all ranks, between snapshots of both averages. There should be
-                twenty or more in a training. The last one is written at its end.
+            every_n_images: Number of images, over all ranks, between snapshots of both averages. A training should have
+                twenty or more of them. The last one is written at its end.
 
         Raises:
             InputError: If the interval is less than 1.
@@ -51,7 +51,7 @@ class AverageTracks(Callback):
         """Check that the module trains a generator that can be built again.
 
         Raises:
-            InputError: It does not.
+            InputError: If it does not.
         """
         if stage != "fit":
             return
@@ -65,7 +65,7 @@ class AverageTracks(Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averages, for a run that resumes this one."""
+        """Return the averages for the checkpoint."""
         if not self._averages:
             return self._loaded
         states = {name_of(length): plain_state(average) for length, average in self._averages.items()}
@@ -76,10 +76,10 @@ class AverageTracks(Callback):
         self._loaded = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin with the averages of the checkpoint, or at the first image; remove snapshots of what comes again.
+        """Start with the averages of the checkpoint, or at the first image; remove snapshots of steps to be repeated.
 
         Raises:
-            InputError: The networks have been trained without this callback.
+            InputError: If the networks have been trained without this callback.
         """
         if not self._loaded and (trainer.global_step or pl_module.images_seen):
             raise InputError(
@@ -101,8 +101,8 @@ class AverageTracks(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the averages after a step of the generator; write snapshots now and then."""
-        if trainer.global_step == self._step:  # a step of the discriminator alone
+        """Update the averages after a step of the generator; write snapshots when they are due."""
+        if trainer.global_step == self._step:  # a step of only the discriminator
             return
         images, before = int(pl_module.images_seen), self._images  # type: ignore[arg-type]
         for length, average in self._averages.items():

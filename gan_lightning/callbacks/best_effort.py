@@ -1,4 +1,4 @@
-"""Output that a run can do without: a picture or summary that cannot be written never stops it."""
+"""Optional output of a run: a picture or summary that cannot be written never stops the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def best_effort(what: str, errors: type[Exception] | tuple[type[Exception], ...]
 
     Args:
         what: Name of the file in the warning.
-        errors: Type of the errors to ignore, or several.
+        errors: Type or types of the errors to ignore.
     """
     try:
         yield

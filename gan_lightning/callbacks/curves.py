@@ -31,12 +31,12 @@ ROWS = {  # title of a row -> prefixes of the metrics in it
     "Fréchet distance": ("val/fid", "val/fd_"),
 }
 WIDTH, ROW_HEIGHT, DPI = 9.6, 2.3, 150  # inches; a page shows the picture about 700 pixels wide
-SMOOTHED = 40  # number of points from which on curves are smoothed
-WINDOW = 0.05  # of a curve: width of the moving average
+SMOOTHED = 40  # number of points from which curves are smoothed
+WINDOW = 0.05  # width of the moving average, relative to the curve
 
 
 class Curves(Callback):
-    """Draw curves.png from metrics.csv when `fit` ends or fails."""
+    """Callback that draws curves.png from metrics.csv when `fit` ends or fails."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the curves."""
@@ -44,7 +44,7 @@ class Curves(Callback):
             self._draw(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Draw the curves up to the failure, where they are needed most."""
+        """Draw the curves up to the failure, when they are most useful."""
         with best_effort("curves.png", Exception):  # an error here would prevent the last checkpoint
             self._draw(trainer)
 
@@ -80,7 +80,7 @@ def make_figure(history: Series, title: str = "") -> Figure | None:
     rows = {row: series for row, series in rows.items() if series}
     if not rows:
         return None
-    ratios = [0.5 if row == RATES else 1 for row in rows]  # rates are constant, or change slowly
+    ratios = [0.5 if row == RATES else 1 for row in rows]  # learning rates are constant or change slowly
     height = ROW_HEIGHT * sum(ratios) + 0.8
     figure = Figure(figsize=(WIDTH, height))
     figure.suptitle(title.replace("$", r"\$"), fontweight="bold", y=1 - 0.08 / height, va="top")
@@ -105,7 +105,7 @@ def draw_row(axes: Sequence[Any], row: str, series: Series) -> None:
     linear, logarithmic = axes
     for number, (name, points) in enumerate(series.items()):
         for axis in axes:
-            dashed = row == RATES and number > 0  # both networks often have the same
+            dashed = row == RATES and number > 0  # both networks often have the same rate
             draw_series(axis, name, points, f"C{number % 10}", "--" if dashed else "-")
     lowest = min(value for points in series.values() for _, value in points)
     logarithmic.set_yscale("log" if lowest > 0 else "symlog")
@@ -119,7 +119,7 @@ def draw_row(axes: Sequence[Any], row: str, series: Series) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.xaxis.get_major_locator().set_params(integer=True)  # there is no half step
-    # Beside the axes, where it hides nothing.
+    # Beside the axes, where it does not hide curves.
     logarithmic.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
 
 
@@ -136,7 +136,7 @@ def name_powers(axis: Any) -> None:
 
 
 def draw_series(axis: Any, name: str, points: Sequence[tuple[int, float]], color: str, linestyle: str = "-") -> None:
-    """Draw a metric: smoothed, with the values themselves behind, and a star at the best one.
+    """Draw a smoothed metric, with the original values behind it and a star at the best one.
 
     Args:
         axis: Axes of matplotlib.
@@ -158,7 +158,7 @@ def draw_series(axis: Any, name: str, points: Sequence[tuple[int, float]], color
 
 
 def smooth(values: NDArray[np.float64], width: int | None = None) -> NDArray[np.float64]:
-    """Return the moving average of a curve, centered, and over fewer values at the ends; NaN is left out of it.
+    """Return the centered moving average of a curve, over fewer values at the ends; NaN is ignored.
 
     Args:
         values: (N,) values.

@@ -1,4 +1,4 @@
-"""The callbacks that a training has: the one list, for the command line and for Python."""
+"""The default callbacks of a training, on the command line and in Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gan_lightning.resume.best_checkpoint import BestCheckpoint
 from gan_lightning.resume.last_checkpoint import LastCheckpoint
 from gan_lightning.resume.rank_watch import RankWatch
 
-CONFIGURABLE: Mapping[str, type[Callback]] = {  # key on the command line -> callback whose options stand under it
+CONFIGURABLE: Mapping[str, type[Callback]] = {  # key on the command line -> callback with the options below this key
     "evaluation": GenerationMetrics,
     "sample_grid": SampleGrid,
     "watch": Watch,
@@ -36,12 +36,12 @@ def reports() -> list[Callback]:
 
 
 def displays(given: Sequence[Callback], *, progress_bar: bool, model_summary: bool) -> list[Callback]:
-    """Return the progress bar and the table of the networks, except where others are given in their place.
+    """Return the progress bar and the table of the networks, unless others are given.
 
     Args:
         given: The other callbacks.
-        progress_bar: Whether there is to be a progress bar.
-        model_summary: Whether there is to be a table.
+        progress_bar: Whether to add a progress bar.
+        model_summary: Whether to add a table.
     """
     wanted = ((progress_bar, BaseProgressBar, ProgressBar), (model_summary, ModelSummary, NetworkTable))
     return [ours() for asked, kind, ours in wanted if asked and not any(isinstance(one, kind) for one in given)]
@@ -56,20 +56,20 @@ def default_callbacks(
     every_n_steps: int | None = None,
     progress_bar: bool = True,
 ) -> list[Callback]:
-    """Return the callbacks of `gan-lightning fit`, for a Trainer of one's own.
+    """Return the callbacks of `gan-lightning fit`, for your own Trainer.
 
     They write to the trainer's `default_root_dir`: best.ckpt and last.ckpt, grids of samples, summary.json, and
     curves.png if the trainer logs to a `MetricsFile` there.
 
     Args:
         evaluation: Metrics at each validation, such as `GenerationMetrics(extractor="random")`, which need a data
-            module of this package. None measures nothing.
-        sample_grid: Grids of samples; by default of 64.
-        watch: Warnings of the ways in which a GAN fails; `Watch(stop=True)` stops the training at the first one.
+            module of this package. None for no metrics.
+        sample_grid: Grids of samples; by default of 64 samples.
+        watch: Warnings about failures of a GAN; `Watch(stop=True)` stops the training at the first one.
         monitor: Metric by which best.ckpt is chosen, and "min" or "max"; by default the first of `evaluation`. Without
-            either, it is the checkpoint of the last validation.
-        every_n_steps: Number of steps after which last.ckpt is written between validations too.
-        progress_bar: Whether to show the progress; false with `Trainer(enable_progress_bar=False)`.
+            either, best.ckpt is the checkpoint of the last validation.
+        every_n_steps: Number of steps after which last.ckpt is also written between validations.
+        progress_bar: Whether to show a progress bar; set it to False with `Trainer(enable_progress_bar=False)`.
     """
     if monitor is None and evaluation is not None:
         name, mode = evaluation.monitored(evaluation.metrics, evaluation.extractor)

@@ -37,26 +37,27 @@ from gan_lightning.metrics.per_class import labels_of_split, measure_classes
 _log = logging.getLogger(__name__)
 
 TRIAL_IMAGES = 16
-_LOGGED_AS: Mapping[str, Mapping[MetricName, str]] = {  # with "random" it is not FID, and its name says so
+_LOGGED_AS: Mapping[str, Mapping[MetricName, str]] = {  # with "random" features, the distance is not FID
     extractor: {metric: logged_name(metric, extractor) for metric in metrics_of(extractor)}
     for extractor in ("inception", "random")
 }
 
 
 class GenerationMetrics(Callback):
-    """Compares the module's samples with the data module's images.
+    """Callback that compares samples of the module with images of the data module.
 
-    It runs before the first step (the value of untrained networks), at each validation, at the end of training, and in
-    `validate` and `test`. Images are rounded to uint8. Real images come from the data module, generated ones from
-    `module.sample(n, rng)`. The statistics of the real images are computed once and cached on disk. Every metric is the
-    same on any number of ranks: exactly `num_images` on each side, each counted once. A trial, Lightning's
-    `fast_dev_run`, measures 16 images at most.
+    Metrics are measured before the first step (for the untrained networks), at each validation, at the end of training,
+    and in `validate` and `test`. Images are rounded to uint8. Real images come from the data module, generated ones
+    from `module.sample(n, rng)`. The statistics of the real images are computed once and cached on disk. Every metric
+    is the
+    same on any number of ranks: exactly `num_images` on each side, each counted once. With Lightning's `fast_dev_run`,
+    at most 16 images are measured.
 
     Logged as `val/fid`, `val/kid`, `val/recall` and so on; with random features as `val/fd_random`, `val/kid_random`,
     `val/recall_random`; in `test` as `test/...`.
 
     Attributes:
-        protocol: How each metric was measured, by its logged name: data, crop, N, resizer, extractor, EMA, versions.
+        protocol: Protocol of each metric, by its logged name: data, crop, N, resizer, extractor, EMA, versions.
         measured_at: Step of the last measurement; -1 before the first one.
     """
 
@@ -79,15 +80,15 @@ class GenerationMetrics(Callback):
             num_images: Exact number of real and of generated images.
             metrics: fd (Frechet distance), kid (kernel distance), is (Inception Score; only with inception), precision,
                 recall, density, coverage (by nearest neighbors), mifid (fd, larger if real images are repeated).
-            extractor: "inception", on which FID is defined, or "random", a fixed random network that needs no weights.
+            extractor: "inception", which defines FID, or "random", a fixed random network that needs no weights.
             split: Split of the real images; auto is test in `test`, and val elsewhere.
-            batch_size: Number of images in a batch. The latents depend on it: keep it to compare runs.
+            batch_size: Number of images in a batch. The latents depend on it: do not change it if you compare runs.
             seed: Seed of the latents.
             inception_weights: File of the Inception weights; null for the path where torch-fidelity keeps them.
             download: Whether to download the Inception weights if they are missing.
             cache_dir: Folder for statistics of real images; null for the package's cache folder.
-            per_class: Whether to measure the distances of each class too, logged as val/fid/CLASS and so on, each on an
-                equal share of the images. Needs a model and data with labels.
+            per_class: Whether to also measure the distances of each class, logged as val/fid/CLASS and so on, each on
+                an equal share of the images. Needs a model and data with labels.
 
         Raises:
             InputError: If a value is unsupported.
@@ -104,16 +105,16 @@ class GenerationMetrics(Callback):
         self.num_images, self.metrics, self.extractor, self.split = num_images, list(metrics), extractor, split
         self.batch_size, self.seed, self.cache_dir = batch_size, seed, cache_dir
         self.inception_weights, self.download, self.per_class = inception_weights, download, per_class
-        self._evaluator: GenerationEvaluator | None = None  # the callback's, not the module's: in no checkpoint
+        self._evaluator: GenerationEvaluator | None = None  # not part of the module, and so not in checkpoints
         self.protocol: dict[str, Settings] = {}
         self.measured_at = -1
 
     @staticmethod
     def monitored(metrics: Sequence[str], extractor: str) -> tuple[str | None, str]:
-        """Return the metric by which the best checkpoint is chosen, and whether "min" or "max" of it is best.
+        """Return the metric by which the best checkpoint is chosen, and "min" or "max".
 
         Args:
-            metrics: Metrics that are measured: the first of them in the order fd, kid, is and so on counts.
+            metrics: Measured metrics; the first of them in the order fd, kid, is and so on is chosen.
             extractor: Feature extractor, "inception" or "random".
         """
         for metric, name in _LOGGED_AS[extractor].items():
@@ -122,13 +123,13 @@ class GenerationMetrics(Callback):
         return None, "min"
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check before the first step that everything can be measured.
+        """Check before the first step that all metrics can be measured.
 
         Raises:
             InputError: If the split has too few images, or Inception weights or a data module are missing.
         """
         self._evaluator, self.measured_at = None, -1
-        draws = hasattr(pl_module, "sample")  # else there is nothing to compare
+        draws = hasattr(pl_module, "sample")  # otherwise there is nothing to compare
         if not draws or stage == "predict" or (stage == "fit" and _is_left_out(trainer)):
             return
         split = self._split("test" if stage == "test" else "val")
@@ -157,7 +158,7 @@ class GenerationMetrics(Callback):
         self.protocol = {}
 
     def state_dict(self) -> dict[str, int]:
-        """Return the step of the last measurement, so that a run that is resumed at its end does not repeat it."""
+        """Return the step of the last measurement, so that a run resumed at its end does not repeat it."""
         return {"measured_at": self.measured_at}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -165,7 +166,7 @@ class GenerationMetrics(Callback):
         self.measured_at = state_dict["measured_at"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the untrained networks, as a reference for all later values."""
+        """Measure the untrained networks as a reference for all later values."""
         if trainer.global_step == 0:
             self._measure_outside_validation(trainer, pl_module)
 
@@ -201,7 +202,7 @@ class GenerationMetrics(Callback):
             _send_to_loggers(trainer, values)
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> dict[str, float]:
-        """Measure on all ranks together and return the values by the names they are logged under."""
+        """Measure on all ranks together and return the values by their logged names."""
         assert self._evaluator is not None
         self.measured_at = trainer.global_step
         started, source, split = time.monotonic(), _source(trainer), self._split(stage)
@@ -267,14 +268,14 @@ def _send_to_loggers(trainer: Trainer, values: dict[str, float]) -> None:
 
 
 def _describe_to_loggers(trainer: Trainer, protocol: Mapping[str, Settings]) -> None:
-    """Log each metric's protocol once, as keys among the hyperparameters, so that runs can be filtered by them."""
+    """Log the protocol of each metric once as hyperparameters, so that runs can be filtered by its parts."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.log_hyperparams({f"protocol/{name}": settings for name, settings in protocol.items()})
 
 
 def averaging(module: Any) -> dict[str, float]:
-    """Return how the generator that is measured was averaged: its half-life in images, or else its decay per step."""
+    """Return the half-life in images of the measured generator's average, or otherwise its decay per step."""
     half_life = getattr(module, "ema_half_life", None)
     return (
         {"ema_decay": float(getattr(module, "ema_decay", 0.0))} if half_life is None else {"ema_half_life": half_life}

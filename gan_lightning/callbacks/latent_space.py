@@ -27,18 +27,18 @@ from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 
 _log = logging.getLogger(__name__)
 
-STATIONS, FRAMES, MILLISECONDS = 4, 12, 80  # of the animation: latents on its way, frames between two, time of each
-ENLARGED = 96  # least side of an image in the animation
+STATIONS, FRAMES, MILLISECONDS = 4, 12, 80  # latents, frames between two, time of a frame
+ENLARGED = 96  # minimum side of an image in the animation
 HELD_OUT = 64  # validation images whose distances are the reference
 
 
 class LatentSpace(Callback):
-    """Draws a generator's latent space in `predict`, in latent_space/ of the run folder.
+    """Callback that draws pictures of a generator's latent space in `predict`, in latent_space/ of the run folder.
 
-    interpolations.png has a row of images on the way between two latents, animation.gif goes through several and back,
-    truncation.png shows what becomes of samples whose latents are drawn towards the mean, and neighbors.png shows
-    beside each sample the training images that are nearest to it in feature space: neighbors.csv has the distances, and
-    those of held-out images. With classes, a row is of one class.
+    interpolations.png has a row of images on the path between two latents, animation.gif follows a path through several
+    latents and back, truncation.png shows samples whose latents are moved towards the mean, and neighbors.png shows
+    each sample with the training images that are nearest to it in feature space. neighbors.csv has their distances, and
+    those of held-out images. With classes, each row shows one class.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class LatentSpace(Callback):
 
         Args:
             num_images: Number of rows of each picture.
-            steps: Number of images of an interpolation, its ends included; 0 for none.
+            steps: Number of images of an interpolation, including its ends; 0 for none.
             animation: Whether to write the animation.
             truncations: Factors of the latents z, or of the distance of w from its mean for a StyleGAN2; none for no
                 picture.
-            neighbors: Number of the nearest training images; 0 for no search. It needs the data of the training.
-            extractor: Features that are compared: those of a fixed random network, or of Inception.
+            neighbors: Number of nearest training images; 0 for no search. The search needs the data of the training.
+            extractor: Features for the comparison: those of a fixed random network, or of Inception.
             inception_weights: File of the Inception weights; null for the path where torch-fidelity keeps them.
             seed: Seed of the latents.
 
@@ -83,7 +83,7 @@ class LatentSpace(Callback):
         """Check before any work that the model has latents, and that there are data to search.
 
         Raises:
-            InputError: If it has none, or there are no data.
+            InputError: If the model has no latents, or there are no data.
         """
         self._extractor: FeatureExtractor | None = None
         if stage != "predict":
@@ -126,7 +126,7 @@ class LatentSpace(Callback):
             self._draw_neighbors(folder, samples, self._data(trainer, pl_module), pl_module.device)
 
     def _draw_neighbors(self, folder: Path, samples: Tensor, data: Any, device: torch.device) -> None:
-        """Search the training images for those nearest to samples, and to held-out images, and draw the former."""
+        """Find the training images nearest to samples and to held-out images, and draw those of the samples."""
         assert self._extractor is not None
         data.prepare_data()
         data.setup()
@@ -160,7 +160,7 @@ class LatentSpace(Callback):
 
 
 def render(module: Any, latents: Tensor, factor: float = 1.0) -> Tensor:
-    """Return the images of latents (N,T,D) as (N*T,C,H,W) in [-1, 1], each row of one class.
+    """Return the images of latents (N,T,D) as (N*T,C,H,W) in [-1, 1], with one class for each row.
 
     Args:
         module: Module whose averaged generator is drawn.
@@ -181,7 +181,7 @@ def render(module: Any, latents: Tensor, factor: float = 1.0) -> Tensor:
 
 
 def write_animation(path: Path, images: Tensor, count: int) -> None:
-    """Write a GIF that repeats without an end.
+    """Write a GIF that repeats endlessly.
 
     Args:
         path: Path of the file.

@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 
 class NetworkTable(ModelSummary):
-    """Lightning's summary of a model, without rows of modules that have no parameters and without empty columns."""
+    """Lightning's summary of a model, without rows of modules without parameters and without empty columns."""
 
     @staticmethod
     def summarize(
@@ -23,7 +23,7 @@ class NetworkTable(ModelSummary):
         total_flops: int,
         **kwargs: Any,
     ) -> None:
-        """Log the table, and how many parameters are trained."""
+        """Log the table, and the number of trained parameters."""
         parameters = next((cells for name, cells in summary_data if name == "Params"), [])
         rows = [row for row, count in enumerate(parameters) if str(count).strip() != "0"]
         columns = [[name.strip(), *(str(cells[row]).strip() for row in rows)] for name, cells in summary_data]

@@ -1,4 +1,4 @@
-"""A progress bar that shows the metrics under short names, at a rate that terminals and log files can bear."""
+"""A progress bar with short names of metrics and a limited update rate."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ ON_A_TERMINAL, IN_A_FILE = 0.1, 10.0  # seconds between two updates
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar without the version number, and with "loss_g" in place of "train/loss_g".
+    """Lightning's progress bar without the version number, and with "loss_g" instead of "train/loss_g".
 
-    It is updated a few times per second, not at each batch: an update takes half a millisecond.
+    It is updated a few times per second instead of at each batch, because an update takes half a millisecond.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ class ProgressBar(TQDMProgressBar):
             super().on_predict_batch_end(trainer, pl_module, *args)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the bars: the message of the error gets a line of its own."""
+        """Close the bars, so that the error message starts on a new line."""
         for loop in ("train", "val", "test", "predict"):
             with contextlib.suppress(TypeError):  # there is no bar
                 getattr(self, f"{loop}_progress_bar").close()

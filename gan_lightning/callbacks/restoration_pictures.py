@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOR_SCALE = 0.25  # error or spread, on the [0, 1] scale, at the upper end of the color scale
-SMALLEST_SIDE = 160  # pixels of the shorter side of each picture of a panel, at least
-TITLE_SIZE, TITLE_HEIGHT = 15, 22  # of the titles of its columns, in pixels
-FAINT = 30  # number of curves from which on they are drawn faint
+SMALLEST_SIDE = 160  # minimum length of the shorter side of each picture in a panel, in pixels
+TITLE_SIZE, TITLE_HEIGHT = 15, 22  # of the titles of the columns, in pixels
+FAINT = 30  # number of curves from which they are drawn faintly
 LABELLED = 10  # maximum number of curves with a legend
-LONGEST_LABEL = 30  # letters of a name in it
+LONGEST_LABEL = 30  # maximum number of letters of a name in the legend
 
 
 def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor, spread: Tensor | None = None) -> Tensor:
@@ -51,7 +51,7 @@ def make_panel(target: Tensor | None, degraded: Tensor, restored: Tensor, spread
 
 
 def draw_panel(target: Tensor | None, degraded: Tensor, restored: Tensor, spread: Tensor | None = None) -> Tensor:
-    """Return the pictures of `make_panel` large enough to see, under titles, with the PSNR of those that have one.
+    """Return the pictures of `make_panel`, enlarged, with titles and their PSNR.
 
     Args:
         target: (C,H,W) in [-1, 1], or None.
@@ -60,7 +60,7 @@ def draw_panel(target: Tensor | None, degraded: Tensor, restored: Tensor, spread
         spread: (1,H,W) of several searches, on the [0, 1] scale, or None.
 
     Returns:
-        (3,H'',W'') uint8: the shape follows from those of the arguments.
+        (3,H'',W'') uint8; the shape depends only on those of the arguments.
     """
     titles = ["degraded", "restored"]
     if target is not None:
@@ -78,23 +78,23 @@ def draw_panel(target: Tensor | None, degraded: Tensor, restored: Tensor, spread
 
 
 def panel_scale(size: Sequence[int]) -> int:
-    """Return how often each pixel is repeated in a panel of images of a height and width."""
+    """Return the number of repetitions of each pixel in a panel of images of the given height and width."""
     return math.ceil(SMALLEST_SIDE / min(size))
 
 
 def psnr(images: Tensor, target: Tensor) -> float:
-    """Return the PSNR of one image (1,C,H,W) in dB, as it is measured: on the [0, 1] scale, clamped."""
+    """Return the PSNR of one image (1,C,H,W) in dB, on the [0, 1] scale after clamping, as in the metrics."""
     difference = (images.cpu().clamp(-1, 1) - target.cpu()[None]) / 2
     return float(-10 * torch.log10(difference.square().mean()))
 
 
 def error_map(target: Tensor, restored: Tensor) -> Tensor:
-    """Return the mean absolute error over the channels of two images (C,H,W) in color, (3,H,W) uint8; black is zero."""
+    """Return the mean absolute error over the channels of two images (C,H,W) as colors (3,H,W) uint8; black is zero."""
     return color_map(((restored.clamp(-1, 1) - target) / 2).abs().mean(0))
 
 
 def color_map(values: Tensor) -> Tensor:
-    """Return errors or a spread (H,W), on the [0, 1] scale, in color: black is zero, the brightest 0.25 or more.
+    """Return errors or a spread (H,W), on the [0, 1] scale, as colors: black is zero, the brightest 0.25 or more.
 
     Returns:
         (3,H,W) uint8.
@@ -108,12 +108,12 @@ def color_map(values: Tensor) -> Tensor:
 def draw_losses(curves: Mapping[str, Tensor], path: Path, latent_steps: Mapping[str, int | None] | None = None) -> None:
     """Plot the objective of every image over the steps, linear and logarithmic.
 
-    A stroke shows where the refinement began, and a dot where the image stopped.
+    A tick shows where the refinement started, and a dot where the image stopped.
 
     Args:
         curves: Losses (steps + 1) by the name of the image.
         path: PNG file to write.
-        latent_steps: Number of steps before the refinement by the name of the image; None where it is unknown.
+        latent_steps: Number of steps before the refinement by the name of the image; None if it is unknown.
     """
     figure = losses_figure(curves, latent_steps or {})
     save_figure(figure, path)
@@ -121,7 +121,7 @@ def draw_losses(curves: Mapping[str, Tensor], path: Path, latent_steps: Mapping[
 
 def losses_figure(curves: Mapping[str, Tensor], latent_steps: Mapping[str, int | None]) -> Figure:
     """Return the figure of `draw_losses`."""
-    from matplotlib.figure import Figure  # slow to import, needed once a run
+    from matplotlib.figure import Figure  # slow to import, and needed once per run
 
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     linear, logarithmic = figure.subplots(1, 2)
@@ -169,13 +169,13 @@ def draw_blur_curves(sigmas: Tensor, curves: Mapping[str, tuple[Tensor, float]],
 
 
 def legend_label(name: str) -> str:
-    """Return the name of an image for a legend: not too long, and with no sign of matplotlib's formulas."""
+    """Return the name of an image for a legend: shortened, and without the math symbols of matplotlib."""
     short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
     return short.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, without a warning of each letter that matplotlib's font lacks."""
+    """Write a figure as PNG, without warnings about letters that matplotlib's font lacks."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         figure.savefig(path, dpi=110, format="png")

@@ -9,11 +9,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from gan_lightning.modules.restorer import SearchStep
 
-SECONDS_BETWEEN = 0.5  # between two updates: in a log file, each is a line
+SECONDS_BETWEEN = 0.5  # minimum time between two updates, each of which is a line in a log file
 
 
 class RestorationProgress(Callback):
-    """Shows the step of the search and its mean loss on the progress bar."""
+    """Callback that shows the step of the search and its mean loss on the progress bar."""
 
     def __init__(self) -> None:
         self._shown_at = 0.0
@@ -27,7 +27,7 @@ class RestorationProgress(Callback):
         pl_module.observe_steps(show)  # type: ignore[operator]
 
     def show(self, trainer: Trainer, step: SearchStep) -> None:
-        """Show a step, unless the last one was shown just before."""
+        """Show a step, unless another one was shown shortly before."""
         bar = trainer.progress_bar_callback
         if isinstance(bar, TQDMProgressBar) and time.monotonic() > self._shown_at + SECONDS_BETWEEN:
             self._shown_at = time.monotonic()

@@ -30,20 +30,20 @@ from gan_lightning.modules.restorer import Restored, SearchStep
 
 PICTURES = ("target", "degraded", "restored", "spread", "panel", "intermediate/*", "searches/*")
 UPLOADED = ("latents.safetensors", "images.csv", *(f"{kind}/*.png" for kind in PICTURES))
-THREADS = 4  # that encode and write pictures
+THREADS = 4  # number of threads that encode and write pictures
 NAMED = 5  # maximum number of photographs that a warning names
 
 _log = logging.getLogger(__name__)
 
 
 class RestorationWriter(Callback):
-    """Writes each batch of a restoration to the run folder when it ends, while the next one is restored.
+    """Callback that writes each finished batch of a restoration to the run folder while the next one is restored.
 
-    target/, degraded/, restored/ and panel/ hold PNGs named like the images, records/ the latent, the losses and the
-    metrics of each image. Of several searches, spread/ shows how far they differ (black: not at all; brightest: a
-    standard deviation of 0.25 or more on the [0, 1] scale), and searches/NAME/ what each of them found, if the module
-    keeps it. At the end, even if the run is interrupted, images.csv, latents.safetensors and losses.png are made of all
-    records. `LatentRestoration` adds this callback where the trainer has none.
+    target/, degraded/, restored/ and panel/ contain PNGs named like the images, records/ the latent, the losses and the
+    metrics of each image. For several searches, spread/ shows their standard deviation (black: 0; brightest: 0.25 or
+    more on the [0, 1] scale), and searches/NAME/ the result of each search, if the module keeps it. At the end, even if
+    the run is interrupted, images.csv, latents.safetensors and losses.png are made of all records. `LatentRestoration`
+    adds this callback if the trainer has none.
     """
 
     def __init__(self, intermediate_every: int = 0, logged_panels: int = 16) -> None:
@@ -51,7 +51,7 @@ class RestorationWriter(Callback):
 
         Args:
             intermediate_every: Write the images to intermediate/NAME/ at every n-th step of the search; 0 to disable.
-            logged_panels: Number of panels that are sent to loggers such as W&B, as one picture.
+            logged_panels: Number of panels that are sent to loggers such as W&B as one picture.
 
         Raises:
             InputError: If a number is negative.
@@ -74,7 +74,7 @@ class RestorationWriter(Callback):
         if step.number % self.intermediate_every:
             return
         images = step.render()
-        if len(images) == len(step.names):  # the refinement of weights works on some at a time
+        if len(images) == len(step.names):  # the refinement of weights works on only some at a time
             for name, image in zip(step.names, images.cpu(), strict=True):
                 path = self.store.folder / "intermediate" / name / f"{step.stage}-{step.number:04d}.png"
                 self._pending.append(self._threads.submit(write_png, path, image))
@@ -96,12 +96,12 @@ class RestorationWriter(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the files of the images that are finished."""
         if self._wrote:
-            with best_effort("a picture or record", Exception):  # what is raised is the first error
+            with best_effort("a picture or record", Exception):  # the first error is the one to raise
                 self._finish()
             self._collect(trainer, pl_module)
 
     def _write(self, restored: Restored | None) -> None:
-        """Write a batch in other threads, while the next one is restored, once all of the last one is written."""
+        """Write a batch in other threads while the next one is restored, after the previous one is written."""
         if restored is None:  # all images were finished before
             return
         self._wait()
@@ -111,7 +111,7 @@ class RestorationWriter(Callback):
         self._wrote = True
 
     def _wait(self) -> None:
-        """Wait until all is written, and raise the first error if there was one."""
+        """Wait until everything is written, and raise the first error if there was one."""
         pending, self._pending = self._pending, []
         wait(pending)
         for written in pending:
@@ -151,7 +151,7 @@ class RestorationWriter(Callback):
             self._log(logger, table)
 
     def _log(self, logger: Any, table: list[dict[str, Any]]) -> None:
-        """Send to a logger what it accepts; W&B accepts everything."""
+        """Send results to a logger, as far as it accepts them; W&B accepts all."""
         folder = self.store.folder
         if hasattr(logger, "log_image"):
             if names := [row["name"] for row in table[: self.logged_panels]]:
@@ -177,7 +177,7 @@ def write_image(store: RestorationStore, restored: Restored, place: int, metrics
     Args:
         store: Store in the run folder.
         restored: A batch of restored images on the CPU.
-        place: Place of the image in the batch.
+        place: Position of the image in the batch.
         metrics: Metrics of the image.
     """
     name, folder = restored.names[place], store.folder
@@ -209,7 +209,7 @@ def latent_steps(record: Record) -> int | None:
 
 
 def until_it_stopped(history: Tensor) -> Tensor:
-    """Return the losses (steps + 1) of an image up to its last step, after which other images of its batch went on."""
+    """Return the losses (steps + 1) of an image up to its last step; other images of the batch may take more steps."""
     moves = history.diff().nonzero()
     return history[: int(moves[-1]) + 2 if len(moves) else 1]
 
@@ -219,7 +219,8 @@ def describe_unexplained(records: Sequence[Record], leaves_out_generator: Callab
 
     Args:
         records: Records of all photographs.
-        leaves_out_generator: Whether photographs with a noise level are restored without the generator if so.
+        leaves_out_generator: Function that states whether such photographs, given their noise level, are restored
+            without the generator.
     """
     missed = [record for record in records if not record.metrics["explained"]]
     if not missed:
@@ -234,7 +235,7 @@ def describe_unexplained(records: Sequence[Record], leaves_out_generator: Callab
 
 
 def describe_labels(records: Sequence[Record]) -> str | None:
-    """Return a message about the classes that were found: of each image of a few, or else how often; None if none."""
+    """Return a message about the classes that were found, by image or, for many images, as counts; None if none."""
     labels = {record.source or record.name: record.label for record in records if record.label is not None}
     if not labels:
         return None
@@ -247,10 +248,10 @@ def describe_labels(records: Sequence[Record]) -> str | None:
 
 
 def make_table(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return one row per image: its name and its metrics as a table shows them.
+    """Return one row per image with its name and its metrics.
 
-    Where names do not tell of which photograph they are (they were shortened, or it lies in a folder below), a column
-    "photograph" holds its path.
+    If names do not identify the photographs (they were shortened, or are in subfolders), a column "photograph" has
+    their paths.
     """
     kinds = {"converged": bool, "num_steps": int, "explained": bool}
     rows: list[dict[str, Any]] = []
@@ -270,7 +271,7 @@ def make_table(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def write_csv(path: Path, table: list[dict[str, Any]]) -> None:
-    """Write one row per image, with an empty cell where an image lacks a metric."""
+    """Write one row per image, with an empty cell if an image lacks a metric."""
     columns = list(dict.fromkeys(name for row in table for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)

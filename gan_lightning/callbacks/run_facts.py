@@ -1,4 +1,4 @@
-"""What the options of a run do not say: precision, devices, batch, memory and versions as they turned out to be."""
+"""Facts of a run beyond its options: actual precision, devices, batch, memory and versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("gan-lightning", "torch", "torchvision", "lightning", "torchmetrics"
 
 
 def run_facts(trainer: Trainer, images_per_batch: int | None = None) -> dict[str, Any]:
-    """Return the facts of a run by which two runs of the same options may differ.
+    """Return the facts of a run that may differ between two runs with the same options.
 
     Args:
         trainer: The trainer, whose strategy is set up.
@@ -40,7 +40,7 @@ def run_facts(trainer: Trainer, images_per_batch: int | None = None) -> dict[str
 
 
 def memory() -> dict[str, int]:
-    """Return the memory of this machine in bytes: "host", and "cuda" of one GPU if there is any."""
+    """Return the memory of this machine in bytes: "host", and "cuda" for one GPU if there is any."""
     sizes = {"host": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
     if torch.cuda.is_available():
         sizes["cuda"] = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
@@ -61,12 +61,12 @@ def versions() -> dict[str, str]:
 def learning_rates(
     trainer: Trainer, module: LightningModule, options: Sequence[str] = ("lr_g", "lr_d")
 ) -> dict[str, float]:
-    """Return the present learning rate of each optimizer, as train/lr_g and train/lr_d for a GAN.
+    """Return the current learning rate of each optimizer, as train/lr_g and train/lr_d for a GAN.
 
     Args:
         trainer: The trainer.
         module: The module that is trained.
-        options: Names of the rates of a module that has them all, in the order of its optimizers.
+        options: Names of the rates in the order of the optimizers, for a module with attributes of all these names.
     """
     count = len(trainer.optimizers)
     if count != len(options) or not all(hasattr(module, name) for name in options):

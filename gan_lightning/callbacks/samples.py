@@ -23,23 +23,23 @@ from gan_lightning.images import make_grid, write_png
 
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 BY_CLASS: Final = "samples_by_class.png"
-COLUMNS: Final = 16  # the most of a class in it
-GAP, HEADER = 16, 14  # pixels between grids, and above them for their titles
+COLUMNS: Final = 16  # maximum number of samples of each class
+GAP, HEADER = 16, 14  # pixels between grids, and above them for the titles
 
 
 class SampleGrid(Callback):
-    """Draw a grid of samples from fixed latents before the first step and at each validation.
+    """Callback that draws a grid of samples from fixed latents before the first step and at each validation.
 
-    Beside the samples of the averaged generator are those of the generator itself, which learns faster, and as many
+    Next to the samples of the averaged generator are those of the generator itself, which learns faster, and as many
     real images, if the module and its data have them. With classes, each row of a grid is one class. The picture is
-    written to samples/ in the run folder and sent to every logger that takes images.
+    written to samples/ in the run folder and sent to every logger that accepts images.
     """
 
     def __init__(self, num_images: int = 64, seed: int = 0) -> None:
         """Store the settings.
 
         Args:
-            num_images: Number of images in the grid; with classes, about that many, the same number of each.
+            num_images: Number of images in the grid; with classes approximately, with the same number of each class.
             seed: Seed of the latents.
 
         Raises:
@@ -95,7 +95,7 @@ class SampleGrid(Callback):
 
 
 def log_picture(trainer: Trainer, path: Path, picture: Tensor, caption: str) -> None:
-    """Send a picture (C,H,W) uint8, and the file that it was written to, to every logger that takes images."""
+    """Send a picture (C,H,W) uint8, and the file to which it was written, to every logger that accepts images."""
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):  # W&B; without a step it would use the last one logged
             more = {"caption": [caption]} if isinstance(logger, WandbLogger) else {}
@@ -105,31 +105,31 @@ def log_picture(trainer: Trainer, path: Path, picture: Tensor, caption: str) -> 
 
 
 def rows_of_classes(module: LightningModule, count: int) -> Tensor | None:
-    """Return labels for a grid of about `count` images, as many of each class, one row after the other.
+    """Return labels for a grid of about `count` images, with the same number of each class, row by row.
 
-    None is returned for a module without classes. Of more than `count` classes, the first are shown.
+    The result is None for a module without classes. If there are more than `count` classes, the first ones are shown.
     """
     classes = min(getattr(module, "num_classes", 0), count)
     return torch.arange(classes).repeat_interleave(count // classes) if classes else None
 
 
 def read_real(trainer: Trainer, count: int, labels: Tensor | None = None) -> Tensor:
-    """Return images of the validation split, (count,C,H,W) uint8, evenly spaced as those of the metrics are.
+    """Return images of the validation split, (count,C,H,W) uint8, evenly spaced like those of the metrics.
 
-    There are fewer if the split has fewer, and none if the data do not tell which images are real.
+    There are fewer if the split has fewer, and none if the data module does not provide real images.
 
     Args:
         trainer: Trainer, with its data module.
         count: Number of images.
-        labels: (count,) classes of the images, or None for any. Where the split has too few images of a class, they
-            are repeated; none are returned if it has none, or does not tell the classes.
+        labels: (count,) classes of the images, or None for any. If the split has too few images of a class, they are
+            repeated. If a class is missing, or the classes are unknown, no images are returned.
     """
     data: Any = getattr(trainer, "datamodule", None)
     if not hasattr(data, "real_images"):
         return NO_IMAGES
     try:
         images = data.real_images("val")
-    except InputError:  # there is no such split
+    except InputError:  # the split does not exist
         return NO_IMAGES
     if labels is not None:
         return read_classes(images, labels)
@@ -138,7 +138,7 @@ def read_real(trainer: Trainer, count: int, labels: Tensor | None = None) -> Ten
 
 
 def read_classes(images: Any, labels: Tensor) -> Tensor:
-    """Return images of a split with these labels (count,); none if it lacks a class, or does not tell the classes."""
+    """Return images of a split with these labels (count,); none if a class is missing or the classes are unknown."""
     known = getattr(images, "labels", None)
     if known is None:
         return NO_IMAGES
@@ -155,13 +155,13 @@ def read_classes(images: Any, labels: Tensor) -> Tensor:
 def sample_unaveraged(
     module: LightningModule, count: int, rng: torch.Generator, labels: Tensor | None = None
 ) -> Tensor | None:
-    """Draw images from the generator whose average the module samples, at the same latents, in evaluation mode.
+    """Draw images from the generator without averaging, at the latents of `module.sample`, in evaluation mode.
 
     Args:
-        module: Module with `generator`, `generator_ema` and `latent_dim`; None is returned for others, and where there
-            is no average.
+        module: Module with `generator`, `generator_ema` and `latent_dim`. The result is None for other modules, and if
+            there is no average.
         count: Number of images.
-        rng: Source of the latents, as for `module.sample`.
+        rng: Random generator of the latents, as for `module.sample`.
         labels: (count,) classes of the images, for a generator with classes.
     """
     generator = getattr(module, "generator", None)
@@ -172,8 +172,8 @@ def sample_unaveraged(
     ):
         return None
     latents = torch.randn(count, int(module.latent_dim), generator=rng)  # type: ignore[arg-type]
-    modes = [(part, part.training) for part in generator.modules()]  # a user may have put some into evaluation
-    generator.eval()  # moves no statistics of batch norm, and needs no other rank
+    modes = [(part, part.training) for part in generator.modules()]  # a user may have set some to evaluation mode
+    generator.eval()  # does not update batch-norm statistics, and needs no other rank
     try:
         given = () if labels is None else (labels.to(module.device),)
         images: Tensor = generator(latents.to(module.device), *given).float()
@@ -184,10 +184,10 @@ def sample_unaveraged(
 
 
 def side_by_side(grids: dict[str, Tensor]) -> Tensor:
-    """Return grids beside each other under their titles, on white; a single one as it is.
+    """Return grids side by side under their titles, on white; a single grid is returned unchanged.
 
     Args:
-        grids: Grids (C,H,W) uint8 of the same number of channels by their titles.
+        grids: Grids (C,H,W) uint8 with the same number of channels, by their titles.
     """
     if len(grids) == 1:
         return next(iter(grids.values()))
@@ -206,7 +206,7 @@ def side_by_side(grids: dict[str, Tensor]) -> Tensor:
 
 
 class SampleWriter(Callback):
-    """Write the samples of `predict` to samples/ in the run folder, named by their numbers, and by their classes.
+    """Callback that writes the samples of `predict` to samples/ in the run folder, named by number and class.
 
     With classes, samples_by_class.png shows the first samples of each class, one row for each.
     """
@@ -215,7 +215,7 @@ class SampleWriter(Callback):
         """Check that labels are given to a model that can draw samples of classes.
 
         Raises:
-            InputError: It draws no samples.
+            InputError: If the module draws no samples.
         """
         if not hasattr(pl_module, "sample") and getattr(pl_module, "sample_labels", None) is not None:
             raise InputError("labels choose the classes of samples: of a restoration, set model.label instead")
@@ -223,7 +223,7 @@ class SampleWriter(Callback):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *args: Any, **kwargs: Any
     ) -> None:
-        """Write images (B,C,H,W) in [-1, 1], the batch of whose numbers (B,) was drawn."""
+        """Write images (B,C,H,W) in [-1, 1]; the batch has their numbers (B,)."""
         if not hasattr(pl_module, "sample"):  # its predictions are something else
             return
         folder = Path(trainer.default_root_dir) / "samples"
@@ -231,7 +231,7 @@ class SampleWriter(Callback):
             write_png(folder / f"{name_of_sample(pl_module, number)}.png", image)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the grid by class, when all ranks have written their samples."""
+        """Draw the grid by class after all ranks have written their samples."""
         if not hasattr(pl_module, "sample") or not getattr(pl_module, "num_classes", 0):
             return
         trainer.strategy.barrier()
@@ -242,7 +242,7 @@ class SampleWriter(Callback):
 
 
 def draw_by_class(module: Any, folder: Path) -> None:
-    """Draw the samples that `predict` has written, a row for each class, as many of each.
+    """Draw the samples that `predict` has written, with a row for each class and the same number of each.
 
     Args:
         module: Module with classes.
@@ -261,7 +261,7 @@ def draw_by_class(module: Any, folder: Path) -> None:
 
 
 def name_of_sample(module: Any, number: int) -> str:
-    """Return the name of the file of a sample: its number, and its class if it has one."""
+    """Return the file name of a sample: its number, and its class if it has one."""
     label = module.label_of_sample(number) if hasattr(module, "label_of_sample") else None
     return (
         f"{number:06d}"

@@ -1,4 +1,4 @@
-"""summary.json: the metrics of a run, how they were measured, what the run cost, and on which hardware."""
+"""summary.json: the metrics of a run with their protocols, its cost, and its hardware."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ COSTS = ("g_steps", "images_seen", "seconds", "peak_memory_bytes")  # parts of t
 
 
 class RunSummary(Callback):
-    """Write summary.json after each validation and at the end, so that a killed job has one too.
+    """Callback that writes summary.json after each validation and at the end, so that killed jobs also have one.
 
-    Its `status` is "running", "finished", "stopped" by a signal, or "failed"; a killed job leaves "running" behind.
-    Loggers get the facts of the run (`run_facts`) among the hyperparameters, and beside each metric in metrics.csv and
-    in W&B stand the number of images seen and the learning rates. W&B gets the summary too, and the file at the end.
+    Its `status` is "running", "finished", "stopped" by a signal, or "failed"; that of a killed job remains "running".
+    Loggers get the facts of the run (`run_facts`) as hyperparameters, and each row of metrics.csv and W&B also has the
+    number of images seen and the learning rates. W&B also gets the summary, and the file at the end.
     """
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._images_seen, self._in_step = 0, 0  # of whole steps, and of the one under way
-        self._g_steps = 0  # those of the checkpoint where nothing is trained
+        self._images_seen, self._in_step = 0, 0  # in complete steps, and in the current one
+        self._g_steps = 0  # of the checkpoint if nothing is trained
         self._seconds_before = 0.0  # spent before this run was resumed
         self._status, self._training, self._described = "running", False, False
 
@@ -47,14 +47,14 @@ class RunSummary(Callback):
         self._started, self._status, self._described = time.perf_counter(), "running", False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let loggers write beside each metric how many images were seen, and the learning rates."""
+        """Make loggers add the number of images seen and the learning rates to each row."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile | SteadyWandbLogger):
-                # A function, because rates may be on a device, which no step waits for unless it is logged.
+                # A function, because rates may be on a device, for which only logged steps should wait.
                 logger.in_each_row = partial(self._row, trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note that there is something to summarize."""
+        """Set that there is something to summarize."""
         self._training = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -66,7 +66,7 @@ class RunSummary(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the images of a step that is whole."""
+        """Count the images of a complete step."""
         self._images_seen, self._in_step = self._images_seen + self._in_step, 0
         self._g_steps = trainer.global_step
 
@@ -85,14 +85,14 @@ class RunSummary(Callback):
         self._described = True
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Describe a run that trains nothing."""
+        """Describe a run without training."""
         if trainer.state.fn != "fit":
             self._describe(trainer)
 
     on_test_start = on_predict_start = on_validation_start
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the images, seconds and steps up to now, for a run that resumes this one."""
+        """Return the images, seconds and steps so far for the checkpoint."""
         return {"images_seen": self._images_seen, "seconds": self._seconds(), "g_steps": self._g_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class RunSummary(Callback):
         return self._seconds_before + time.perf_counter() - self._started
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the summary up to now."""
+        """Write the summary so far."""
         if not trainer.sanity_checking:
             self._write(trainer)
 
@@ -118,8 +118,8 @@ class RunSummary(Callback):
                 logger.in_each_row = dict
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write how the training has ended: "stopped" by a signal, or "failed"."""
-        if not self._training:  # refused: the summary of the run that was to be resumed stays
+        """Write how the training ended: "stopped" by a signal, or "failed"."""
+        if not self._training:  # refused: keep the summary of the run that should have been resumed
             return
         self._status, _ = how_it_ended(exception)
         with best_effort("summary.json", Exception):  # an error here would prevent the last checkpoint
@@ -169,18 +169,18 @@ class RunSummary(Callback):
 
 
 def monitored(trainer: Trainer) -> dict[str, Direction | None]:
-    """Return the metrics by which the best checkpoints are chosen, and whether "min" or "max" of each is best."""
+    """Return the metrics by which the best checkpoints are chosen, with "min" or "max"."""
     callbacks: list[Any] = list(trainer.checkpoint_callbacks)
     return {callback.monitor: callback.mode for callback in callbacks if getattr(callback, "monitor", None)}
 
 
 def summarize(name: str, points: Sequence[tuple[int, float]], direction: Direction | None = None) -> dict[str, float]:
-    """Return the first and last value of a metric, and if it has one, the best value and its step.
+    """Return the first and last value of a metric, and the best value and its step if there is a best one.
 
     Args:
-        name: Name of the metric, which says whether it has a best value.
+        name: Name of the metric, which determines whether it has a best value.
         points: (step, value) pairs. NaN is never the best.
-        direction: "min" or "max", if the run has chosen what is best.
+        direction: "min" or "max", if set by the run.
     """
     ends = {"first": points[0][1], "last": points[-1][1]}
     if (direction := direction or better(name)) is None:

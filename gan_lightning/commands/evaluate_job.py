@@ -1,4 +1,4 @@
-"""What one command `evaluate` does: two sets of images, the features of both, and the metrics that compare them."""
+"""The work of the command `evaluate`: two sets of images, their features, and the metrics between them."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ DEFAULT_SAMPLES: Final = 10_000
 
 
 class Evaluation:
-    """What one command `evaluate` measures.
+    """Evaluation by one command `evaluate`.
 
     Args:
         options: Options of the command.
 
     Raises:
-        InputError: If anything that can be known before the first image is decoded is wrong.
+        InputError: If anything is wrong that can be detected before the first image is decoded.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -73,7 +73,7 @@ class Evaluation:
                 f"{impossible[0]} cannot be measured with --extractor {options.extractor}; it needs inception"
             )
         if not options.metrics and extractor.label != InceptionFeatures.label:
-            possible = tuple(name for name in possible if name != "mifid")  # whose threshold is meant for Inception
+            possible = tuple(name for name in possible if name != "mifid")  # its threshold is for Inception
         self.metrics = [name for name in METRICS if name in asked and name in possible]
         if min(self.counts) < 2:
             raise InputError(f"there must be at least 2 images on each side, but there are {self.counts}")
@@ -106,7 +106,7 @@ class Evaluation:
         }
 
     def _open(self) -> tuple[ImageSet, ImageSet]:
-        """Open both sets; a checkpoint last, as it draws as many images as there are on the other side."""
+        """Open both sets, a checkpoint last, because it draws as many images as the other set has."""
         options = self.options
         framing = Framing(options.image_size, options.crop, options.channels)
         drawn = [
@@ -130,7 +130,7 @@ class Evaluation:
         return real, fake
 
     def _count(self, images: ImageSet) -> int:
-        """Return how many images of a set are measured."""
+        """Return the number of measured images of a set."""
         count = self.options.num_images
         if count is not None and images.kind != "checkpoint" and count > len(images):
             raise InputError(
@@ -150,7 +150,7 @@ class Evaluation:
         return torch.cat(features)
 
     def _protocol(self) -> dict[str, Any]:
-        """Return all that a value depends on, and that all metrics share."""
+        """Return the part of the protocol that all metrics share."""
         options = self.options
         sides = {
             side: {**images.describe(), "images": count, "pixels_sha256": self._digests[side]}
@@ -174,17 +174,17 @@ class Evaluation:
 
 
 class DrawnImages(ImageSet):
-    """Images that a generator draws; those of FAKE are the ones that training measures, at equal seed and batch size.
+    """Images drawn from a generator; those of FAKE are the same as in training, for equal seed and batch size.
 
     Args:
         path: Checkpoint.
         count: Number of images.
         seed: Seed of the latents.
-        stream: 0, or another number for latents of another generator with the same seed.
+        stream: 0, or another number for different latents with the same seed.
         device: Device of the generator.
 
     Raises:
-        InputError: If it holds no generator.
+        InputError: If the checkpoint contains no generator.
     """
 
     kind = "checkpoint"
@@ -201,7 +201,7 @@ class DrawnImages(ImageSet):
         return self._count
 
     def batches(self, batch_size: int, count: int) -> Iterator[Tensor]:
-        """Yield batches, as `ImageSet.batches`.
+        """Yield batches, see `ImageSet.batches`.
 
         Raises:
             InputError: If an image is not finite.

@@ -11,46 +11,46 @@ from gan_lightning.errors import InputError
 HELP = """\
 usage: gan-lightning evaluate REAL FAKE --output FILE [options]
 
-Compare generated images with real ones, whatever program made them. Prints a table, and writes each value with its
-protocol, which is all that the value depends on, to a JSON file.
+Compare generated images with real ones, from any program. Prints a table, and writes each value with its protocol,
+which is everything that the value depends on, to a JSON file.
 
     gan-lightning evaluate photos/ samples/ --extractor random --output metrics.json
     gan-lightning evaluate photos.zip runs/demo/checkpoints/best.ckpt --image_size 64 --output metrics.json
 
-REAL and FAKE are each one of
+REAL and FAKE can each be
   a folder or .zip    of image files, in any format; all of one size, or see --image_size
-  a pack              a folder that `gan-lightning pack` has written
+  a pack              a folder written by `gan-lightning pack`
   a .npy or .npz      of images, uint8 (N,H,W) or (N,H,W,C)
   a checkpoint        .ckpt, .pt, .pth or .safetensors of a generator, or faces64, from which images are drawn
 
-  --output FILE       where the metrics are written; a file of this command is replaced, no other
+  --output FILE       file for the metrics; only files of this command are replaced
   --metrics NAME ...  fd (Frechet distance), kid (kernel distance), precision, recall, density, coverage (by nearest
                       neighbors), mifid (fd, larger if real images are repeated), is (Inception Score; with inception
-                      only); default: all, without mifid for other extractors than inception, whose threshold it has
-  --extractor NAME    network in whose features images are compared (default: inception):
-                        inception          that on which FID is defined; its weights have to be there (docs/metrics.md)
+                      only); default: all, but mifid only with inception, for which its threshold was chosen
+  --extractor NAME    network whose features are compared (default: inception):
+                        inception          the network of FID; its weights must be on disk (docs/metrics.md)
                         random             a fixed random network, which needs no weights
                         resnet50, ...      any classifier of torchvision, or any network of timm
                         FILE.pt, .onnx     TorchScript or ONNX, from (B,3,H,W) in [-1, 1] to features
                       Except for inception, its name is part of the metrics' names: fd_random, fd_resnet50.
-  --weights FILE      weights of a network that is given by name (default: where its library keeps downloads)
-  --extractor_size N  height and width to which images are resized for the network (default: what the network states)
+  --weights FILE      weights of a network chosen by name (default: the download folder of its library)
+  --extractor_size N  height and width to which images are resized for the network (default: set by the network)
   --download          download published weights that are missing
   --neighbors K       number of nearest neighbors (default: 3 for precision and recall, 5 for density and coverage)
 
   --num_images N      use N images of each side, evenly spaced (default: all)
-  --num_samples N     images to draw from a checkpoint (default: as many as there are on the other side; 10000 if that
-                      is a checkpoint, too)
+  --num_samples N     number of images to draw from a checkpoint (default: as many as the other set has; 10000 if both
+                      are checkpoints)
   --seed S            seed of the latents, and of random subsets (default: 0)
   --image_size N      crop image files to the center and resize them to N x N, as training does
-  --crop N            side of the centered square that is cut out before (default: the largest)
+  --crop N            side of the centered square to which images are cropped first (default: the largest)
   --channels C        convert image files to gray (1) or RGB (3)
 
-  --batch_size N      images in a batch (default: 256). The samples of a checkpoint depend on it.
+  --batch_size N      number of images in a batch (default: 256). The samples of a checkpoint depend on it.
   --device NAME       cpu, cuda, ... (default: a GPU if there is one)
   -h, --help          this help
 
-Frechet distances depend on the number of images: compare them at equal numbers only.
+Frechet distances depend on the number of images: only compare them for equal numbers.
 """
 
 

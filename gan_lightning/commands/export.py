@@ -1,4 +1,4 @@
-"""The command `export`: a generator in, a program that runs without this package out."""
+"""The command `export`: a generator as a program that runs without this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one command `export` does: the generator as a program, in a file that is held against the generator."""
+"""The work of the command `export`: write a generator as a program, and compare the file with the generator."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 TOLERANCE: Final = 1e-4  # of images in [-1, 1]
 CHECKED: Final = (1, 3)  # batch sizes at which a program is compared with the generator
 MAX_BATCH: Final = 2**31 - 1
-NOTES: Final = "gan_lightning.json"  # what the program takes and returns, inside of the file
+NOTES: Final = "gan_lightning.json"  # description of inputs and outputs, inside the file
 
 Inputs = tuple[Tensor, ...]
 
 
 class Program(nn.Module):
-    """A generator as it is exported: from latents, and labels, to images or pixels.
+    """The exported form of a generator: from latents, and labels, to images or pixels.
 
     Args:
         generator: Generator.
-        uint8: Return pixels.
-        label: Class of all images, for a generator with classes; None to take labels as a second input.
+        uint8: Return uint8 pixels.
+        label: Class of all images, for a generator with classes; None for labels as a second input.
     """
 
     def __init__(self, generator: AnyGenerator, uint8: bool, label: int | None) -> None:
@@ -59,7 +59,7 @@ def export_generator(options: argparse.Namespace, output: Path) -> list[str]:
         output: File to write.
 
     Raises:
-        InputError: If the generator cannot be read, it has no such class, or the program differs from it.
+        InputError: If the generator cannot be read or has no such class, or if the program differs from it.
     """
     check_whole(options.generator)
     program, labeled = make_program(options)
@@ -86,7 +86,7 @@ def make_program(options: argparse.Namespace) -> tuple[Program, bool]:
     """Return the program, and whether it takes labels.
 
     Raises:
-        InputError: If the generator has classes and nothing says which, or has no such class.
+        InputError: If the generator has classes and none is chosen, or it has no such class.
     """
     generator = load_generator(options.generator).requires_grad_(False)
     stylegan2 = isinstance(generator, StyleGAN2Generator)
@@ -107,7 +107,7 @@ def make_program(options: argparse.Namespace) -> tuple[Program, bool]:
 
 
 def describe(generator: AnyGenerator, uint8: bool, labeled: bool, batch: int | None) -> dict[str, Any]:
-    """Return what a program takes and returns, as it is noted in the file."""
+    """Return the description of inputs and outputs that is saved in the file."""
     count, side = batch or "B", generator.image_size
     kind = "uint8 in [0, 255]" if uint8 else "float32 in [-1, 1]"
     return {
@@ -120,7 +120,7 @@ def describe(generator: AnyGenerator, uint8: bool, labeled: bool, batch: int | N
 
 
 def example_inputs(generator: AnyGenerator, count: int, labeled: bool) -> Inputs:
-    """Return random latents (count, latent_dim), and labels (count,) if they are taken."""
+    """Return random latents (count, latent_dim), and labels (count,) if the program takes them."""
     latents = torch.randn(count, generator.latent_dim, generator=torch.Generator().manual_seed(count))
     if not labeled:
         return (latents,)
@@ -143,15 +143,15 @@ def compare(program: Program, exported: Callable[..., Tensor], batches: list[Inp
 
 def dynamic_shapes(inputs: Inputs, batch: int | None) -> tuple[dict[int, Any], ...] | None:
     """Return which dimensions of the inputs may vary."""
-    # torch 2.6 refuses a dimension without a limit, which it compares with the largest integer.
+    # torch 2.6 rejects a dimension without a limit, because it compares the limit with the largest integer.
     return None if batch is not None else tuple({0: torch.export.Dim("batch", max=MAX_BATCH)} for _ in inputs)
 
 
 def write_pt2(program: Program, inputs: Inputs, batch: int | None, notes: Mapping[str, Any], path: Path) -> None:
     """Write a program of torch.export."""
-    # Not strict is the default of later releases: torch 2.6 cannot analyze the code of a StyleGAN2 otherwise.
+    # `strict=False` is the default of later releases; with `strict=True`, torch 2.6 cannot analyze a StyleGAN2.
     exported = torch.export.export(program, inputs, dynamic_shapes=dynamic_shapes(inputs, batch), strict=False)
-    with path.open("wb") as file:  # of a path, torch asks for the suffix .pt2
+    with path.open("wb") as file:  # for a path, torch requires the suffix .pt2
         torch.export.save(exported, file, extra_files={NOTES: json.dumps(notes)})
 
 
@@ -168,8 +168,8 @@ def write_onnx(program: Program, inputs: Inputs, batch: int | None, notes: Mappi
     Raises:
         InputError: If this version of torch cannot convert the generator.
     """
-    import onnxscript  # noqa: F401  both before the work
-    import onnxruntime  # noqa: F401  isort: skip  reads what is written
+    import onnxscript  # noqa: F401  both are checked before the work
+    import onnxruntime  # noqa: F401  isort: skip  reads the written file
 
     names = ["latents", "labels"][: len(inputs)]
     try:
@@ -183,7 +183,7 @@ def write_onnx(program: Program, inputs: Inputs, batch: int | None, notes: Mappi
             external_data=False,
             verbose=False,
         )
-    except torch.onnx.OnnxExporterError as error:  # by torch 2.6, with the releases of onnxscript that later ones need
+    except torch.onnx.OnnxExporterError as error:  # torch 2.6 with releases of onnxscript for later versions
         raise InputError(
             f"torch {torch.__version__} cannot convert this generator to ONNX: update torch, or write a .pt2"
         ) from error
@@ -211,7 +211,7 @@ FORMATS: Final = {".pt2": (write_pt2, read_pt2), ".onnx": (write_onnx, read_onnx
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what the exporters log and warn about themselves from the user, who can do nothing about it."""
+    """Hide log messages and warnings of the exporters that the user can do nothing about."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -13,26 +13,26 @@ from gan_lightning.errors import InputError
 HELP: Final = """\
 usage: gan-lightning export GENERATOR --output FILE [options]
 
-Export a generator as a program that needs neither this package nor its source: for torch.export (.pt2) or ONNX (.onnx).
+Export a generator as a program that does not need this package: for torch.export (.pt2) or ONNX (.onnx).
 GENERATOR is a checkpoint of a DCGAN or a StyleGAN2, or the name of weights that come with the package.
 
     gan-lightning export runs/demo/checkpoints/best.ckpt --output G.pt2
     gan-lightning export faces64 --output G.onnx --uint8
 
 The program takes latents (B, latent_dim), float32 from N(0, 1), and returns images (B,C,H,W), float32 in [-1, 1]. The
-file is read again, and its images are compared with those of the generator; one that differs is not left behind.
+file is read again, and its images are compared with those of the generator; if they differ, the file is removed.
 
-  --output FILE   the program, whose suffix says the format; a file of this command is replaced, no other
+  --output FILE   file for the program, whose suffix selects the format; only files of this command are replaced
   --uint8         return pixels, uint8 in [0, 255]
   --batch N       number of latents in a batch, or dynamic for any number (default: dynamic)
   --labels        take labels (B,), int64, as the second input, for a generator with classes
   --label CLASS   or return images of one class, given by its number or name
   -h, --help      this help
 
-ONNX needs the extra onnx. The noise of a StyleGAN2 is that of its buffers.
+ONNX needs the extra onnx. The noise of a StyleGAN2 is the one in its buffers.
 """
 SUFFIXES: Final = (".pt2", ".onnx")
-MARK: Final = b"gan-lightning export, version 1"  # by which our files are told from others
+MARK: Final = b"gan-lightning export, version 1"  # identifies our files
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

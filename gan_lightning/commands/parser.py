@@ -1,4 +1,4 @@
-"""What the commands that are no LightningCLI share: a parser with errors of one line, and checks of their options."""
+"""Shared parts of the commands outside the LightningCLI: a parser with one-line errors, and checks of options."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """argparse's parser, with a help of our own and with errors of one line.
+    """argparse's parser with a given help text and one-line errors.
 
     Args:
         command: Name of the command, as in `gan-lightning COMMAND`.
-        text: Its help.
+        text: Help of the command.
     """
 
     def __init__(self, command: str, text: str) -> None:
@@ -39,10 +39,10 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def check_at_least(options: argparse.Namespace, least: Mapping[str, float]) -> None:
-    """Check that options are at least as large as they must be, where they are given.
+    """Check the lower bounds of options that are given.
 
     Raises:
-        InputError: If one is smaller, or not a number.
+        InputError: If an option is smaller, or not a number.
     """
     for name, lowest in least.items():
         given = getattr(options, name)
@@ -51,12 +51,12 @@ def check_at_least(options: argparse.Namespace, least: Mapping[str, float]) -> N
 
 
 def check_output(path: Path, example: str, is_ours: Callable[[Path], bool]) -> None:
-    """Check that a file may be written: that it is new, or one of ours.
+    """Check that a file may be written: it must be new, or written by this command.
 
     Args:
         path: The file.
         example: Name of a file, for the message about a folder.
-        is_ours: Function that tells whether an existing file was written by this command.
+        is_ours: Function that returns whether an existing file was written by this command.
 
     Raises:
         InputError: If it is a folder, or something else.
@@ -68,10 +68,10 @@ def check_output(path: Path, example: str, is_ours: Callable[[Path], bool]) -> N
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device of `--device`, or else a GPU if there is one.
+    """Return the device of `--device`, or by default a GPU if there is one.
 
     Raises:
-        InputError: If it cannot be used here.
+        InputError: If the device cannot be used on this machine.
     """
     import torch
 

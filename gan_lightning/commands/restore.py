@@ -1,4 +1,4 @@
-"""The command `restore`: photographs in, restored photographs out, by way of `predict`."""
+"""The command `restore`, which restores photographs by running `predict`."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def main(words: Sequence[str]) -> int:
 
 
 def restore(options: argparse.Namespace, others: Sequence[str]) -> int:
-    """Restore photographs as they are, and return the exit status.
+    """Restore photographs without alignment, and return the exit status.
 
     Args:
         options: Options of the command.
-        others: Those for `predict`.
+        others: Options for `predict`.
 
     Raises:
         InputError: If a photograph, the generator, a mask or the output cannot be used.
@@ -67,7 +67,7 @@ def restore(options: argparse.Namespace, others: Sequence[str]) -> int:
         if isinstance(cause := mistake_behind(error), InputError):
             remove_unless_finished(made, job)
             raise InputError(str(cause).replace("--name", "--output")) from error
-        job.deliver()  # what was finished before, say, the disk was full
+        job.deliver()  # photographs that were finished before, for example, the disk was full
         raise
     except BaseException:
         job.deliver()
@@ -78,7 +78,7 @@ def restore(options: argparse.Namespace, others: Sequence[str]) -> int:
 
 
 def predict(words: Sequence[str]) -> None:
-    """Run the command line of `predict`, without the messages of Lightning that mean nothing to others."""
+    """Run the command line of `predict` without messages of Lightning that are meaningless here."""
     from gan_lightning.cli import run  # slow to import
 
     for message in (".*LightningCLI's args parameter.*", ".*predict returned None.*"):  # of finished photographs
@@ -89,12 +89,12 @@ def predict(words: Sequence[str]) -> None:
 
 
 def remove_unless_finished(made: Sequence[Path], job: Job) -> None:
-    """Remove the folders that a command has made if it was refused before anything was restored."""
+    """Remove the folders that a command created if it was refused before anything was restored."""
     from gan_lightning.run import LOCK
 
-    in_use = (job.folder / LOCK).exists()  # by another job, which has begun at the same time
+    in_use = (job.folder / LOCK).exists()  # by another job that started at the same time
     if job.folder in made and not in_use and not job.finished():
         shutil.rmtree(job.folder, ignore_errors=True)
         for folder in made[1:]:
-            with contextlib.suppress(OSError):  # others write to it
+            with contextlib.suppress(OSError):  # others may write to it
                 folder.rmdir()

@@ -1,4 +1,4 @@
-"""`restore --align`: faces are cut out of photographs, restored, and put back."""
+"""`restore --align`: faces are aligned, restored, and put back into the photographs."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def restore_aligned(options: argparse.Namespace, others: Sequence[str], restore:
 
     Args:
         options: Options of the command.
-        others: Those for `predict`.
+        others: Options for `predict`.
         restore: Function that restores the aligned images.
 
     Returns:
         Exit status.
 
     Raises:
-        InputError: As `restore`; if no photograph shows a face.
+        InputError: As for `restore`, or if no photograph shows a face.
     """
     job = Job(options)
     folder = job.folder.with_name(f"{job.folder.name}-aligned")
     check_targets(job, folder)
     frame = make_frame(FRAMES[options.align], job.size_taken)
     find = face_finder(options.landmarks, job.listing.names)
-    for part in ("aligned", "masks"):  # of an earlier command
+    for part in ("aligned", "masks"):  # from an earlier command
         shutil.rmtree(folder / part, ignore_errors=True)
     faces, left_alone = align_photos(job.listing, find, frame, folder / "aligned", stems_of(job.listing.names))
     print(summary(faces, left_alone, frame), flush=True)
     masks = align_masks(options, job, faces, frame, folder / "masks") if options.mask else None
-    results = folder / f"restored-{digest_of(folder)}"  # other faces or masks are never taken for these
+    results = folder / f"restored-{digest_of(folder)}"  # never mixed up with results for other faces or masks
     own = {
         "photos": [str(folder / "aligned")],
         "output": str(results),
@@ -86,10 +86,10 @@ def digest_of(folder: Path) -> str:
 
 
 def check_targets(job: Job, folder: Path) -> None:
-    """Check that no file is overwritten but results of the same command.
+    """Check that only results of the same command are overwritten.
 
     Raises:
-        InputError: If one would be.
+        InputError: If another file would be overwritten.
     """
     for target in job.targets.values():
         earlier = folder / "pasted" / target.relative_to(job.output)
@@ -101,9 +101,9 @@ def check_targets(job: Job, folder: Path) -> None:
 
 
 def align_masks(options: argparse.Namespace, job: Job, faces: Sequence[AlignedFace], frame: Frame, folder: Path) -> str:
-    """Move the mask of each photograph with its face; return the folder of the aligned masks.
+    """Align the mask of each photograph with its face; return the folder of the aligned masks.
 
-    A pixel is missing if any part of it is. Beyond the borders of the photograph, the mask is mirrored, too.
+    A pixel is missing if any part of it is. Beyond the borders of the photograph, the mask is also mirrored.
 
     Raises:
         InputError: If a mask is missing, cannot be read, or has another size than its photograph.

@@ -1,4 +1,4 @@
-"""What one command `restore` does: its photographs, the settings of `predict` for them, and where the results go."""
+"""The work of the command `restore`: its photographs, the settings of `predict`, and the delivery of the results."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FACTOR = 4  # of super_resolve, by default
 
 
 class Job:
-    """The photographs to restore, how, and where the results are written.
+    """Photographs to restore, with the settings and the output folder.
 
-    The restored photographs lie in the output folder, under the names of the photographs. All else is in its folder
-    details/, in a folder for each job: that of a run of `predict`.
+    The restored photographs are in the output folder, under the names of the photographs. Everything else is in its
+    folder details/, in one run folder of `predict` for each job.
 
     Args:
         options: Options of the command.
@@ -62,7 +62,7 @@ class Job:
         self.targets = {name: self.output / target for name, target in target_names(self.listing.names).items()}
 
     def command(self, others: Sequence[str]) -> list[str]:
-        """Return the command line of `predict`: what the task implies, the user's files, and what was asked for."""
+        """Return the command line of `predict`: settings of the task, the user's files, and explicit options."""
         shipped, implied, chosen = map(as_json, self.configs())
         return [
             "predict",
@@ -71,16 +71,16 @@ class Job:
         ]
 
     def configs(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Return the configurations of `predict`: the one shipped for the task, what it implies, what was asked for."""
+        """Return the configurations of `predict`: shipped for the task, implied by the task, and from the options."""
         from gan_lightning.options.parser import shipped_configs  # slow to import
 
         shipped = yaml.safe_load(shipped_configs()[f"restore/{self.options.task}"].read_text(encoding="utf-8"))
         return {"model": shipped["model"]}, *self.settings()
 
     def settings(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the settings of `predict` that a task implies, and those that were asked for."""
+        """Return the settings of `predict` implied by the task, and those from the options."""
         options, task = self.options, self.options.task
-        model: dict[str, Any] = {"noise": None}  # which only `test` adds
+        model: dict[str, Any] = {"noise": None}  # only `test` adds noise
         asked: dict[str, Any] = {"generator_ckpt": options.generator}
         inversion: dict[str, Any] = {}
         if options.label is not None:
@@ -121,11 +121,12 @@ class Job:
         return implied, chosen
 
     def check(self) -> None:
-        """Check what `predict` would find out late, or not at all.
+        """Check for problems that `predict` would detect late or not at all.
 
         Raises:
-            InputError: If the generator knows no color; if a photograph is too small, or too large to be enlarged; if
-                nothing says what is missing; if a file in the output folder is not a result of the same command.
+            InputError: If the generator makes gray images but color is needed; if a photograph is too small, or too
+                large to be enlarged; if no pixels are marked as missing; or if a file in the output folder is not a
+                result of the same command.
         """
         size, taken = self.generator.image_size, self.size_taken
         if self.options.task == "colorize" and self.generator.channels == 1:
@@ -150,7 +151,7 @@ class Job:
 
     @property
     def size_taken(self) -> int:
-        """Side of a photograph as the search takes it."""
+        """Side of the photographs in the search."""
         size, task = self.generator.image_size, self.options.task
         return size // (self.options.factor or FACTOR) if task == "super_resolve" else size
 
@@ -160,12 +161,12 @@ class Job:
 
         found = {}
         for name in self.listing.names:
-            with contextlib.suppress(Exception):  # `predict` says which it has skipped, and why
+            with contextlib.suppress(Exception):  # `predict` reports skipped photographs
                 found[name] = upright_size(self.listing.root / name)
         return found
 
     def plan(self) -> list[str]:
-        """Describe the photographs and what will be done to them."""
+        """Describe the photographs and the planned work."""
         size, channels, taken = self.generator.image_size, self.generator.channels, self.size_taken
         names = self.listing.names
         lines = [
@@ -188,7 +189,7 @@ class Job:
         return {name: paths[name] for name in self.targets if name in paths and paths[name].is_file()}
 
     def missing_folders(self) -> list[Path]:
-        """Return the folder of the run and those around it that do not exist yet, the innermost first."""
+        """Return the run folder and its parents that do not exist yet, the innermost first."""
         return [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
 
     def deliver(self) -> dict[str, Path]:
@@ -200,7 +201,7 @@ class Job:
         return {name: self.targets[name] for name in finished}
 
     def report(self, earlier: dict[str, Path], seconds: float) -> list[str]:
-        """Deliver the results, and describe what was done.
+        """Deliver the results, and return the lines of a report.
 
         Args:
             earlier: Images that were finished before.
@@ -230,17 +231,17 @@ def is_transparent(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return "A" in image.getbands() or "transparency" in image.info
-    except Exception:  # `predict` says which it has skipped, and why
+    except Exception:  # `predict` reports skipped photographs
         return False
 
 
 def degradation(kind: str, **options: Any) -> dict[str, Any]:
-    """Return a degradation as a configuration has it."""
+    """Return the configuration of a degradation."""
     return {"class_path": f"gan_lightning.degradations.{kind}", "init_args": options}
 
 
 def as_json(config: dict[str, Any]) -> str:
-    """Return a configuration as JSON that is YAML, too, whatever letters the names of files hold."""
+    """Return a configuration as JSON that is also valid YAML, for file names with any letters."""
     text = json.dumps(config, ensure_ascii=False)
     return re.sub("[\x7f-\x9f\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 

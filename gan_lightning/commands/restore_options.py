@@ -17,37 +17,37 @@ Restore photographs with the generator of a GAN. PHOTO is an image, or a folder 
     gan-lightning restore old/*.jpg --generator G.ckpt --task denoise --output restored/
 
   --generator FILE    checkpoint of a DCGAN or of the PyTorch tutorial, or faces64; it sets the size of the results
-  --output FOLDER     where the restored photographs are written, as PNG (default: restored)
+  --output FOLDER     folder for the restored photographs, as PNG (default: restored)
 
 tasks and their options:
   denoise             remove noise
-    --noise SIGMA       its standard deviation on the [0, 1] scale (default: estimated)
-  inpaint             fill in what is missing
+    --noise SIGMA       standard deviation of the noise on the [0, 1] scale (default: estimated)
+  inpaint             fill in missing pixels
     --mask PATH         image that is black where pixels are missing, or a folder of such masks, named like the
                         photographs (default: their transparent pixels are missing)
-    --mask_white WHAT   what is white in masks: known (default) or missing
+    --mask_white WHAT   meaning of white in masks: known (default) or missing
   deblur              remove a blur
-    --blur SIGMA        that of a Gaussian blur, in pixels of the result (default: estimated)
+    --blur SIGMA        sigma of the Gaussian blur, in pixels of the result (default: estimated)
   super_resolve       enlarge
-    --factor N          by how much (default: 4)
+    --factor N          factor of the enlargement (default: 4)
   colorize            add color
-  invert              find the most similar image that the generator can make, or nearly make
+  invert              find the most similar image in or near the range of the generator
 
   --align [FRAME]     restore the faces in the photographs, in the frame of the generator, celeba (default) or ffhq, and
                       put them back; --landmarks FILE gives their positions, as for `gan-lightning align`
   --label LABEL       class of the photographs, for a generator with classes: its name, or search, which finds the class
                       of each photograph
-  --searches K        searches for each photograph, of which the mean is taken (default: chosen by the task)
+  --searches K        number of searches for each photograph, which are averaged (default: depends on the task)
   --keep_searches     keep the result of each search: several ways to fill a hole
   --config FILE       options of `gan-lightning predict` in YAML; on the command line, --model.inversion.num_steps 50
   --print_config      print all options in YAML, and do nothing
   -h, --help          this help
 
-Photographs of another size or shape are cropped to the center and resized to the size of the results. All else that
-is written (panels, measures) lies in FOLDER/details. Other files are never overwritten; the same command, given again
-after an interruption, resumes.
+Photographs of another size or shape are cropped to the center and resized to the size of the results. Everything else
+(panels, metrics) is in FOLDER/details. Other files are never overwritten. After an interruption, the same command
+resumes.
 """
-TASKS: dict[str, tuple[str, ...]] = {  # and their options
+TASKS: dict[str, tuple[str, ...]] = {  # task -> its options
     "denoise": ("noise",),
     "inpaint": ("mask", "mask_white"),
     "deblur": ("blur",),
@@ -63,13 +63,13 @@ INSTEAD = {  # options of predict that this command sets itself -> how
 
 
 def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of the command, and those that are for `predict`, such as --model.inversion.num_steps 50.
+    """Return the options of the command, and those for `predict`, such as --model.inversion.num_steps 50.
 
     Args:
         words: Words of the command line after the command.
 
     Raises:
-        InputError: If an option is unknown, missing, or of another task, or a number is out of range.
+        InputError: If an option is unknown, missing, or for another task, or a number is out of range.
     """
     parser = CommandParser("restore", HELP)
     parser.add_argument("photos", nargs="+", metavar="PHOTO")
@@ -105,10 +105,10 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate options of `predict`, which have a dot in their name, and their values from all other words.
+    """Separate the options of `predict`, which have a dot in their name, and their values from all other words.
 
     Raises:
-        InputError: If one is set by an option of this command.
+        InputError: If this command has its own option for one of them.
     """
     own, others, rest = [], [], list(words)
     while rest:

@@ -1,4 +1,4 @@
-"""The command `upscale`: photographs in, enlarged photographs out."""
+"""The command `upscale`, which enlarges photographs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gan_lightning.commands.upscale_options import parse
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable, target_names
 
-MADE_BY = "gan-lightning upscale"  # key of a text in our PNG files: the hash of all that the result depends on
+MADE_BY = "gan-lightning upscale"  # key of a text in our PNG files: a hash of everything that the result depends on
 
 
 def main(words: Sequence[str]) -> int:
@@ -35,13 +35,13 @@ def main(words: Sequence[str]) -> int:
 
 
 class Job:
-    """The photographs to enlarge, the network, and where the results go; all is checked before any work.
+    """Photographs to enlarge, the network, and the output folder; everything is checked before any work.
 
     Args:
         options: Options of the command.
 
     Raises:
-        InputError: As `main`.
+        InputError: As for `main`.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -66,7 +66,7 @@ class Job:
         self._check_channels(options.weights)
 
     def _find_finished(self) -> set[str]:
-        """Return the names of the photographs whose results are there, and refuse to overwrite other files."""
+        """Return the names of the photographs whose results exist, and refuse to overwrite other files."""
         found = set()
         for name, target in self.targets.items():
             if target.exists():
@@ -79,7 +79,7 @@ class Job:
         return found
 
     def _key(self, name: str) -> str:
-        """Return the hash of all that a result depends on."""
+        """Return a hash of everything that a result depends on."""
         content = hashlib.sha256((self.listing.root / name).read_bytes()).hexdigest()
         return hashlib.sha256(f"{content}/{self.upscaler.digest}/{self.tile}".encode()).hexdigest()[:32]
 
@@ -92,7 +92,7 @@ class Job:
                     raise InputError(f"{printable(name)} is in color, but {printable(weights)} takes gray images")
 
     def run(self) -> int:
-        """Enlarge the photographs that are left, and return the exit status."""
+        """Enlarge the remaining photographs, and return the exit status."""
         from tqdm import tqdm  # type: ignore[import-untyped]
 
         left = [name for name in self.listing.names if name not in self.finished]
@@ -134,7 +134,7 @@ def count(number: int, noun: str) -> str:
 
 
 def made_by(path: Path) -> str | None:
-    """Return the hash in a PNG file that this command has written; None for other files."""
+    """Return the hash in a PNG file written by this command; None for other files."""
     from PIL import Image
 
     try:

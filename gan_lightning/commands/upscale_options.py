@@ -10,21 +10,21 @@ from gan_lightning.commands.parser import CommandParser
 HELP = """\
 usage: gan-lightning upscale PHOTO [PHOTO ...] --weights FILE [--output FOLDER] [options]
 
-Enlarge images by a network. PHOTO is an image, or a folder of images.
+Enlarge images with a network. PHOTO is an image, or a folder of images.
 
     gan-lightning upscale photos/ --weights runs/esrgan/checkpoints/best.ckpt --output large/
     gan-lightning upscale runs/NAME/samples --weights RealESRGAN_x4plus.pth --output large/
 
   --weights FILE      checkpoint of an ESRGAN of this package, weights of an RRDBNet (ESRGAN, Real-ESRGAN), or of any
                       network that spandrel reads: pip install 'gan-lightning[upscale]'. No code in it is run.
-  --output FOLDER     where the enlarged images are written, as PNG (default: upscaled)
-  --tile N            largest height and width that the network is given at once, in pixels of the photograph, at least
-                      96; 0 for the whole photograph (default: 256). Tiles overlap, and are blended.
+  --output FOLDER     folder for the enlarged images, as PNG (default: upscaled)
+  --tile N            largest height and width that the network processes at once, in pixels of the photograph, at least
+                      96; 0 for the whole photograph (default: 256). Tiles overlap and are blended.
   --device NAME       cpu, cuda, ... (default: a GPU if there is one)
   -h, --help          this help
 
 Photographs are turned upright. Gray ones stay gray, and transparency is enlarged bicubically. Other files are never
-overwritten; the same command, given again after an interruption, goes on with the photographs that are left.
+overwritten. After an interruption, the same command continues with the remaining photographs.
 """
 
 

@@ -1,4 +1,4 @@
-"""Batches of images: which images, in which order, on which rank; each batch is one read."""
+"""Batches of images: their order, their distribution over ranks, and datasets that read a whole batch at once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BatchIndex = tuple[NDArray[np.int64], NDArray[np.bool_]]
 
 
 class ImageRows(Protocol):
-    """Source that a dataset reads from: `PackedImages`, or a stream."""
+    """Source of the images of a dataset: `PackedImages`, or a stream."""
 
     crop_resize: CropResize
     digest: str
@@ -31,13 +31,13 @@ class ImageRows(Protocol):
 
 
 class EpochBatches(DistributedSampler[BatchIndex]):
-    """The batches of an epoch, as a pure function of seed, epoch and world size; no random generator keeps a state.
+    """The batches of an epoch as a pure function of seed, epoch and world size, without any random state.
 
-    With `shuffle` an epoch is a permutation of all items, whatever the number of ranks. Rank r of W takes its items r,
-    r + W, ..., so batch k of all ranks together holds the same images as batch k of one rank with a W times larger
-    batch. With `drop_last` (training) each rank gets the same number of full batches. Without it (evaluation) every
-    item is read exactly once, and the ranks get the same number of batches, of sizes as even as possible. A rank that
-    runs out of items gets an empty batch, because the others would wait for it.
+    With `shuffle` an epoch is a permutation of all items that does not depend on the number of ranks. Rank r of W takes
+    its items r, r + W, ..., so batch k of all ranks together has the same images as batch k of one rank with a W times
+    larger batch. With `drop_last` (training) each rank gets the same number of full batches. Without it (evaluation)
+    every item is read exactly once, and the ranks get the same number of batches, of sizes as even as possible. A rank
+    that runs out of items gets an empty batch, because the others would wait for it.
 
     The class is a DistributedSampler so that Lightning leaves it in place and sets its epoch. Use it as
     `DataLoader(dataset, sampler=EpochBatches(...), batch_size=None)`.
@@ -46,9 +46,9 @@ class EpochBatches(DistributedSampler[BatchIndex]):
         num_items: Number of items in the dataset.
         batch_size: Number of items in a batch, per rank.
         shuffle: Permute the items, in a new order each epoch.
-        drop_last: Leave out items that do not fill a batch.
+        drop_last: Drop items that do not fill a batch.
         seed: Seed of the order and the flips, not negative.
-        flip_probability: Probability, in [0, 1], that an item is to be flipped; drawn for each item and epoch.
+        flip_probability: Probability, in [0, 1], of flipping an item; drawn for each item and epoch.
         num_replicas: Number of ranks. If None, that of torch.distributed, or 1.
         rank: Index of this rank. If None, that of torch.distributed, or 0.
 
@@ -76,17 +76,17 @@ class EpochBatches(DistributedSampler[BatchIndex]):
         self.num_items = num_items
         self.batch_size = batch_size
         self.flip_probability = flip_probability
-        self._resumed = (-1, 0)  # an epoch, and the number of its batches that were trained on before
+        self._resumed = (-1, 0)  # an epoch, and the number of its batches that are already done
 
     def resume(self, epoch: int, batches_done: int) -> None:
-        """Skip the first batches of one epoch, which a run that is resumed in the middle of it has seen.
+        """Skip the first batches of one epoch, for a run that is resumed in the middle of it.
 
         Args:
             epoch: The epoch that was interrupted.
             batches_done: Number of its batches to skip, per rank.
         """
         self._resumed = (epoch, batches_done)
-        self.set_epoch(epoch)  # worker processes begin to read before Lightning sets it
+        self.set_epoch(epoch)  # worker processes start reading before Lightning sets it
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch on this rank."""
@@ -116,10 +116,10 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
     """A split of images, read in whole batches.
 
     Args:
-        images: The images that the split is a part of.
-        rows: (N) rows of the listing that make up the split, without images that cannot be read.
-        attributes: (M,A) int8 of the whole listing, or None.
-        labels: (M) int64 of the whole listing, or None.
+        images: Source of the images of the whole listing.
+        rows: (N) rows of the listing that form the split, without images that cannot be read.
+        attributes: (M,A) int8 for the whole listing, or None.
+        labels: (M) int64 for the whole listing, or None.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
         return len(self.rows)
 
     def read(self, positions: NDArray[np.int64]) -> Tensor:
-        """Read only the images at positions (B) in [0, N): (B,C,H,W) uint8 in channels_last memory."""
+        """Read the images at positions (B) in [0, N), without other keys: (B,C,H,W) uint8 in channels_last memory."""
         return self.images.read(self.rows[positions])
 
     def __getitem__(self, batch: BatchIndex) -> dict[str, Tensor]:
@@ -159,7 +159,7 @@ class ImageDataset(Dataset[dict[str, Tensor]]):
 
 
 def batches_done(trainer: Any) -> int:
-    """Return the number of batches of the current epoch that a run has seen which was just resumed; otherwise 0."""
+    """Return the number of batches of the current epoch that a just resumed run has already seen; otherwise 0."""
     loop = trainer.fit_loop
-    # Lightning asks for loaders at other times, too, when the count is still that of the previous epoch.
+    # Lightning also asks for loaders at other times, when the count is still that of the previous epoch.
     return int(loop.epoch_loop.batch_progress.current.ready) if loop.restarting else 0

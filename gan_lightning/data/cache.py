@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_cache_dir() -> Path:
-    """Return the folder for derived data, which is always safe to delete.
+    """Return the folder for derived data, which can be deleted at any time.
 
     Returns:
         `$GAN_LIGHTNING_CACHE`, else `$XDG_CACHE_HOME/gan-lightning`, else `~/.cache/gan-lightning`. It may not exist.
@@ -45,16 +45,16 @@ def make_cache_dir(cache_dir: str | os.PathLike[str] | None) -> Path:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[bool]:
-    """Hold a lock that the system releases when the process ends, however it ends. Wait while another process holds it.
+    """Hold a lock, waiting for other processes. The system releases it when the process ends in any way.
 
     Args:
         path: The lock file. It is created if it does not exist.
 
     Yields:
         Whether the lock is held. Some network file systems do not support locks; the body then runs without one. It
-        must be safe without, and use the lock only to save work and to clean up.
+        must be safe without a lock, and use the lock only to save work and to clean up.
     """
-    # filelock would fall back to a marker file, which a process that is killed leaves behind on a shared disk.
+    # By default filelock would fall back to a marker file, which a killed process leaves behind on a shared disk.
     lock = FileLock(path, fallback_to_soft=False)
     held = _acquire(lock)
     try:
@@ -64,7 +64,7 @@ def exclusive(path: Path) -> Iterator[bool]:
 
 
 def exclusive_root(root: Path, cache_dir: str | None) -> AbstractContextManager[bool]:
-    """Lock a folder of source images, for all nodes that share the cache folder, while something is written to it."""
+    """Lock a folder of source images while it is written to, for all nodes that share the cache folder."""
     key = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     return exclusive(make_cache_dir(cache_dir) / f".root-{key}.lock")
 

@@ -29,13 +29,13 @@ class CelebA(PackedDataModule):
     """Aligned faces of CelebA with their official split, in the official layout or in Kaggle's.
 
     Args:
-        root: Folder that holds celeba/, or that folder itself.
-        crop: Side of the centered square that is cut out of each 178x218 file: 178, 148 and 108 are usual; null for
+        root: Folder that contains celeba/, or that folder itself.
+        crop: Side of the centered square that is cropped from each 178x218 file: 178, 148 and 108 are common; null for
             the largest square, 178.
-        attributes: Names of the attributes that batches carry (Smiling, Eyeglasses, ...). The list of attributes is
-            needed only if there are any.
-        labels: Names of the attributes whose combinations are the classes of the images: [Smiling, Eyeglasses] are
-            four, "none", "Smiling", "Eyeglasses" and "Smiling+Eyeglasses".
+        attributes: Names of the attributes in batches (Smiling, Eyeglasses, ...). The list of attributes is only needed
+            if there are any.
+        labels: Names of the attributes whose combinations are the classes of the images: [Smiling, Eyeglasses] give
+            four classes, "none", "Smiling", "Eyeglasses" and "Smiling+Eyeglasses".
         download: Download missing files with torchvision, which needs gdown and often exceeds the quota of the server.
         **common: Options of PackedDataModule.
     """
@@ -59,7 +59,7 @@ class CelebA(PackedDataModule):
         return read_celeba(self.root, self.attributes, self.labels)
 
     def prepare_data(self) -> None:
-        """Download CelebA if it is missing and `download` is set; then pack it."""
+        """Download CelebA if it is missing and `download` is set, then pack it."""
         if self.download:
             with exclusive_root(self.root, self.cache_dir):
                 self._download()
@@ -91,8 +91,8 @@ def read_celeba(
     the result is the same. Images that are listed but missing are detected when they are read.
 
     Args:
-        root: Folder that holds `celeba/`, or that folder itself.
-        attributes: Names of the attributes to read (`Smiling`, ...). Their list is needed only if there are any.
+        root: Folder that contains `celeba/`, or that folder itself.
+        attributes: Names of the attributes to read (`Smiling`, ...). Their list is only needed if there are any.
         labels: Names of the attributes whose combinations are the classes.
 
     Raises:
@@ -138,7 +138,7 @@ def _find_list(base: Path, stem: str) -> Path:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and fields of each line that is not empty, split at commas in a .csv, otherwise at white space."""
+    """Yield number and fields of each nonempty line, split at commas in a .csv file and at whitespace otherwise."""
     separator = "," if path.suffix == ".csv" else None
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):

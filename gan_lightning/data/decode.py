@@ -1,4 +1,4 @@
-"""From an image file to pixels: the one place that decides what an image looks like to the networks."""
+"""Decoding of image files, shared by all data modules: orientation, bit depth, channels, crop and size."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.images import MAX_PIXELS, center_box
 
 RESIZER = "pillow-bicubic"
-FULL_RANGE = 1 << 14  # integers of more than 8 bits that reach this are taken to be of 16 bits, not of 10, 12 or 14
+FULL_RANGE = 1 << 14  # integers of more than 8 bits that reach this value are assumed to use 16 bits, not 10, 12 or 14
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class CropResize:
 
     Args:
         image_size: Height and width of the result in pixels.
-        crop: Side of the centered square that is cut out, in pixels of the file. None for the largest square.
+        crop: Side of the centered square, in pixels of the file. None for the largest square.
         channels: 1 for luminance (ITU-R 601), 3 for RGB.
 
     Raises:
@@ -56,7 +56,7 @@ def decode_image(path: Path, crop_resize: CropResize) -> NDArray[np.uint8]:
 
     Args:
         path: The file, in any format and mode that Pillow reads. The first frame is used if there are several. Pixels
-            of more than 8 bits are converted by `to_eight_bits`, transparency and color profiles are dropped.
+            of more than 8 bits are converted by `to_eight_bits`. Transparency and color profiles are dropped.
         crop_resize: Crop, size and channels of the result.
 
     Returns:
@@ -64,7 +64,7 @@ def decode_image(path: Path, crop_resize: CropResize) -> NDArray[np.uint8]:
 
     Raises:
         CropTooLargeError: If the image is smaller than the crop.
-        Exception: If the file is broken; Pillow's plugins raise nearly any class.
+        Exception: If the file is broken. Pillow's plugins raise nearly any class.
     """
     with Image.open(path) as opened:
         return to_pixels(turn_upright(opened), crop_resize, path)
@@ -83,7 +83,7 @@ def to_pixels(image: Image.Image, crop_resize: CropResize, name: object) -> NDAr
 
     Raises:
         CropTooLargeError: If the image is smaller than the crop.
-        ValueError: As `to_eight_bits`.
+        ValueError: As for `to_eight_bits`.
     """
     image = to_channels(to_eight_bits(image), crop_resize.channels)
     side = crop_resize.crop or min(image.size)
@@ -96,15 +96,15 @@ def to_pixels(image: Image.Image, crop_resize: CropResize, name: object) -> NDAr
 
 
 def turn_upright(opened: Image.Image) -> Image.Image:
-    """Decode an image that Pillow has opened, and turn it as its EXIF orientation says.
+    """Decode an image that Pillow has opened, and rotate it by its EXIF orientation.
 
     Args:
-        opened: The image, whose pixels are not decoded before its size was checked.
+        opened: The image. Its size is checked before its pixels are decoded.
 
     Raises:
-        ValueError: If it has more than `MAX_PIXELS` pixels; if it is in color of 16 bits, of which Pillow keeps the
-            upper 8, and is so dark that the range of its pixels cannot be told.
-        Exception: If it is broken; Pillow's plugins raise nearly any class.
+        ValueError: If it has more than `MAX_PIXELS` pixels, or if it has 16-bit color, of which Pillow keeps the upper
+            8 bits, and is so dark that the range of its pixels is ambiguous.
+        Exception: If it is broken. Pillow's plugins raise nearly any class.
     """
     if opened.width * opened.height > MAX_PIXELS:
         raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
@@ -118,7 +118,7 @@ def turn_upright(opened: Image.Image) -> Image.Image:
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """Return width and height of the upright image of a file, which is not decoded."""
+    """Return width and height of the upright image of a file without decoding it."""
     with Image.open(path) as opened:
         turned = opened.getexif().get(0x0112, 1) > 4  # by 90 degrees: the orientations 5 to 8
         return (opened.height, opened.width) if turned else (opened.width, opened.height)
@@ -127,7 +127,7 @@ def upright_size(path: Path) -> tuple[int, int]:
 def to_channels(image: Image.Image, channels: int) -> Image.Image:
     """Convert an image of 8 bits and any mode to luminance (1) or RGB (3), without transparency."""
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # of the same colors: Pillow warns of the direct conversion
+        image = image.convert("RGBA")  # has the same colors; Pillow warns about the direct conversion
     elif image.mode == "LAB":
         image = image.convert("RGB")  # the only way from there
     return image.convert("L" if channels == 1 else "RGB")
@@ -136,14 +136,14 @@ def to_channels(image: Image.Image, channels: int) -> Image.Image:
 def to_eight_bits(image: Image.Image) -> Image.Image:
     """Convert integers of 16 or 32 bits, and floats in [0, 1], to 8 bits. Pillow's `convert` would clamp them at 255.
 
-    No file format states which part of their range integers use. They are taken to be of 8 bits if the largest is at
-    most 255, and of 16 bits if it lies in [16384, 65535].
+    No file format states which part of their range integers use. They are assumed to use 8 bits if the largest is at
+    most 255, and 16 bits if it is in [16384, 65535].
 
     Args:
-        image: An image of any mode; one of 8 bits is returned unchanged.
+        image: An image of any mode. An 8-bit image is returned unchanged.
 
     Raises:
-        ValueError: If the range of integers cannot be told; if floats are not finite, or outside of [0, 1].
+        ValueError: If the range of integers is ambiguous, or if floats are not finite or outside of [0, 1].
     """
     if image.mode.startswith("I"):
         values = np.asarray(image)
@@ -161,18 +161,18 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
 
 
 def resize_center(image: Image.Image, crop: tuple[int, int], size: tuple[int, int]) -> Image.Image:
-    """Cut out the center of an image and resize it (bicubic, antialiased).
+    """Crop an image to its center and resize it (bicubic, antialiased).
 
     Args:
-        image: An image of 8 bits, at least as large as the crop.
-        crop: Width and height of the part that is cut out, in pixels.
+        image: An 8-bit image, at least as large as the crop.
+        crop: Width and height of the crop, in pixels.
         size: Width and height of the result.
     """
     return image.crop(center_box(image.size, crop)).resize(size, Image.Resampling.BICUBIC)
 
 
 def describe_failure(error: Exception, path: Path) -> str:
-    """Return why a file could not be decoded, in a few words without its path."""
+    """Return in a few words why a file could not be decoded, without its path."""
     if isinstance(error, FileNotFoundError):
         return "the file is missing"
     if isinstance(error, UnidentifiedImageError):

@@ -1,8 +1,7 @@
-"""The content of a listing of images, byte by byte: the part of a pack's fingerprint without timestamps.
+"""Hash of the content of all files of a listing: the part of a pack's fingerprint that depends on the images.
 
-Every file is read once. The result is stored in the cache under the sizes and times of the files, so that the next
-check only lists the files. A copy of the images, or one whose times have changed, is read again, but not packed
-again.
+Every file is read once. The result is cached together with the sizes and times of the files, so that the next check
+only lists the files. Images that were copied, or whose times have changed, are read again, but not packed again.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from gan_lightning.hardware import count_cores
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 256  # files that a thread reads at a time
-MAX_THREADS = 16  # more would wait for the interpreter lock
+CHUNK = 256  # number of files that a thread reads at a time
+MAX_THREADS = 16  # more threads would wait for the interpreter lock
 _HASH = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -31,10 +30,10 @@ def content_of(listing: ImageListing, cache: Path) -> str:
 
     Args:
         listing: The images.
-        cache: Folder that stores which content files of these sizes and times have.
+        cache: Folder that stores the hashes of files with known sizes and times.
 
     Raises:
-        OSError: If a file cannot be read, and the machine is at fault.
+        OSError: If a file cannot be read because of a problem of the machine.
     """
     stored = cache / "sources" / look_at(listing)
     try:
@@ -52,7 +51,7 @@ def content_of(listing: ImageListing, cache: Path) -> str:
 
 
 def look_at(listing: ImageListing) -> str:
-    """Hash the names, sizes and times of all files, which are not opened; it changes when one is written to."""
+    """Hash the names, sizes and times of all files without opening them; writing to a file changes the result."""
     look = hashlib.sha256()
     for stamp in listing.stamps():
         look.update(stamp.encode(errors="surrogateescape"))
@@ -63,7 +62,7 @@ def read_content(listing: ImageListing) -> str:
     """Read all files, on all cores, and return the SHA-256 of their names and bytes, in hex.
 
     Raises:
-        OSError: If a file cannot be read, and the machine is at fault.
+        OSError: If a file cannot be read because of a problem of the machine.
     """
     names = listing.source_names()
     content = hashlib.sha256()

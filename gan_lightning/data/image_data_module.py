@@ -1,4 +1,4 @@
-"""The abstract base of the data modules: splits and loaders, whatever the images are read from."""
+"""The abstract base class of the data modules: splits and loaders for any source of images."""
 
 from __future__ import annotations
 
@@ -30,10 +30,9 @@ SPLITS_OF_STAGE = {"fit": ("train", "val"), "validate": ("val",), "test": ("test
 
 
 class ImageDataModule(L.LightningDataModule, ABC):
-    """Images in train, val and test splits: the base of the data modules, which say where the images come from.
+    """Base class of data modules with images in train, val and test splits; subclasses define the source of the images.
 
-    A batch is a dict. A loader yields it, and `on_after_batch_transfer` turns it, on the device, into what a module is
-    given:
+    A batch is a dict. On the device, `on_after_batch_transfer` converts the batch of a loader to the batch of a step:
 
     =============  ==========================================  ====================================================
     key            from a loader                               in a step of a module
@@ -46,22 +45,22 @@ class ImageDataModule(L.LightningDataModule, ABC):
     =============  ==========================================  ====================================================
 
     The order of the batches is a function of seed, epoch and number of ranks only, so that a run resumed in the middle
-    of an epoch sees exactly the images that were left.
+    of an epoch sees exactly the remaining images.
 
     Args:
-        image_size: Height and width that the images are resized to, in pixels.
+        image_size: Height and width to which the images are resized, in pixels.
         channels: 3 for RGB, 1 for grayscale.
-        crop: Side of the centered square that is cut out of each file before resizing, in pixels of the file; null for
+        crop: Side of the centered square to which each file is cropped before resizing, in pixels of the file; null for
             the largest square.
         batch_size: Number of images in a training batch, per device.
         eval_batch_size: Maximum number of images in a batch of validation and test; batch_size if null.
         flip: Mirror each training image left to right with probability one half.
-        resident: Hold all training images in the memory of each device as uint8 (2 GB for CelebA's train split at
-            64 px), so that an epoch reads none from the host. Their order and pixels stay the same. If null, they are
-            on a GPU a quarter of whose free memory suffices, unless there are worker processes.
-        num_workers: Number of worker processes that read batches. Packed images are read so fast that 0 is enough.
+        resident: Keep all training images in the memory of each device as uint8 (2 GB for CelebA's train split at
+            64 px), so that an epoch reads none from the host. Their order and pixels do not change. If null, images are
+            resident if they fit into a quarter of the free memory of a GPU and there are no worker processes.
+        num_workers: Number of worker processes that read batches. For packed images, 0 is fast enough.
         cache_dir: Folder of derived data. If null, $GAN_LIGHTNING_CACHE, or gan-lightning in the user's cache.
-        strict: Refuse images that cannot be read, instead of leaving them out with a warning.
+        strict: Raise an error for images that cannot be read, instead of leaving them out with a warning.
         seed: Seed of the order of the images and of the flips, not negative; null for that of `seed_everything`.
 
     Attributes:
@@ -116,12 +115,12 @@ class ImageDataModule(L.LightningDataModule, ABC):
 
     @property
     def seed(self) -> int:
-        """Seed of the order of the images and of the flips; a resumed run keeps that which it began with."""
+        """Seed of the order of the images and of the flips; a resumed run keeps its original seed."""
         seeds = self._given_seed, self._resumed_seed, global_seed()
         return next(seed for seed in seeds if seed is not None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the seed, for a run that resumes this one."""
+        """Return the seed for the checkpoint."""
         return {"seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -142,10 +141,10 @@ class ImageDataModule(L.LightningDataModule, ABC):
         """Return a split. Needs `setup`.
 
         Args:
-            split: "train", "val" or "test"; "all" where the source can be read as a whole.
+            split: "train", "val" or "test"; "all" if the source can be read as a whole.
 
         Raises:
-            InputError: If there is no such split, or the source is not open.
+            InputError: If the split does not exist, or the source is not open.
         """
 
     def setup(self, stage: str | None = None) -> None:
@@ -155,9 +154,8 @@ class ImageDataModule(L.LightningDataModule, ABC):
             stage: "fit", "validate" or "test". Any other stage checks no split.
 
         Raises:
-            InputError: If a split that the stage needs is empty or smaller than a batch on each device; if a class has
-                no training image; if the training images are to be resident and do not fit into the memory of the
-                device.
+            InputError: If a split that the stage needs is empty or smaller than a batch on each device, if a class has
+                no training image, or if resident images do not fit into the memory of the device.
         """
         self.open()
         for split in SPLITS_OF_STAGE.get(stage or "", ()):
@@ -183,7 +181,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         self._resident = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state for another process, which moves resident images to a device of its own."""
+        """Return the state for another process, which moves resident images to its own device."""
         return {**self.__dict__, "_resident": None}
 
     def real_images(self, split: str) -> ImageDataset:
@@ -191,7 +189,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return self.dataset(split)
 
     def protocol(self, split: str) -> dict[str, str | int]:
-        """Describe exactly which pixels a split holds, for a metric to state and to key its cache by. Needs `setup`.
+        """Describe exactly which pixels a split has; metrics log this and use it as the key of a cache. Needs `setup`.
 
         Args:
             split: As for `dataset`.
@@ -216,10 +214,10 @@ class ImageDataModule(L.LightningDataModule, ABC):
         }
 
     def class_counts(self) -> NDArray[np.int64] | None:
-        """Return how many training images each class has; None if that is not known. Needs `setup`.
+        """Return the number of training images of each class, or None if it is unknown. Needs `setup`.
 
         Raises:
-            InputError: If a class has none.
+            InputError: If a class has no image.
         """
         if not self.class_names or (dataset := self.dataset("train")).labels is None:
             return None
@@ -248,7 +246,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return self._evaluation_loader("test")
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Flip the images and map them to [-1, 1] on the device, to which a quarter of the bytes were transferred."""
+        """Flip the images and map them to [-1, 1] on the device, so that only uint8 values are transferred."""
         flip, image = batch.pop("flip"), batch["image"].contiguous(memory_format=torch.channels_last)
         batch["image"] = to_float(torch.where(flip[:, None, None, None], image.flip(-1), image))
         return batch
@@ -291,7 +289,7 @@ class ImageDataModule(L.LightningDataModule, ABC):
         return batches
 
     def _resume(self, batches: EpochBatches | StreamedBatches) -> None:
-        """Skip the batches of the current epoch that a run has seen which is resumed in the middle of it."""
+        """Skip the batches of the current epoch that a resumed run has already seen."""
         if self.trainer is not None:
             batches.resume(self.trainer.current_epoch, batches_done(self.trainer))
 
@@ -312,5 +310,5 @@ class ImageDataModule(L.LightningDataModule, ABC):
 
 
 def unchanged(batch: Any) -> Any:
-    """Return a batch of tensors as it is. By default torch would search it for arrays to convert."""
+    """Return a batch of tensors unchanged. By default torch would search it for arrays to convert."""
     return batch

@@ -19,7 +19,7 @@ class ImageFolder(PackedDataModule):
     Args:
         root: Folder of the images. Hidden files, links to folders and links out of the root are skipped.
         split_fractions: Fractions of train, val and test, which sum to 1.
-        split_seed: Seed of the split, which depends only on it and the names of the files.
+        split_seed: Seed of the split, which depends only on the seed and the names of the files.
         labels: "folder" for classes, root/CLASS/*.png, named after their folders; null for no labels.
         **common: Options of PackedDataModule.
     """
@@ -58,10 +58,10 @@ class ImageFolder(PackedDataModule):
             super().setup(stage)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor | list[str]]]:
-        """Return all images as photographs in the format that the model takes; `Photos` can also crop and resize them.
+        """Return all images as photographs in the format of the model; `Photos` can also crop and resize them.
 
         Raises:
-            InputError: If the model takes no photographs, or not these.
+            InputError: If the model does not take photographs, or these do not fit.
         """
         return photo_loader(self.root, photo_format_of(self), self.eval_batch_size, self.num_workers)
 

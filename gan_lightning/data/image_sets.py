@@ -1,4 +1,4 @@
-"""Sets of images that are measured as they are: folders, zip archives, packs and NumPy arrays, each of one size."""
+"""Sets of images to compare: folders, zip archives, packs and NumPy arrays, each with images of one size."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ SIZE_ADVICE = "give --image_size N to crop and resize all images of folders and 
 
 @dataclass(frozen=True)
 class Framing:
-    """What is done to the image files of a set, if anything.
+    """Crop, size and channels of the image files of a set.
 
     Attributes:
-        image_size: Height and width of the images; None for those that the files have.
-        crop: Side of the centered square that is cut out before; None for the largest.
-        channels: 1 or 3; None for those that the files have.
+        image_size: Height and width of the images; None for those of the files.
+        crop: Side of the centered square to which images are cropped first; None for the largest.
+        channels: 1 or 3; None for those of the files.
     """
 
     image_size: int | None = None
@@ -52,11 +52,11 @@ class Framing:
 
 
 class ImageSet(ABC):
-    """Images of one shape, which are read in batches.
+    """Images of one shape, read in batches.
 
     Attributes:
-        path: Where they come from, for messages.
-        kind: What that is: "folder", "zip", "pack", "array" or "checkpoint".
+        path: Source of the images, for messages.
+        kind: Kind of the source: "folder", "zip", "pack", "array" or "checkpoint".
         shape: Shape (C,H,W) of an image.
     """
 
@@ -73,18 +73,18 @@ class ImageSet(ABC):
         """Yield batches (B,C,H,W) uint8 of `count` images, which are evenly spaced if there are more."""
 
     def describe(self) -> dict[str, str | int]:
-        """Return where the images come from, for the protocol of a metric."""
+        """Return a description of the source, for the protocol of a metric."""
         return {"path": self.path, "kind": self.kind, "available": len(self)}
 
 
 class ArrayImages(ImageSet):
-    """Images in an array that is read a batch at a time, as a memory map allows.
+    """Images in an array, which may be a memory map, as it is read one batch at a time.
 
     Args:
-        path: Where it comes from.
-        kind: What that is.
+        path: Source of the array.
+        kind: Kind of the source.
         shape: Shape (C,H,W) of an image.
-        rows: Rows of the array that hold an image.
+        rows: Rows of the array that contain an image.
         read: Function from rows (B) to images (B,C,H,W) uint8.
     """
 
@@ -103,7 +103,7 @@ class ArrayImages(ImageSet):
         return len(self._rows)
 
     def batches(self, batch_size: int, count: int) -> Iterator[Tensor]:
-        """Yield batches, as `ImageSet.batches`."""
+        """Yield batches, see `ImageSet.batches`."""
         for part in evenly_spaced(len(self), count, batch_size):
             yield self._read(self._rows[part])
 
@@ -113,10 +113,10 @@ class FileImages(ImageSet):
 
     Args:
         path: The folder or archive.
-        framing: What is done to each image.
+        framing: Crop, size and channels.
 
     Raises:
-        InputError: If there is none, one cannot be read, or they differ in size or channels and the framing lets them.
+        InputError: If there is no image, one cannot be read, or the resulting sizes or channels differ.
     """
 
     def __init__(self, path: Path, framing: Framing) -> None:
@@ -137,14 +137,14 @@ class FileImages(ImageSet):
         return len(self._names)
 
     def batches(self, batch_size: int, count: int) -> Iterator[Tensor]:
-        """Yield batches, as `ImageSet.batches`; files are decoded by threads."""
+        """Yield batches, see `ImageSet.batches`; files are decoded by threads."""
         with ThreadPoolExecutor(count_cores()) as threads:
             for part in evenly_spaced(len(self), count, batch_size):
                 images = list(threads.map(self._read, part.tolist()))
                 yield torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
     def _check_shapes(self) -> tuple[int, int, int]:
-        """Return the shape of the images, of which no pixel is decoded."""
+        """Return the shape of the images without decoding any pixels."""
         framing = self._framing
         with ThreadPoolExecutor(count_cores()) as threads:
             shapes = list(threads.map(self._shape, range(len(self))))
@@ -207,10 +207,10 @@ def open_images(path: str | os.PathLike[str], framing: Framing) -> ImageSet:
 
     Args:
         path: The path.
-        framing: What is done to the images of folders and archives.
+        framing: Crop, size and channels of the images of folders and archives.
 
     Raises:
-        InputError: If it does not exist, holds no images, or is something else.
+        InputError: If the path does not exist, contains no images, or is something else.
     """
     given, shown = Path(path).expanduser(), printable(path)
     if not given.exists():
@@ -236,10 +236,10 @@ def open_images(path: str | os.PathLike[str], framing: Framing) -> ImageSet:
 
 
 def read_array(path: Path) -> NDArray[np.uint8]:
-    """Read images (N,H,W,C) uint8 from a NumPy file: its array of 3 or 4 dimensions, or the first such of a .npz.
+    """Read images (N,H,W,C) uint8 from a NumPy file: its array of 3 or 4 dimensions, or the first such array of a .npz.
 
     Raises:
-        InputError: If it cannot be read, or holds something else.
+        InputError: If the file cannot be read, or contains something else.
     """
     try:
         content = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -261,14 +261,14 @@ def read_array(path: Path) -> NDArray[np.uint8]:
 
 def evenly_spaced(available: int, count: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
     """Yield, in batches, the positions of `count` images among those available."""
-    # As in training: the first N images of a sorted folder may all be of one class.
+    # Evenly spaced as in training, because the first N images of a sorted folder may all be of one class.
     positions = np.arange(count, dtype=np.int64) * available // count
     for start in range(0, count, batch_size):
         yield positions[start : start + batch_size]
 
 
 def pixels_digest(batches: Iterator[Tensor], into: list[str]) -> Iterator[Tensor]:
-    """Pass batches of images on, and at the end put the SHA-256 of their pixels into a list."""
+    """Yield batches of images unchanged, and at the end append the SHA-256 of their pixels to a list."""
     digest = hashlib.sha256()
     for batch in batches:
         digest.update(batch.permute(0, 2, 3, 1).contiguous().numpy().data)
@@ -282,7 +282,7 @@ def size(shape: Sequence[int]) -> str:
 
 
 def color(shape: Sequence[int]) -> str:
-    """Return whether a shape (C,H,W) is of gray images or of images in color."""
+    """Return "gray" or "in color", depending on the shape (C,H,W)."""
     return "gray" if shape[0] == 1 else "in color"
 
 

@@ -1,4 +1,4 @@
-"""Labels of images: from the folders that they lie in, from attributes, and as the base of splits by class."""
+"""Labels of images, from their folders or their attributes, and counts and splits by class."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from gan_lightning.data.listing import SYSTEM_FOLDERS, ImageListing
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 
-MAX_ATTRIBUTES = 6  # of which each combination is a class
-NO_ATTRIBUTE = "none"  # name of the class that has none of them
+MAX_ATTRIBUTES = 6  # each combination of them is a class
+NO_ATTRIBUTE = "none"  # name of the class without any attribute
 
 
 def labeled_by_folder(listing: ImageListing) -> ImageListing:
@@ -25,7 +25,7 @@ def labeled_by_folder(listing: ImageListing) -> ImageListing:
         listing: Images, each at `CLASS/...` relative to the root.
 
     Raises:
-        InputError: If an image lies in no such folder, a folder holds no image, or there are fewer than two.
+        InputError: If an image is not in such a folder, a folder contains no image, or there are fewer than two.
     """
     folders = [name.partition("/")[0] for name in listing.names]
     for name, folder in zip(listing.names, folders, strict=True):
@@ -59,7 +59,7 @@ def labels_of_attributes(
         attributes: (A) names. The class with the first and the third of them is called "FIRST+THIRD", and is number 5.
 
     Raises:
-        InputError: If there are too many.
+        InputError: If there are too many attributes.
     """
     if len(attributes) > MAX_ATTRIBUTES:
         raise InputError(
@@ -75,15 +75,15 @@ def labels_of_attributes(
 
 
 def count_classes(dataset: ImageDataset, class_names: Sequence[str], source: str) -> NDArray[np.int64]:
-    """Return how many images of a split each class has.
+    """Return the number of images of each class in a split.
 
     Args:
         dataset: A split with labels.
         class_names: Names of the classes.
-        source: Where the images come from, for the message.
+        source: Source of the images, for the message.
 
     Raises:
-        InputError: If a class has none.
+        InputError: If a class has no image.
     """
     assert dataset.labels is not None
     counts = np.bincount(dataset.labels[dataset.rows], minlength=len(class_names))
@@ -96,7 +96,7 @@ def count_classes(dataset: ImageDataset, class_names: Sequence[str], source: str
 
 
 def of_class(dataset: ImageDataset, label: int) -> ImageDataset:
-    """Return the images of a split that have a label."""
+    """Return the images of a split that have the given label."""
     assert dataset.labels is not None
     rows = dataset.rows[dataset.labels[dataset.rows] == label]
     return ImageDataset(dataset.images, rows, dataset.attributes, dataset.labels)

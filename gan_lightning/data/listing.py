@@ -1,4 +1,4 @@
-"""A listing of images with their splits: what every source of images on disk is reduced to."""
+"""A listing of images with their splits, the common description of all sources of images on disk."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from gan_lightning.errors import InputError
 from gan_lightning.file_names import IMAGE_SUFFIXES, printable
 
 SPLITS = ("train", "val", "test")
-# Files that lie beside images and are none, or none of the user's: nobody misses them.
+# Other files that are common beside images, and are ignored silently.
 COMPANIONS = frozenset(
     {".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".log", ".db", ".ini", ".py"}
     | {".npy", ".npz", ".mat"}
 )
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "System Volume Information", "$RECYCLE.BIN", "lost+found"})
-# Errors that are an image's own fault; all others (an I/O error, a stale handle) are the machine's.
+# Errors that are caused by the image; all others (an I/O error, a stale handle) are caused by the machine.
 IMAGE_ERRORS = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP)
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ImageListing:
         splits: Rows of "train", "val" and "test": int64, ascending, disjoint.
         attributes: (N,A) int8, -1 or 1, or None if no attributes were requested.
         attribute_names: (A) names of the columns of `attributes`.
-        left_out: Number of files below `root` that are not listed, by what they are: ".heic", "links to folders".
+        left_out: Number of files below `root` that are not listed, by kind: ".heic", "links to folders".
         labels: (N) int64, the class of each image, or None if no labels were requested.
         class_names: Names of the classes, by label.
     """
@@ -65,30 +65,30 @@ class ImageListing:
         return len(self.names)
 
     def source_names(self) -> list[str]:
-        """Return the paths, relative to `root`, of the files that hold the images."""
+        """Return the paths, relative to `root`, of the files that contain the images."""
         return self.names
 
     def stamps(self) -> Iterator[str]:
-        """Yield a line for each source file with its name, size and times, which changes when the file is written to.
+        """Yield a line for each source file with its name, size and times, without opening the files.
 
-        The files are not opened.
+        The line changes when the file is written to.
         """
         for name in self.source_names():
             yield _stamp(os.path.join(self.root, name), name)
 
     def report_left_out(self) -> None:
-        """Log, in one line, what else lies below the folder and was left out."""
+        """Log one line about the other files below the folder, which are left out."""
         if self.left_out:
             logger.warning("%s: left out %s", printable(self.root), describe_left_out(self.left_out))
 
     def decode(self, row: int, crop_resize: CropResize) -> NDArray[np.uint8]:
-        """Decode one image to (H,W,C) uint8; raises what `decode_image` raises."""
+        """Decode one image to (H,W,C) uint8; raises the exceptions of `decode_image`."""
         return decode_image(self.root / self.names[row], crop_resize)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays(ImageListing):
-    """Images that are stored together in a few files and read at once. Their names are made up.
+    """Images that are stored together in a few files and read at once. Their names are generated.
 
     Attributes:
         pixels: (N,H,W) or (N,H,W,C) uint8.
@@ -99,11 +99,11 @@ class ImageArrays(ImageListing):
     sources: tuple[str, ...] = field(kw_only=True)
 
     def source_names(self) -> list[str]:
-        """Return the paths, relative to `root`, of the few files that hold all images."""
+        """Return the paths, relative to `root`, of the few files that contain all images."""
         return list(self.sources)
 
     def decode(self, row: int, crop_resize: CropResize) -> NDArray[np.uint8]:
-        """Crop and resize one image, as `ImageListing.decode`."""
+        """Crop and resize one image, see `ImageListing.decode`."""
         return to_pixels(Image.fromarray(self.pixels[row]), crop_resize, self.names[row])
 
 
@@ -114,7 +114,7 @@ def _stamp(path: str, name: str) -> str:
         if error.errno not in IMAGE_ERRORS:
             raise
         return f"\n{name}\0missing"
-    # The change time too: nobody can set it back, whereas copying and unpacking set back the time of the last write.
+    # Includes the change time, which cannot be set back, whereas copying and unpacking restore the modification time.
     return f"\n{name}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
 
 
@@ -122,7 +122,7 @@ def stays_inside(name: str) -> bool:
     """Return whether a relative path, joined to a folder, stays inside that folder on any system.
 
     Args:
-        name: The path as a list or an archive states it.
+        name: The path in a list or an archive.
     """
     if _PLAIN.match(name):  # the usual case, a hundred times faster
         return True
@@ -173,10 +173,10 @@ def read_folder(
 
 
 def read_paths(paths: Sequence[str | os.PathLike[str]]) -> ImageListing:
-    """List image files, and those below folders, by their names relative to the innermost folder that holds all.
+    """List image files, and those below folders, with names relative to the innermost folder that contains all.
 
     Args:
-        paths: Files and folders. Of files, those of other kinds are counted in `left_out`, as below folders.
+        paths: Files and folders. Files of other kinds are counted in `left_out`, also below folders.
 
     Raises:
         InputError: If a path does not exist, or there is no image.
@@ -215,7 +215,7 @@ def describe_left_out(left_out: Mapping[str, int]) -> str:
 
 
 def _walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
-    """Yield the names of the images, and count the rest."""
+    """Yield the names of the images, and count the other files."""
 
     def cannot_be_listed(error: OSError) -> None:
         if error.errno not in IMAGE_ERRORS:

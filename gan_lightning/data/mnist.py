@@ -33,13 +33,13 @@ class MNIST(PackedDataModule):
     """Handwritten digits, 28 x 28 padded with zeros, as torchvision stores them. The test split is the official one.
 
     Args:
-        root: Folder that holds MNIST/raw.
+        root: Folder that contains MNIST/raw.
         image_size: Height and width in pixels; the padded images are resized unless it is 32.
-        channels: 1 for grayscale, 3 for three equal ones.
+        channels: 1 for grayscale, 3 for three equal channels.
         val_fraction: Fraction of the official training set that becomes the val split.
         split_seed: Seed of that split.
         flip: Mirror each training image left to right with probability one half; a mirrored digit is not a digit.
-        labels: Whether batches carry the class of each image: the digit, or the article of clothing.
+        labels: Whether batches include the class of each image: the digit, or the article of clothing.
         download: Download missing files with torchvision.
         **common: Options of PackedDataModule, except crop.
     """
@@ -82,7 +82,7 @@ class MNIST(PackedDataModule):
         return images
 
     def prepare_data(self) -> None:
-        """Download the files if they are missing and `download` is set; then pack the images."""
+        """Download the files if they are missing and `download` is set, then pack the images."""
         if self.download:
             with exclusive_root(self.root, self.cache_dir):
                 read_mnist(self.root, self.kind, download=True)
@@ -93,7 +93,7 @@ class FashionMNIST(MNIST):
     """Articles of clothing, 28 x 28 padded with zeros, as torchvision stores them. The test split is the official one.
 
     Args:
-        root: Folder that holds FashionMNIST/raw.
+        root: Folder that contains FashionMNIST/raw.
         **common: Options of MNIST.
     """
 
@@ -111,14 +111,14 @@ def read_mnist(
     Rows are those of the official training set, followed by those of the official test set, which is the test split.
 
     Args:
-        root: Folder that holds `MNIST/raw` or `FashionMNIST/raw`.
+        root: Folder that contains `MNIST/raw` or `FashionMNIST/raw`.
         kind: Which of the two datasets to read.
         val_fraction: Fraction of the official training set that becomes the val split, in [0, 1).
         seed: Seed of the split.
         download: Download missing files.
 
     Raises:
-        InputError: If the files are missing and not to be downloaded, cannot be downloaded, or are damaged; if the
+        InputError: If the files are missing and `download` is off, cannot be downloaded, or are damaged, or if the
             fraction is out of range.
     """
     if not 0 <= val_fraction < 1:

@@ -1,7 +1,7 @@
 """Packed images: decoded, cropped and resized once (see packing.py), then read from a memory map, a batch at a time.
 
-A pack is a folder in the cache whose name ends with a fingerprint of its source. It holds `pixels.npy`, uint8
-(N,H,W,C), one row for each file of the listing (zeros for files that could not be read), and `pack.json`.
+A pack is a folder in the cache whose name ends with a fingerprint of its source. It contains `pixels.npy`, uint8
+(N,H,W,C) with one row for each file of the listing (zeros for files that could not be read), and `pack.json`.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class PackedImages:
 
     Attributes:
         crop_resize: Crop, size and channels of the pixels.
-        digest: SHA-256 of the pixels, in hex, by which statistics of the images are keyed.
+        digest: SHA-256 of the pixels, in hex, which is the key of statistics of the images.
         skipped: The images that could not be read.
-        rows: Rows that hold an image, int64, ascending: all except the skipped ones.
+        rows: Rows with an image, int64, ascending: all except the skipped ones.
 
     Raises:
         FileNotFoundError: If the pack does not exist.
-        InputError: If it is damaged, of another version, or renamed.
+        InputError: If it is damaged, was renamed, or has another version.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -74,7 +74,7 @@ class PackedImages:
             raise InputError(
                 f"The packed images {self.folder} cannot be used ({error}): delete that folder."
             ) from error
-        # A plain array on the same map: the subclass would cost a microsecond or two on each index.
+        # A plain array on the same map, because indexing the subclass takes a microsecond or two longer.
         self._pixels: NDArray[np.uint8] = np.asarray(pixels)
         self.rows = np.delete(np.arange(len(pixels)), [entry.row for entry in self.skipped])
 
@@ -87,7 +87,7 @@ class PackedImages:
 
 
 def fingerprint_of(folder: Path) -> str:
-    """Return the fingerprint with which the name of a pack ends; its header holds it, too."""
+    """Return the fingerprint at the end of the name of a pack, which is also in its header."""
     return folder.name.rpartition("-")[2]
 
 
@@ -99,10 +99,10 @@ def open_packed(
     channels: int,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> PackedImages:
-    """Open the pack that `pack_images` made of this listing; the arguments are the same.
+    """Open the pack of this listing that `pack_images` made; the arguments are the same.
 
     Raises:
-        InputError: If it does not exist (the images have changed, or were never packed), or is damaged.
+        InputError: If the pack is damaged or does not exist (the images have changed, or were never packed).
     """
     folder = pack_folder(listing, CropResize(image_size, crop, channels), make_cache_dir(cache_dir))
     try:
@@ -117,16 +117,16 @@ def open_packed(
 def pack_folder(listing: ImageListing, crop_resize: CropResize, cache: Path) -> Path:
     """Return the folder of the pack of these files, which may not exist.
 
-    Its name changes with every name and every byte of the files, and with every setting. Files that are new, or were
-    written to since the last time, are read.
+    Its name depends on every name and every byte of the files, and on every setting. Files that are new, or were
+    written to since the last call, are read.
     """
     settings = [FORMAT_VERSION, RESIZER, PIL.__version__.split(".")[0], asdict(crop_resize)]
     if any(name.lower().endswith((".tif", ".tiff")) for name in listing.names):
-        settings.append("integers-2")  # before, those of 32 bits became black or white
+        settings.append("integers-2")  # before this version, 32-bit integers became black or white
     content = json.dumps([*settings, len(listing), content_of(listing, cache)])
     fingerprint = hashlib.sha256(content.encode()).hexdigest()[:16]
     crop = f"-crop{crop_resize.crop}" if crop_resize.crop else ""
-    name = writable(listing.name, 120)  # the rest, a lock and a temporary folder are named after it
+    name = writable(listing.name, 120)  # leaves room for suffixes: fingerprint, lock, temporary folder
     return cache / f"{name}-{crop_resize.image_size}x{crop_resize.channels}{crop}-{fingerprint}"
 
 

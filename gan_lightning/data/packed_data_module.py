@@ -1,4 +1,4 @@
-"""The base of the data modules whose images are packed once, and then read from a memory map."""
+"""The base class of data modules whose images are packed once, and then read from a memory map."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PackedDataModule(ImageDataModule):
 
     Args:
         root: Folder of the images. It is only read, except by `download` and SyntheticFaces.
-        auto_pack: Pack the images at the start of a run if they are not packed yet. If false, the run is refused then,
-            for jobs that are to spend no time on it: run `gan-lightning pack` ahead of them.
+        auto_pack: Pack the images at the start of a run if they are not packed yet. If false, such a run is refused,
+            for jobs that should spend no time on packing: run `gan-lightning pack` before them.
         **common: Options of ImageDataModule.
     """
 
@@ -46,7 +46,7 @@ class PackedDataModule(ImageDataModule):
         """Pack the images unless they are packed already. Lightning calls this on one process of each node.
 
         Raises:
-            InputError: If they are not packed and `auto_pack` is off; otherwise as `pack_images`.
+            InputError: If they are not packed and `auto_pack` is off; otherwise as for `pack_images`.
         """
         listing, settings = self.read_files(), self._pack_settings()
         listing.report_left_out()
@@ -58,7 +58,7 @@ class PackedDataModule(ImageDataModule):
         """Open the packed images, unless they are open already.
 
         Raises:
-            InputError: If the images are not packed as they are now.
+            InputError: If there is no pack of the images in their current state.
         """
         if self._packed is None:
             self._listing = self.read_files()
@@ -79,7 +79,7 @@ class PackedDataModule(ImageDataModule):
             split: "train", "val", "test" or "all".
 
         Raises:
-            InputError: If there is no such split, or the images are not open yet.
+            InputError: If the split does not exist, or the images are not open yet.
         """
         packed = self.packed
         assert self._listing is not None  # opened together with the pack

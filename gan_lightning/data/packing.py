@@ -1,6 +1,7 @@
-"""Packing: decode every image of a listing once, and write a pack (see packed.py) that is complete or absent.
+"""Packing: decode every image of a listing once, and write a pack (see packed.py).
 
-A pack is written under a temporary name, synchronized and renamed. The next process removes what a killed one left.
+A pack is written under a temporary name, synced and renamed, so that it is either complete or absent. The next process
+removes the files that a killed one left behind.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ from gan_lightning.hardware import count_cores
 
 logger = logging.getLogger(__name__)
 
-CHUNK = 64  # images per task: enough to hide the cost of a task, few enough to hold many
-STALE = 24 * 3600  # seconds after which a pack that another host was writing is taken to be abandoned
+CHUNK = 64  # images per task: enough to hide the overhead of a task, few enough to keep many chunks in memory
+STALE = 24 * 3600  # seconds after which an unfinished pack of another host counts as abandoned
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, limit on the size of files
 NO_ACCESS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -72,18 +73,18 @@ def pack_images(
     Args:
         listing: The images.
         image_size: Height and width of the packed images, in pixels.
-        crop: Side of the centered square that is cut out of each file, in pixels; None for the largest square.
+        crop: Side of the centered square to which each file is cropped, in pixels; None for the largest square.
         channels: 1 for grayscale, 3 for RGB.
         cache_dir: Folder of the packs; `default_cache_dir()` if None.
-        strict: Refuse the first image that cannot be read, instead of leaving it out with a warning.
+        strict: Raise an error for the first image that cannot be read, instead of leaving it out with a warning.
         num_workers: Number of decoding threads; one per core, up to `MAX_THREADS`, if None.
         progress: Show a progress bar on a terminal.
 
     Raises:
-        InputError: If an argument is out of range, an image is smaller than the crop, no image can be read or, with
-            `strict`, one of them cannot; if an image changes meanwhile; if the cache cannot be written to, or its disk
-            is full.
-        OSError: If a file cannot be opened and the machine is at fault (no permission, a file system that is gone).
+        InputError: If an argument is out of range; if an image is smaller than the crop; if no image can be read or,
+            with `strict`, one cannot; if an image changes during the packing; or if the cache is not writable or its
+            disk is full.
+        OSError: If a file cannot be opened because of a problem of the machine (such as an unavailable file system).
     """
     crop_resize = CropResize(image_size, crop, channels)
     look = look_at(listing)
@@ -135,7 +136,7 @@ def _pack(
     with exclusive(folder.with_name(f".{folder.name}.lock")) as alone:
         if (packed := _open_or_none(folder)) is not None:  # another process made it while this one waited
             return packed
-        if alone:  # then the processes that began these parts have ended
+        if alone:  # the processes that started these parts have ended
             for part in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
                 if _is_left_over(part, f".{folder.name}.{socket.gethostname()}-"):
                     shutil.rmtree(part, ignore_errors=True)
@@ -157,7 +158,7 @@ def _pack(
 
 
 def _is_left_over(part: Path, of_this_host: str) -> bool:
-    """Return whether no process writes a part any more. Other hosts, which locks may not reach, are given a day."""
+    """Return whether no process still writes a part. Other hosts, which locks may not reach, are given a day."""
     if part.name.startswith(of_this_host):
         return True
     times = [file.stat().st_mtime for file in (part, *part.iterdir()) if file.exists()]
@@ -178,7 +179,7 @@ def _publish(part: Path, folder: Path) -> None:
     except OSError:
         if _open_or_none(folder) is not None:
             return
-        shutil.rmtree(folder)  # damaged by something else: only complete packs are renamed
+        shutil.rmtree(folder)  # damaged later, because only complete packs are renamed
         part.rename(folder)
     _sync(folder.parent)
 
@@ -225,7 +226,7 @@ def _write_header(header: dict[str, Any], part: Path) -> None:
 def _decode_all(listing: ImageListing, crop_resize: CropResize, num_workers: int) -> Iterator[Decoded]:
     """Decode in chunks, in order, with a bounded number of them in memory."""
     # Threads, because Pillow decodes and resizes without the interpreter lock. Processes would only be faster for small
-    # images on many cores, and each would run a script again that lacks `if __name__ == "__main__":`.
+    # images on many cores, and would run scripts without `if __name__ == "__main__":` again.
     executor = ThreadPoolExecutor(num_workers, thread_name_prefix="pack")
     pending: deque[Future[Decoded]] = deque()
     try:
@@ -249,8 +250,8 @@ def _decode_chunk(listing: ImageListing, crop_resize: CropResize, start: int) ->
         except (CropTooLargeError, MemoryError):
             raise
         except Exception as error:
-            # A wrong byte is the fault of the image. An error with an errno is the fault of the machine (a file system
-            # that is gone for a moment), and must not be recorded as the image's, unless the file does not exist.
+            # A wrong byte is a problem of the image. An error with an errno is a problem of the machine (such as an
+            # unavailable file system), and must not be attributed to the image, unless the file does not exist.
             if isinstance(error, OSError) and error.errno not in IMAGE_ERRORS:
                 raise
             unreadable.append(Skipped(start + offset, name, describe_failure(error, listing.root / name)))
@@ -283,7 +284,7 @@ def _flush(file: BinaryIO) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make the entries of a folder durable, if the system supports it."""
+    """Sync the entries of a folder to disk, if the system supports it."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

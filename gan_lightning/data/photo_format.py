@@ -1,4 +1,4 @@
-"""One photograph, read into the format that a model takes: upright, cropped and resized if requested, or refused."""
+"""Reading of a photograph into the format of a model: upright, and cropped and resized on request, or refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GRAY_TOLERANCE = 2  # maximum difference between the channels of a gray photogra
 
 @dataclass(frozen=True)
 class PhotoFormat:
-    """Shape of the photographs that a model takes.
+    """Shape of the photographs that a model expects.
 
     Attributes:
         channels: 1 or 3. Gray photographs become three equal channels; color is never dropped.
@@ -68,7 +68,7 @@ def read_photo(
     visible = np.asarray(alpha)
     if known is not None and known.shape == visible.shape:
         visible = visible * known
-    if visible.min() < 255:  # Pillow resizes colors by their alpha: hidden ones add nothing to others
+    if visible.min() < 255:  # Pillow weights colors by alpha, so that hidden colors do not affect others
         color.putalpha(Image.fromarray(visible))
     fitted, opacity = _fit(color, path, photo_format, resize), np.array(_fit(alpha, path, photo_format, resize))
     pixels = np.array(fitted.convert("L" if photo_format.channels == 1 else "RGB"))
@@ -111,6 +111,6 @@ def _fit(image: Image.Image, path: Path, photo_format: PhotoFormat, resize: Resi
 
 
 def largest_crop(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, int]:
-    """Return width and height of the largest part of an image of this size that has the aspect ratio of the target."""
+    """Return width and height of the largest crop of an image of this size with the aspect ratio of the target."""
     scale = min(side / wanted for side, wanted in zip(size, target, strict=True))
     return round(scale * target[0]), round(scale * target[1])

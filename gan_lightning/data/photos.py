@@ -1,4 +1,4 @@
-"""A user's own photographs for `predict`: nothing is cropped, resized or repaired unless requested."""
+"""Photographs for `predict`: nothing is cropped, resized or repaired unless requested."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ logger = logging.getLogger(__name__)
 
 
 class Photos(L.LightningDataModule):
-    """Photographs that are degraded already, in the format that the model takes; for `predict`.
+    """Photographs that are already degraded, in the format of the model, for `predict`.
 
     Args:
-        root: Folder of the photographs, or a list of files and folders; folders below are searched, too.
-        resize: What happens to photographs that are larger than the model takes. "refuse" stops before any work;
-            "center_crop" cuts out the largest part of the right aspect, and resizes it (bicubic, antialiased).
-        to_gray: Convert photographs in color where the model takes gray, as for colorization, instead of refusing them.
+        root: Folder of the photographs, or a list of files and folders; subfolders are included.
+        resize: Treatment of photographs that are larger than the model expects. "refuse" stops before any work;
+            "center_crop" crops them to the right aspect ratio and resizes them (bicubic, antialiased).
+        to_gray: Convert color photographs if the model expects gray ones, as for colorization, instead of refusing
+            them.
         batch_size: Number of photographs in a batch, per device.
         num_workers: Number of worker processes that read batches.
 
@@ -64,7 +65,7 @@ class Photos(L.LightningDataModule):
         self.num_workers = num_workers
 
     def setup(self, stage: str | None = None) -> None:
-        """Check that the photographs are only to be restored.
+        """Check that the photographs are used for restoration.
 
         Raises:
             InputError: If the stage is not "predict".
@@ -77,10 +78,10 @@ class Photos(L.LightningDataModule):
         return list_photos(self.root)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Tensor | list[str]]]:
-        """Return all photographs, in the format that the model takes.
+        """Return all photographs in the format of the model.
 
         Raises:
-            InputError: If the model takes no photographs, or not these.
+            InputError: If the model does not take photographs, or these do not fit.
         """
         photo_format = photo_format_of(self)
         known = getattr(self.trainer.lightning_module, "known_pixels", None)  # type: ignore[union-attr]
@@ -92,26 +93,26 @@ class Photos(L.LightningDataModule):
 class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
     """Photographs sorted by name, read in whole batches.
 
-    All files are decoded once when it is made, so that every photograph that cannot be used is known before any work.
-    Those that cannot be read are named in a warning and skipped.
+    All files are decoded once by the constructor, so that every unusable photograph is known before any work.
+    Unreadable ones are reported in a warning and skipped.
 
     Args:
         root: Folder, or files and folders, as for `Photos`.
-        photo_format: Format that the model takes.
+        photo_format: Format that the model expects.
         resize: As for `Photos`.
-        known: Function that returns the known pixels (H,W) of a photograph as it is before resizing, by its name
-            and the names of all, or None for all pixels; what the others hold is not mixed into those beside them.
+        known: Function from the name of a photograph, and the names of all, to its known pixels (H,W) before resizing,
+            or None for all pixels. Unknown pixels do not affect their neighbors.
         to_gray: As for `Photos`.
 
     Attributes:
         names: Names of the readable photographs, relative to the root.
         listed: Names of all photographs.
-        opaque: Names of those readable photographs that have no transparent pixel.
+        opaque: Names of the readable photographs without a transparent pixel.
         skipped: Number of photographs that cannot be read.
 
     Raises:
-        InputError: If there is no such folder, no photograph in it, or none that can be read; if a photograph is too
-            large, too small, or in color where the model takes gray.
+        InputError: If the folder does not exist or contains no readable photograph, or if a photograph is too large,
+            too small, or in color while the model expects gray.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
             transparency; "index" (B) int64; "name", a list of B.
 
         Raises:
-            InputError: If a photograph is gone, or cannot be read any more.
+            InputError: If a photograph no longer exists or can no longer be read.
         """
         shape = self.photo_format.height, self.photo_format.width
         images, alphas = torch.empty(len(rows), self.photo_format.channels, *shape), torch.empty(len(rows), 1, *shape)
@@ -175,7 +176,7 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
             known = self.known(self.names[row], self.listed) if self.known else None
             try:
                 images[place], alphas[place] = read_photo(path, self.photo_format, self.resize, known, self.to_gray)
-            except Exception as error:  # it could be read when the run began
+            except Exception as error:  # the file was readable when the run started
                 raise InputError(
                     f"{printable(path)} cannot be read any more ({describe_failure(error, path)}): restore it, and run "
                     "the same command again; without it, choose another folder (--name)"
@@ -189,10 +190,10 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
 
 
 class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
-    """Batches of positions in order, of which rank r of W takes r, r + W, ...; no position is repeated.
+    """Batches of positions in order; rank r of W takes positions r, r + W, ..., and none is repeated.
 
-    A rank without photographs yields one empty batch: Lightning would leave it out of the end of the loop, where the
-    other ranks wait for it. The class is a DistributedSampler so that Lightning leaves it in place.
+    A rank without photographs yields one empty batch: otherwise Lightning would skip the end of the loop on this rank,
+    where the other ranks wait for it. The class is a DistributedSampler so that Lightning does not replace it.
 
     Args:
         count: Number of photographs.
@@ -219,15 +220,15 @@ class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
 
 
 def list_photos(root: Root) -> ImageListing:
-    """List the photographs below a folder, or files and those below folders."""
+    """List the photographs below a folder, or in a list of files and folders."""
     return read_folder(root) if isinstance(root, str | os.PathLike) else read_paths(root)
 
 
 def photo_format_of(data: L.LightningDataModule) -> PhotoFormat:
-    """Return the format of the photographs that the model beside a data module takes.
+    """Return the format of photographs that the model of the trainer of a data module expects.
 
     Raises:
-        InputError: If the model takes no photographs.
+        InputError: If the model does not take photographs.
     """
     model = data.trainer.lightning_module if data.trainer else None
     photo_format: PhotoFormat | None = getattr(model, "photo_format", None)
@@ -245,6 +246,6 @@ def photo_loader(
     known: KnownPixels | None = None,
     to_gray: bool = False,
 ) -> DataLoader[dict[str, Tensor | list[str]]]:
-    """Return photographs in batches, for `predict`; its options are those of `PhotoDataset`."""
+    """Return a loader of photographs in batches for `predict`; the options are those of `PhotoDataset`."""
     photos = PhotoDataset(root, photo_format, resize, known, to_gray)
     return DataLoader(photos, batch_size=None, sampler=PhotoBatches(len(photos), batch_size), num_workers=num_workers)

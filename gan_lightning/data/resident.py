@@ -1,4 +1,4 @@
-"""The images of a split in the memory of the device: an epoch then reads only their order from the host."""
+"""Images of a split in the memory of the device, so that an epoch only reads their order from the host."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from gan_lightning.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-SHARE = 4  # of the free memory, that images take at most without being asked to, is one in so many
-CHUNK = 8192  # images copied at a time, so that the host never holds a second copy of all
+SHARE = 4  # by default, images take at most one part in this many of the free memory
+CHUNK = 8192  # number of images copied at a time, so that the host never has a second copy of all
 
 
 class ResidentImages:
@@ -25,7 +25,7 @@ class ResidentImages:
 
     Args:
         dataset: The split.
-        device: Device that holds the images.
+        device: Device of the images.
         announce: Log the number of bytes and the device before the first image is copied.
 
     Raises:
@@ -47,7 +47,7 @@ class ResidentImages:
         self.device = device
         try:
             self._pixels = torch.empty((len(dataset), *shape), dtype=torch.uint8, device=device)
-        except torch.OutOfMemoryError as error:  # fragmented memory, or another process was faster
+        except torch.OutOfMemoryError as error:  # fragmented memory, or another process has taken it
             raise too_much from error
         for start in range(0, len(dataset), CHUNK):
             positions = np.arange(start, min(start + CHUNK, len(dataset)))
@@ -63,7 +63,7 @@ class ResidentImages:
 
 
 class ResidentBatches:
-    """The batches of an epoch of resident images, without a loader; positions are copied to the device once an epoch.
+    """The batches of an epoch of resident images, without a loader; positions are copied to the device once per epoch.
 
     Args:
         images: Images of the split, on the device.
@@ -94,10 +94,10 @@ class ResidentBatches:
 
 
 def fit_easily(dataset: ImageDataset, device: torch.device) -> bool:
-    """Whether a device is a GPU that has four times the memory free that the images need.
+    """Return whether a device is a GPU with free memory for four times the images.
 
-    The rest is for networks, optimizers, activations and CUDA graphs, which are not on the device yet. A CPU reads
-    packed images as fast as they are.
+    The rest is for networks, optimizers, activations and CUDA graphs, which are not on the device yet. On a CPU,
+    resident images are not faster than packed ones.
     """
     free = free_memory(device) if device.type == "cuda" else None
     return free is not None and SHARE * pixel_bytes(len(dataset), dataset.images.crop_resize) <= free

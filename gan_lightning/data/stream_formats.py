@@ -1,4 +1,4 @@
-"""Formats allowed in a stream: plain values, and images that are not decoded before their size is known."""
+"""Formats allowed in a stream: plain values, and images whose size is checked before they are decoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from litdata.streaming.serializers import (  # type: ignore[import-not-found, im
 from gan_lightning.data.listing import stays_inside
 from gan_lightning.errors import InputError
 
-# The other formats of litdata run pickles, or decode what is not an image.
+# Other formats of litdata execute pickles, or decode something other than an image.
 PLAIN = (
     "str",
     "bool",
@@ -28,10 +28,10 @@ PLAIN = (
 
 
 class Undecoded(BytesSerializer):  # type: ignore[misc, unused-ignore]
-    """Reader of the bytes of an encoded image, which litdata would decode however large it is."""
+    """Reader of the bytes of an encoded image, which litdata would decode at any size."""
 
     def can_serialize(self, item: object) -> bool:
-        """Return False: it is for reading only."""
+        """Return False: this class only reads."""
         return False
 
 
@@ -39,16 +39,16 @@ SERIALIZERS = {"jpeg": Undecoded()}
 
 
 def check_formats(index: bytes, url: str) -> None:
-    """Raise if reading a source could do harm.
+    """Raise an InputError if reading a source could do harm.
 
     Args:
         index: Content of its index.json.
         url: Name of the source in an error message.
 
     Raises:
-        InputError: If the source holds items other than plain values and images, such as pickles; if it names files
-            outside of itself; or if it is compressed and a local folder, whose files litdata would replace by what it
-            unpacks.
+        InputError: If the source contains items other than plain values and images, such as pickles; if it names files
+            outside of itself; or if it is a compressed local folder, whose files litdata would replace by their
+            decompressed content.
     """
     content = json.loads(index)
     for chunk in content["chunks"]:

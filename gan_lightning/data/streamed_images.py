@@ -1,4 +1,4 @@
-"""The data module of images that are streamed by litdata, for sources larger than a disk."""
+"""The data module of images streamed by litdata, for sources larger than a disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class StreamedDataset(ImageDataset):
-    """A split whose labels are stored with the images, and known when these are read."""
+    """A split whose labels are stored with the images, and only known when these are read."""
 
     def __getitem__(self, batch: BatchIndex) -> dict[str, Tensor]:
         """Return a batch with the keys of a loader in the table of `ImageDataModule`."""
@@ -36,17 +36,17 @@ class StreamedDataset(ImageDataset):
 class StreamedImages(ImageDataModule):
     """Images streamed by litdata (`pip install gan-lightning[streaming]`), for sources larger than a disk.
 
-    The source holds the folders train, val and test, each as `litdata.optimize` writes it. An item is an image, or a
+    The source contains the folders train, val and test, each written by `litdata.optimize`. An item is an image, or a
     dict with an image under "image": a Pillow image, the bytes of a file, or a uint8 array. Chunks are fetched when
-    they are needed. An epoch goes through the chunks in a seeded order, and through the images of each chunk in a
-    seeded order. The ranks share the chunks, and images that do not fill a batch are left out. In training, an image
-    that cannot be read is named and counted, and another image of its batch takes its place (`strict: true` refuses
-    it); in evaluation it is refused.
+    they are needed. An epoch visits the chunks in a seeded order, and the images of each chunk in a seeded order. The
+    ranks share the chunks, and images that do not fill a batch are left out. In training, an image that cannot be read
+    is reported and counted, and another image of its batch takes its place (`strict: true` raises an error instead); in
+    evaluation it is an error.
 
     Args:
         root: A folder, or the address of a folder in an object store: s3://bucket/faces.
         num_workers: Number of worker processes that fetch and decode.
-        num_classes: Number of classes, if items are dicts with an integer under "label"; 0 to leave labels out.
+        num_classes: Number of classes, if items are dicts with an integer under "label"; 0 to ignore labels.
         **common: Options of ImageDataModule.
     """
 
@@ -55,7 +55,7 @@ class StreamedImages(ImageDataModule):
         if num_classes and self.resident:
             raise InputError("resident images of a stream have no labels: leave resident or num_classes out")
         self.class_names = tuple(map(str, range(num_classes)))
-        self.resident = bool(self.resident)  # unless asked to, do not fetch every image before the first step
+        self.resident = bool(self.resident)  # by default, do not fetch every image before the first step
         self.url = root.rstrip("/")
         self._splits: dict[str, ImageDataset] = {}
         self._left_out = 0  # images of the training batches so far
@@ -76,13 +76,13 @@ class StreamedImages(ImageDataModule):
             raise InputError("StreamedImages needs litdata: pip install 'gan-lightning[streaming]'.")
 
     def dataset(self, split: str) -> ImageDataset:
-        """Return a split whose images are fetched one by one when they are read: suited to evaluation, slow for epochs.
+        """Return a split whose images are fetched one by one, which is suited to evaluation but slow for epochs.
 
         Args:
             split: "train", "val" or "test".
 
         Raises:
-            InputError: If there is no such split, or it cannot be streamed.
+            InputError: If the split does not exist or cannot be streamed.
         """
         if split not in SPLITS:
             raise InputError(f"There is no split {split!r}: choose {', '.join(SPLITS)}.")
@@ -113,7 +113,7 @@ class StreamedImages(ImageDataModule):
             dataloader_idx: Not used.
 
         Raises:
-            InputError: If an image could not be read, and `strict` is set or the batch holds no other.
+            InputError: If an image could not be read, and `strict` is set or the batch has no other image.
         """
         reasons: list[str] = batch.pop("unreadable", [])
         if reasons and (self.strict or len(reasons) == len(batch["index"])):

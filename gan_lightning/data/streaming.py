@@ -1,6 +1,6 @@
 """Images streamed from a folder or an object store by litdata, for sources larger than a disk.
 
-Imported only where it is used, because litdata is an extra: `pip install gan-lightning[streaming]`.
+This module is imported only when it is used, because litdata is an extra: `pip install gan-lightning[streaming]`.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class StreamedSplit:
     """One split of a source, read item by item in any order; the counterpart of `PackedImages`.
 
     Args:
-        url: Folder of the split as `litdata.optimize` wrote it: a path, or the address (s3://, gs://, ...) of a folder
+        url: Folder of the split, written by `litdata.optimize`: a path, or the address (s3://, gs://, ...) of a folder
             in an object store.
         crop_resize: Crop, size and channels of the pixels.
         cache_dir: Folder of the chunks that are fetched; `default_cache_dir()` if None.
-        num_classes: Number of classes, for items with labels; 0 to leave labels out.
+        num_classes: Number of classes, for items with labels; 0 to ignore labels.
 
     Attributes:
         crop_resize: Crop, size and channels of the pixels.
@@ -69,13 +69,13 @@ class StreamedSplit:
             (B,C,H,W) uint8 in channels_last memory.
 
         Raises:
-            InputError: If one of them cannot be read.
+            InputError: If an image cannot be read.
         """
         return self.read_labeled(rows)[0]
 
     def read_labeled(self, rows: NDArray[np.int64]) -> tuple[Tensor, list[int | None]]:
         """Read a batch as `read` does, and the labels (B) of its images, None if there are no classes."""
-        if self._process != os.getpid():  # forked: the threads and locks of the stream are the parent's
+        if self._process != os.getpid():  # forked: the threads and locks of the stream belong to the parent
             self._process, self._stream = os.getpid(), CroppedStream(self, drop_last=False)
         pixels = np.empty((len(rows), *self.crop_resize.shape), np.uint8)
         labels = []
@@ -92,7 +92,7 @@ class StreamedSplit:
         Args:
             batch_size: Number of images in a batch, per rank.
             seed: Seed of the order and the flips.
-            flip_probability: Probability that an image is to be flipped.
+            flip_probability: Probability of flipping an image.
             num_workers: Number of worker processes that fetch and decode.
         """
         stream = CroppedStream(self, drop_last=True, shuffle=True, seed=seed, flip_probability=flip_probability)
@@ -108,7 +108,7 @@ class StreamedSplit:
 
 
 class StreamedBatches:
-    """The batches of an epoch, as a function of only seed, epoch and ranks, whatever was read before.
+    """The batches of an epoch as a function of only seed, epoch and ranks, independent of earlier reads.
 
     The class wraps the loader of litdata, whose own state is ahead of the training by the batches read in advance.
 
@@ -119,7 +119,7 @@ class StreamedBatches:
     def __init__(self, loader: Any) -> None:
         self.loader = loader
         self.epoch = 0
-        self.sampler = self  # on which Lightning sets the epoch
+        self.sampler = self  # Lightning sets the epoch on it
         self._resumed = (-1, 0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -127,7 +127,7 @@ class StreamedBatches:
         self.epoch = epoch
 
     def resume(self, epoch: int, batches_done: int) -> None:
-        """Skip the first batches of one epoch, as `EpochBatches.resume`; they are not fetched again."""
+        """Skip the first batches of one epoch without fetching them, see `EpochBatches.resume`."""
         self._resumed = (epoch, batches_done)
         self.set_epoch(epoch)
 
@@ -140,7 +140,7 @@ class StreamedBatches:
         loader, done = self.loader, done if epoch == self.epoch else 0
         if done >= len(self):
             return
-        loader.restore = False  # do not continue an epoch that was left in the middle
+        loader.restore = False  # do not continue an unfinished epoch
         loader.current_epoch = self.epoch  # litdata increments it, and counts epochs from 1
         if done:
             items, number = done * loader.batch_size, self.epoch + 1
@@ -155,8 +155,8 @@ class StreamedBatches:
 class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
     """Stream of the cropped images of a split.
 
-    An item holds the position, the pixels (H,W,C) uint8, whether to flip them, the reason why they could not be
-    read, or "", and the label, or None.
+    An item consists of the position, the pixels (H,W,C) uint8, whether to flip them, the reason why they could not be
+    read or "", and the label or None.
     """
 
     def __init__(
@@ -174,9 +174,9 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
         try:
             order = {"shuffle": shuffle, "drop_last": drop_last, "seed": seed}
             super().__init__(source.url, cache_dir=cache, serializers=SERIALIZERS, **order)
-        except Exception as error:  # no folder, index, credentials or network: each raises its own class
+        except Exception as error:  # a missing folder, index or network, or missing credentials raise different classes
             reason = first_line(error)
-            if isinstance(error, ModuleNotFoundError):  # such as google-cloud-storage: the address may be right
+            if isinstance(error, ModuleNotFoundError):  # such as google-cloud-storage; the address may be right
                 raise InputError(f"{source.url} cannot be streamed: {reason}") from error
             raise InputError(
                 f"{source.url} cannot be streamed ({reason}): give the folder or address that holds train/, val/ and "
@@ -193,7 +193,7 @@ class CroppedStream(StreamingDataset):  # type: ignore[misc, unused-ignore]
         except (CropTooLargeError, MemoryError):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno is not None:  # not the fault of the image
+            if isinstance(error, OSError) and error.errno is not None:  # not a problem of the image
                 raise InputError(
                     f"{name} cannot be fetched ({error}): check the source, and resume with --ckpt_path last."
                 ) from error
@@ -242,7 +242,7 @@ def to_pillow(item: Any) -> Image.Image:
     """
     if isinstance(item, dict):
         item = item.get("image")
-    if isinstance(item, bytes | memoryview):  # litdata returns a view of what was written as bytes
+    if isinstance(item, bytes | memoryview):  # litdata returns bytes as a view
         return Image.open(io.BytesIO(item))
     if isinstance(item, Tensor):
         item = item.permute(1, 2, 0).contiguous().numpy()
@@ -254,7 +254,7 @@ def to_pillow(item: Any) -> Image.Image:
 
 
 def collate(items: list[Item]) -> dict[str, Any]:
-    """Collate a batch like those of `ImageDataset`, in which other images replace those that could not be read.
+    """Collate a batch like those of `ImageDataset`, replacing images that could not be read by others.
 
     Args:
         items: Items of a `CroppedStream`.

@@ -1,4 +1,4 @@
-"""The data module of the faces that the package renders."""
+"""The data module of faces rendered by the package."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from gan_lightning.errors import InputError
 
 
 class SyntheticFaces(PackedDataModule):
-    """Synthetic faces in the layout of CelebA, rendered at the first use.
+    """Synthetic faces in the layout of CelebA, rendered on first use.
 
     Args:
-        root: Folder in which celeba/ is written.
+        root: Folder to which celeba/ is written.
         count: Number of faces.
         faces_seed: Seed of the faces; `seed` is the seed of their order in training.
-        crop: Side of the centered square that is cut out of each 178x218 file; null for the largest square, 178.
-        attributes: Names of the attributes that batches carry (Smiling, Eyeglasses, ...).
+        crop: Side of the centered square that is cropped from each 178x218 file; null for the largest square, 178.
+        attributes: Names of the attributes in batches (Smiling, Eyeglasses, ...).
         labels: Names of the attributes whose combinations are the classes of the images, as for CelebA.
         **common: Options of PackedDataModule.
     """
@@ -56,7 +56,7 @@ class SyntheticFaces(PackedDataModule):
         )
 
     def prepare_data(self) -> None:
-        """Render the faces that are missing; then pack them."""
+        """Render missing faces, then pack them."""
         from gan_lightning.faces.synthesis import synthesize
 
         with exclusive_root(self.root, self.cache_dir):

@@ -19,7 +19,7 @@ class Degradation(nn.Module):
     """
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """Apply the adjoint A', for which <A x, v> = <x, A' v> for all images x and all v of the shape of A x."""
+        """Apply the adjoint A': <A x, v> = <x, A' v> for all images x and all v of the shape of A x."""
         raise NotImplementedError
 
     def select(self, rows: Tensor) -> Degradation:
@@ -34,7 +34,7 @@ class Degradation(nn.Module):
         """Return the mask of the pixels of A x that were observed.
 
         Args:
-            observed: Degraded images A x, of which only the size is used.
+            observed: Degraded images A x. Only their size is used.
 
         Returns:
             (1 or B,1,H,W), one where a pixel was observed and zero where it is missing; None if no pixel is missing.
@@ -110,7 +110,7 @@ class Compose(Degradation):
 
 
 def unwrap(degradation: T) -> T | Degradation:
-    """Return the only part of a composition that does something, and any other degradation itself."""
+    """Return the single part of a composition that is not the identity, or otherwise the degradation itself."""
     if not isinstance(degradation, Compose):
         return degradation
     parts = [part for part in map(unwrap, degradation.parts) if not isinstance(part, Identity)]

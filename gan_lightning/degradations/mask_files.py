@@ -1,4 +1,4 @@
-"""Mask files as paint programs, labeling tools and segmentation networks write them, and folders of them."""
+"""Mask files from paint programs, labeling tools and segmentation networks, and folders of such files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from gan_lightning.images import MAX_PIXELS, center_box
 
 White = Literal["known", "missing"]
 SUFFIXES = IMAGE_SUFFIXES | {".npy"}
-LABELS = 20  # integers up to this, and three of them or more, are numbers of classes
+LABELS = 20  # three or more different integers up to this value are class labels
 
 
 class MaskFolder:
     """The mask files below a folder, found by the names of images.
 
-    The mask of `a/face.jpg` is `a/face.png`, of any suffix, or `a/face.jpg.png`; if the folder has neither, `face.png`
-    or `face.jpg.png`. Case, and how accents are encoded, matter only if a name is ambiguous otherwise. Hidden files and
-    files of other kinds are ignored.
+    The mask of `a/face.jpg` is `a/face.png`, with any image suffix, or `a/face.jpg.png`; if the folder has neither, it
+    is `face.png` or `face.jpg.png`. Case and the encoding of accents only matter if a name is ambiguous otherwise.
+    Hidden files and files of other kinds are ignored.
 
     Args:
         folder: The folder.
@@ -52,7 +52,7 @@ class MaskFolder:
 
         Args:
             name: Name of the image.
-            names: Names of all images, which tell apart masks that differ only by their suffix.
+            names: Names of all images, to distinguish masks that differ only in their suffix.
 
         Raises:
             InputError: If there are several.
@@ -72,7 +72,7 @@ class MaskFolder:
 
         Args:
             names: Names of the images.
-            every: Names of all images, if there are more.
+            every: Names of all images, if `names` is only a part of them.
 
         Raises:
             InputError: If an image has no mask or several, or two images would share one.
@@ -105,7 +105,7 @@ class MaskFolder:
 
 
 class SharedMask:
-    """One mask file for all images, in place of a `MaskFolder`.
+    """One mask file for all images, with the methods of a `MaskFolder`.
 
     Args:
         path: The file.
@@ -131,28 +131,28 @@ def open_masks(source: str | os.PathLike[str]) -> MaskFolder | SharedMask:
 def read_mask(path: str | os.PathLike[str], white: White = "known") -> NDArray[np.bool_]:
     """Read a mask: an image of any mode, or an array (H,W) of booleans or numbers in a .npy file.
 
-    - An alpha channel is the mask if it varies: transparent pixels are missing. If it is the same all over, it carries
-      nothing, and the colors are the mask.
-    - Black pixels are missing, and white ones known: those brighter than half of the brightest, whether masks hold 0
-      and 1, 0 and 255, or colors of a palette. Floats up to 1 are known from 0.5 on.
+    - An alpha channel is the mask if it varies: transparent pixels are missing. If it is constant, the colors are the
+      mask.
+    - Black pixels are missing, and white ones known. Pixels brighter than half of the brightest one count as white, for
+      masks of 0 and 1, 0 and 255, or colors of a palette. Floats up to 1 are known from 0.5 on.
 
     Args:
         path: The file.
-        white: What white (or opaque) pixels are.
+        white: Meaning of white (or opaque) pixels: "known" or "missing".
 
     Returns:
         (H,W), true where a pixel is known.
 
     Raises:
-        InputError: If the file does not exist, cannot be read, or holds something else: labels of classes, negative
-            numbers, transparency as well as black and white.
+        InputError: If the file does not exist, cannot be read, or is not a mask: it has labels of several classes,
+            negative numbers, or both transparency and black and white.
     """
     if white not in get_args(White):
         raise InputError(f"white is {white!r}: choose known or missing")
     try:
         levels = _read_array(path) if Path(path).suffix.lower() == ".npy" else _read_image(path)
         known = _is_known(levels)
-    except Exception as error:  # Pillow's plugins raise nearly any class on a broken file
+    except Exception as error:  # Pillow's plugins may raise any class on a broken file
         if isinstance(error, InputError):
             problem = str(error)
         else:
@@ -163,11 +163,11 @@ def read_mask(path: str | os.PathLike[str], white: White = "known") -> NDArray[n
 
 
 def fit_mask(known: NDArray[np.bool_], crop: tuple[int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Crop and shrink a mask like the photograph that it belongs to; a pixel is missing if any part of it is.
+    """Crop and shrink a mask like its photograph; a pixel is missing if any part of it is.
 
     Args:
         known: (H,W), of the size of the photograph.
-        crop: Width and height of the center of the photograph that is used.
+        crop: Width and height of the crop at the center of the photograph.
         size: Width and height of the result.
     """
     left, top, right, bottom = center_box(known.shape[::-1], crop)
@@ -194,7 +194,7 @@ def _read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
 def _read_image(path: str | os.PathLike[str]) -> NDArray[Any]:
     """Return alpha or brightness (H,W), as integers or floats."""
     with Image.open(path) as opened:
-        if opened.width * opened.height > MAX_PIXELS:  # which the header says
+        if opened.width * opened.height > MAX_PIXELS:  # known from the header, before decoding
             raise ValueError(f"{opened.width} x {opened.height} pixels are more than the limit of {MAX_PIXELS}")
         image = ImageOps.exif_transpose(opened)
     if "A" not in image.getbands() and "transparency" not in image.info:

@@ -134,12 +134,12 @@ class HalfMask(Mask):
 
 
 class FileMask(Mask):
-    """Mask read from a file, white where pixels are known; all images share it.
+    """Mask read from a file, white where pixels are known, for all images.
 
     Args:
-        path: Path of the file, of any kind that `read_mask` reads.
+        path: Path of the file, in any format that `read_mask` supports.
         image_size: Height and width of the images.
-        white: What white (or opaque) pixels of the file are.
+        white: Meaning of white (or opaque) pixels of the file: "known" or "missing".
 
     Raises:
         InputError: If the file does not exist, is not a mask, has a different size, or marks every pixel as missing.
@@ -159,7 +159,7 @@ def read_masks(folder: str | os.PathLike[str], names: Sequence[str], image_size:
         folder: Folder of mask files, white where pixels are known.
         names: File names of the images, in the order of the batch.
         image_size: Height and width of the images.
-        white: What white (or opaque) pixels of the files are.
+        white: Meaning of white (or opaque) pixels of the files: "known" or "missing".
 
     Raises:
         InputError: If a mask does not exist or is ambiguous, cannot be read, has a different size, or marks every pixel
@@ -172,7 +172,7 @@ def read_masks(folder: str | os.PathLike[str], names: Sequence[str], image_size:
 
 
 def check_mask(path: str | os.PathLike[str], known: NDArray[np.bool_], image_size: int) -> NDArray[np.bool_]:
-    """Return a mask (H,W) if images of a size can have it.
+    """Check a mask (H,W) of images of a given size, and return it.
 
     Raises:
         InputError: If it has a different size, or leaves no pixel known.

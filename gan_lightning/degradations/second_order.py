@@ -1,6 +1,6 @@
 """Random degradation of training images for super-resolution (Wang et al. 2021, arXiv 2107.10833, section 3.2).
 
-Unlike the forward operators beside it, it is random and has no derivative: it makes pairs to learn from.
+Unlike the forward operators of this folder, it is random and not differentiable: it creates training pairs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RandomDegradation = Literal["bicubic", "first_order", "second_order"]
 METHODS = ("area", "bilinear", "bicubic")
 LARGEST_RADIUS = 10  # of a kernel, in pixels
 BLUR_AGAIN = 0.8  # probability of the blur of the second round, and of the last filter
-PLAIN_BLUR = 0.7  # probability of a Gaussian kernel; otherwise its exponent is drawn, too
+PLAIN_BLUR = 0.7  # probability of a Gaussian kernel; otherwise its exponent is also drawn
 RINGING = 0.1  # probability of a sinc kernel in a round
 GRAY_NOISE = 0.4  # probability that the noise of an image is the same in all channels
 
@@ -36,7 +36,7 @@ class Round:
     Attributes:
         blur: Probability of a blur.
         sigma: Standard deviation of the blur along each of its axes, in pixels.
-        exponent: Exponent beta of a generalized Gaussian exp(-r^(2 beta) / 2) in place of a Gaussian, whose is 1.
+        exponent: Exponent beta of a generalized Gaussian exp(-r^(2 beta) / 2); that of a Gaussian is 1.
         larger: Probability of enlarging the images.
         smaller: Probability of reducing them.
         factor: Smallest and largest factor of either.
@@ -69,14 +69,14 @@ SECOND = Round(
 
 
 def degrade(images: Tensor, scale: int, kind: RandomDegradation, rng: torch.Generator) -> Tensor:
-    """Degrade and reduce images, to pixels that a file of 8 bits can hold.
+    """Degrade and reduce images, and round them to 8 bits.
 
     Args:
         images: (B,C,H,W) float32 in [-1, 1]; `scale` divides H and W.
         scale: Factor by which they are reduced.
-        kind: "bicubic" reduces them and does nothing else. "first_order" blurs, resizes, adds noise and compresses them
-            as JPEG, each at random; "second_order" does so twice, and filters them once more. Strengths differ between
-            images; sizes, and the order of the last steps, between batches.
+        kind: "bicubic" only reduces them. "first_order" blurs, resizes, adds noise and compresses them as JPEG, each at
+            random; "second_order" does so twice, and filters them once more. Strengths differ between images; sizes and
+            the order of the last steps differ between batches.
         rng: Random generator on the CPU; the result is a function of its state, on each kind of device.
 
     Returns:
@@ -93,7 +93,7 @@ def degrade(images: Tensor, scale: int, kind: RandomDegradation, rng: torch.Gene
     found = add_noise(resize(found, random_size(images.shape, 1, FIRST, rng), rng), FIRST, rng, noise_rng)
     found = blur(compress(found, FIRST, rng), SECOND, rng)
     found = add_noise(resize(found, random_size(images.shape, scale, SECOND, rng), rng), SECOND, rng, noise_rng)
-    if uniform((0, 1), rng) < 0.5:  # in either order, as images are resized and saved by others
+    if uniform((0, 1), rng) < 0.5:  # in random order, as in files from unknown sources
         return compress(ring(resize(found, size, rng), rng), SECOND, rng)
     return as_file(ring(resize(compress(found, SECOND, rng), size, rng), rng))
 
@@ -109,7 +109,7 @@ def uniform(bounds: Sequence[float], rng: torch.Generator) -> float:
 
 
 def random_size(shape: Sequence[int], scale: int, options: Round, rng: torch.Generator) -> tuple[int, int]:
-    """Draw the size that a round gives to images (B,C,H,W), which are to be reduced by `scale` in the end."""
+    """Draw the size of images (B,C,H,W) in a round; in the end they are reduced by `scale`."""
     choice, factor = uniform((0, 1), rng), 1.0
     if choice < options.larger:
         factor = uniform((1, options.factor[1]), rng)
@@ -120,7 +120,7 @@ def random_size(shape: Sequence[int], scale: int, options: Round, rng: torch.Gen
 
 
 def resize(images: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Resize images by a method that is drawn."""
+    """Resize images by a random method."""
     method = METHODS[int(torch.randint(len(METHODS), (), generator=rng))]
     if method == "area":
         return F.interpolate(images, size, mode="area")
@@ -128,7 +128,7 @@ def resize(images: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tenso
 
 
 def blur(images: Tensor, options: Round, rng: torch.Generator) -> Tensor:
-    """Blur each image by a kernel of its own: an anisotropic or isotropic, generalized Gaussian, or a sinc."""
+    """Blur each image with its own random kernel: an anisotropic or isotropic, generalized Gaussian, or a sinc."""
     kernels = []
     for _ in range(len(images)):
         if uniform((0, 1), rng) >= options.blur:
@@ -141,7 +141,7 @@ def blur(images: Tensor, options: Round, rng: torch.Generator) -> Tensor:
 
 
 def ring(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Filter most images by a sinc, which leaves rings beside edges as sharpening and compression do."""
+    """Filter most images with a sinc, which leaves rings at edges, like sharpening and compression."""
     kernels = [
         sinc(uniform((math.pi / 3, math.pi), rng)) if uniform((0, 1), rng) < BLUR_AGAIN else delta()
         for _ in range(len(images))
@@ -216,7 +216,7 @@ def _grid() -> tuple[Tensor, Tensor]:
 
 
 def add_noise(images: Tensor, options: Round, rng: torch.Generator, noise_rng: torch.Generator) -> Tensor:
-    """Add Gaussian or Poisson noise to each image, gray or of each channel alone.
+    """Add Gaussian or Poisson noise to each image, either gray or independent in each channel.
 
     Args:
         images: (B,C,H,W) in [-1, 1].
@@ -240,7 +240,7 @@ def add_noise(images: Tensor, options: Round, rng: torch.Generator, noise_rng: t
 
 
 def compress(images: Tensor, options: Round, rng: torch.Generator) -> Tensor:
-    """Save each image (B,C,H,W) in [-1, 1] as JPEG of a quality of its own, and read it again; on the CPU."""
+    """Compress each image (B,C,H,W) in [-1, 1] as JPEG with its own random quality, on the CPU."""
     pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().contiguous()
     qualities = [round(uniform(options.quality, rng)) for _ in range(len(pixels))]
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -249,7 +249,7 @@ def compress(images: Tensor, options: Round, rng: torch.Generator) -> Tensor:
 
 
 def through_jpeg(pixels: Tensor, quality: int) -> Tensor:
-    """Save one image (H,W,C) uint8 as JPEG, and return what is read from there as (C,H,W) uint8."""
+    """Compress an image (H,W,C) uint8 as JPEG, and return the decoded image as (C,H,W) uint8."""
     height, width, channels = pixels.shape
     image = Image.fromarray(pixels[..., 0].numpy() if channels == 1 else pixels.numpy())
     saved = io.BytesIO()

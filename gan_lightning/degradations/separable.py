@@ -70,7 +70,7 @@ class GaussianBlur(Separable):
         if not widths or not all(width > 0 and math.isfinite(width) for width in widths):
             raise InputError(f"sigma is {sigma}: it must be above 0, the standard deviation of the blur in pixels")
         self.sigma = sigma
-        # Each kernel is truncated at its own width, then padded: the blur of an image does not depend on its batch.
+        # Each kernel is truncated at its own width, then padded, so that a blur does not depend on the batch.
         radius = max(map(kernel_radius, widths))
         taps = [F.pad(t, (radius - len(t) // 2,) * 2) for t in map(_taps_of, widths)]
         self.register_buffer("taps", torch.stack(taps), persistent=False)
@@ -115,8 +115,8 @@ def gaussian_taps(sigma: Tensor, radius: int) -> Tensor:
 def mirrored_matrix(taps: Tensor, size: int) -> Tensor:
     """Return the matrices (..., size, size) that filter a mirrored signal with kernels (..., taps).
 
-    A pixel has images in both mirrors, and in the mirrors of these. They are added in turn, so that zeros around a
-    kernel change nothing, not even the last bit.
+    A pixel has images in both mirrors, and images of these. They are added in turn, so that zeros around a kernel do
+    not change the result by a single bit.
     """
     radius = taps.shape[-1] // 2
     period = max(2 * (size - 1), 1)

@@ -1,4 +1,4 @@
-"""Synthetic faces: drawn from (seed, index), rendered with NumPy, labeled as CelebA labels its images."""
+"""Synthetic faces: drawn from (seed, index), rendered with NumPy, and labeled like the images of CelebA."""
 
 from gan_lightning.faces.attributes import ATTRIBUTES, LANDMARKS, face_attributes, face_landmarks
 from gan_lightning.faces.parameters import Face

@@ -29,8 +29,8 @@ def face_attributes(face: Face) -> dict[str, int]:
         face: The face.
 
     Returns:
-        Name to 1 or -1, in CelebA's order. An attribute that the renderer cannot decide is -1, too: Attractive is a
-        matter of taste, and no image is Blurry or has a Double_Chin.
+        Name to 1 or -1, in CelebA's order. Attributes that the renderer cannot decide are also -1: Attractive is
+        subjective, and no image is Blurry or has a Double_Chin.
     """
     true = _hair_attributes(face) | _feature_attributes(face) | _worn_attributes(face)
     return {name: 1 if true.get(name, False) else -1 for name in ATTRIBUTES}
@@ -84,7 +84,7 @@ def _feature_attributes(face: Face) -> dict[str, bool]:
 
 
 def _worn_attributes(face: Face) -> dict[str, bool]:
-    """Return the attributes of what is worn. Long hair covers the ears, and only a V-neck shows a necklace."""
+    """Return the attributes of accessories and clothes. Long hair covers the ears; only a V-neck shows a necklace."""
     return {
         "Eyeglasses": face.glasses != Glasses.NONE,
         "Heavy_Makeup": face.eye_shadow > 0 and face.glasses != Glasses.SUN,

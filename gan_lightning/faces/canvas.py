@@ -18,7 +18,7 @@ from PIL import Image
 
 from gan_lightning.faces.parameters import Color, Face
 
-Array = npt.NDArray[Any]  # float32: the types of NumPy lose the width in mixed expressions
+Array = npt.NDArray[Any]  # float32; NumPy's types lose the precision in mixed expressions
 
 WIDTH, HEIGHT = 178, 218  # CelebA's aligned images
 CENTER_X, CENTER_Y = 88.5, 111.5  # midpoint of the eyes in CelebA's alignment
@@ -51,7 +51,7 @@ def within(inner: slice, outer: slice) -> slice:
 
 
 def clip(values: Array, low: float, high: float) -> Array:
-    """Clip as `np.clip` does, which takes four times as long on small arrays."""
+    """Clip values like `np.clip`, which takes four times as long for small arrays."""
     result = np.maximum(values, low)
     return np.minimum(result, high, out=result)
 
@@ -66,7 +66,7 @@ def soft(distance: Array, width: float = 1.0) -> Array:
 
 
 def smooth(distance: Array, width: float) -> Array:
-    """Return the coverage as `soft` does, but without kinks: for wide transitions that are visible."""
+    """Return the coverage like `soft`, but without kinks, for wide, visible transitions."""
     t = soft(distance, width)
     curve: Array = t * t * (3 - 2 * t)
     return curve
@@ -103,7 +103,7 @@ def darken(canvas: Array, area: Region, amount: Array, tint: tuple[float, float,
 
 
 def bell(offset: Array, sigma: Array) -> Array:
-    """Return a Gaussian of height 1, cut to zero far out, as denormal numbers would slow down matrix products."""
+    """Return a Gaussian of height 1, set to zero far out, because denormal numbers slow down matrix products."""
     value: Array = np.exp(-0.5 * (offset / sigma) ** 2)
     value *= value > 1e-7
     return value

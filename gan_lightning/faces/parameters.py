@@ -9,7 +9,7 @@ Color = tuple[float, float, float]
 
 
 class HairColor(IntEnum):
-    """Natural hair colors, as CelebA names them, and red, which it does not name."""
+    """Natural hair colors: those of CelebA, and red, which CelebA does not have."""
 
     BLACK = 0
     BROWN = 1

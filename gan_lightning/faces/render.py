@@ -1,4 +1,4 @@
-"""From the parameters of a face to its image: layers, from the background to the glasses."""
+"""Rendering of a face from its parameters in layers, from the background to the glasses."""
 
 from __future__ import annotations
 

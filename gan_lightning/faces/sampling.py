@@ -65,7 +65,7 @@ def sample_face(seed: int, index: int) -> Face:
 
     Args:
         seed: Seed of the dataset, at least 0.
-        index: Index of the image, from 0. CelebA's file names begin with 1.
+        index: Index of the image, from 0. CelebA's file names start at 1.
 
     Returns:
         The face. It depends only on `seed` and `index`, and the traits of a person only on `seed` and the identity.
@@ -185,7 +185,7 @@ def _hair(rng: np.random.Generator, traits: dict[str, object]) -> dict[str, obje
 
 
 def _extras(rng: np.random.Generator, masculine: bool) -> dict[str, object]:
-    """Draw what is worn: glasses, hat, make-up, jewelry, clothes."""
+    """Draw accessories and clothes: glasses, hat, make-up, jewelry, clothes."""
     made_up = not masculine and rng.uniform() < 0.6
     heavy = made_up and rng.uniform() < 0.55
     hat = Hat(_pick(rng, [0.92, 0.05, 0.03]))

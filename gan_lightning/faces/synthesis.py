@@ -1,4 +1,4 @@
-"""Writing of synthetic faces to disk in the layout of CelebA, so that everything that reads CelebA reads them."""
+"""Writing of synthetic faces to disk in the layout of CelebA, for any program that reads CelebA."""
 
 from __future__ import annotations
 
@@ -46,23 +46,22 @@ def synthesize(
 ) -> Path:
     """Write a dataset of synthetic faces to `root/celeba`, in the layout of CelebA's official files.
 
-    An interrupted call is completed by calling the function again: complete images are kept. A folder that already
-    holds as many faces or more is left unchanged; one that holds fewer is extended. An image depends only on `seed` and
-    its number.
+    After an interruption, call the function again: complete images are kept. A folder with as many faces or more is not
+    changed; one with fewer is extended. An image depends only on `seed` and its number.
 
     Args:
         root: Folder to write to. It is created if it does not exist.
         count: Number of images, 178 x 218 JPEG.
         seed: Seed of the faces, at least 0.
-        num_workers: Number of processes that render; one per core if None. 0 or 1 render in this process.
+        num_workers: Number of rendering processes; one per core if None. With 0 or 1, this process renders.
         progress: Show a progress bar on stderr.
 
     Returns:
         The folder `root/celeba`.
 
     Raises:
-        InputError: If `count` or `seed` is out of range, or the folder holds something else: files other than synthetic
-            faces, or faces of another seed or of another version of the renderer.
+        InputError: If `count` or `seed` is out of range, or the folder contains something else: files other than
+            synthetic faces, or faces of another seed or another version of the renderer.
     """
     if count < 1 or seed < 0:
         raise InputError(f"expected count of at least 1 and seed of at least 0 but got count={count}, seed={seed}.")
@@ -79,9 +78,9 @@ def synthesize(
         for chunk, result in _in_processes(tasks, workers) if workers > 1 else map(_render_chunk, tasks):
             rows[chunk.start] = result
             bar.update(len(chunk))
-    for part in (folder / IMAGES).glob(".*.part"):  # of an interrupted call
+    for part in (folder / IMAGES).glob(".*.part"):  # from an interrupted call
         part.unlink()
-    (folder / MARKER).unlink(missing_ok=True)  # of a smaller dataset, which the lists are about to outgrow
+    (folder / MARKER).unlink(missing_ok=True)  # the marker of a smaller dataset
     _write_lists(folder, [row for start in sorted(rows) for row in rows[start]])
     _write_whole(folder / MARKER, json.dumps({"format": FORMAT, "seed": seed, "count": count}).encode() + b"\n")
     return folder
@@ -116,7 +115,7 @@ def _in_processes(tasks: list[_Task], workers: int) -> Iterator[tuple[range, lis
 
 @contextmanager
 def _script_left_alone() -> Iterator[None]:
-    """Keep spawned processes from running the script of the user again, which may have no `__main__` guard.
+    """Prevent spawned processes from running the user's script again, which may have no `__main__` guard.
 
     The worker processes need only this module; multiprocessing finds the script by two attributes of `__main__`.
     """
@@ -152,23 +151,23 @@ def file_name(index: int) -> str:
 
 
 def partition(index: int) -> int:
-    """Return the split of an image: 0 train, 1 val, 2 test. No person is in two splits, whatever the count."""
+    """Return the split of an image: 0 train, 1 val, 2 test. No person is in two splits, for any count."""
     return {8: 1, 9: 2}.get(index % 10, 0)
 
 
 def _comment(seed: int) -> bytes:
-    """Return the comment of each JPEG, by which a folder without a marker is recognized."""
+    """Return the comment of each JPEG, which identifies a folder without a marker."""
     return f"gan-lightning synthetic face, format {FORMAT}, seed {seed}".encode()
 
 
 def _write_image(path: Path, image: Image.Image, seed: int) -> None:
-    """Write one JPEG, completely or not at all."""
+    """Write one JPEG atomically."""
     with atomic_path(path) as beside:
         image.save(beside, format="JPEG", quality=JPEG_QUALITY, comment=_comment(seed))
 
 
 def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file, completely or not at all."""
+    """Write a file atomically."""
     with atomic_path(path) as beside:
         beside.write_bytes(content)
 
@@ -215,7 +214,7 @@ def _whole_images(folder: Path, seed: int) -> set[int]:
     """Return the indices of the complete images of an earlier call; broken images are written again.
 
     Raises:
-        InputError: If the folder holds anything that this module did not write for this seed.
+        InputError: If the folder contains anything that this module did not write for this seed.
     """
     if not folder.exists():
         return set()
@@ -234,6 +233,6 @@ def _whole_images(folder: Path, seed: int) -> set[int]:
         else:
             raise InputError(refusal)
     listed = any((folder / name).exists() for name in LISTS)
-    if not whole and (broken or listed):  # nothing shows that they are ours
+    if not whole and (broken or listed):  # no sign that the files are ours
         raise InputError(refusal)
     return whole

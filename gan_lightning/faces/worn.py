@@ -96,7 +96,7 @@ def draw_hat(canvas: Array, face: Face, head: Head, light: Light) -> None:
 
 
 def _felt(face: Face, x: Array, rise: Array, light: Light) -> Array:
-    """Return lit cloth of a hat over a dome, (3,h,w) linear."""
+    """Return the lit cloth of a hat over a dome, (3,h,w) linear."""
     n_u = clip(x, -1, 1)
     n_v = -0.8 * rise
     n_z = np.sqrt(np.maximum(1.1 - n_u * n_u - n_v * n_v, 0.05))

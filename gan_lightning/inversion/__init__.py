@@ -1,4 +1,4 @@
-"""Latent inversion: the image that a generator can make, or nearly make, whose degradation explains a photograph."""
+"""Latent inversion: the search for an image in or near the range of a generator that explains a degraded photograph."""
 
 from gan_lightning.inversion.blind import BlurEstimate, estimate_blur
 from gan_lightning.inversion.data_consistency import data_consistency

@@ -28,7 +28,7 @@ SIGMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # sigmas of the residual curve, in
 CURVE_STEPS = 30
 JOINT_STEPS = 100
 FEATURE_WEIGHT = 1e-4
-SAMPLES = 256  # images that the power spectrum of the generator is estimated from
+SAMPLES = 256  # number of images from which the power spectrum of the generator is estimated
 
 BlurMethod = Literal["evidence", "joint"]
 
@@ -73,11 +73,11 @@ def estimate_blur(
         noise_level: Standard deviation of the noise on the [0, 1] scale, see `invert`.
         method: Estimator. "evidence" maximizes the likelihood of the power spectrum of each image, and fits no latent.
             "joint" optimizes log sigma together with the features, starting at the minimum of the residual curve. It
-            is accurate for images that the generator can make, and biased upward for others.
+            is accurate for images in the range of the generator, and biased upward for others.
 
     Raises:
-        InputError: If the sigmas are not positive and increasing, or if the images do not match the shape of the
-            generator's.
+        InputError: If the sigmas are not positive and increasing, or if the images do not have the shape of those of
+            the generator.
     """
     check_choice("method", method, ("evidence", "joint"))
     if len(sigmas) < 2 or sigmas[0] <= 0 or any(b <= a for a, b in pairwise(sigmas)):
@@ -141,7 +141,7 @@ def _joint_problem(
 ) -> Problem:
     """Return the problem whose variables (B, features + 1) are features of the first block and log sigma.
 
-    Features rather than latents, whose larger residual on photographs would bias the blur upward.
+    Latents would leave a larger residual on photographs than features, which would bias the blur upward.
     """
     features = FeatureSpace(frozen, latent)
     taps = torch.eye(2 * radius + 1, device=observed.device, dtype=observed.dtype)

@@ -1,4 +1,4 @@
-"""Checks of the input of an inversion, before any work."""
+"""Checks of the inputs of an inversion, made before the search starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from gan_lightning.errors import InputError
 from gan_lightning.inversion.frozen_generator import FrozenGenerator
 
-LOUDEST = 20.0  # noise takes no pixel further from [-1, 1]
+LOUDEST = 20.0  # largest absolute pixel value that noise could explain
 
 
 class PixelRangeWarning(UserWarning):
@@ -30,11 +30,11 @@ def check_observed(
         generator: G.
         degradation: A.
         observed: Observed images, (B,C,H,W) if they are valid.
-        indices: Indices of the images, of which there must be B.
+        indices: Indices of the B images.
 
     Raises:
-        InputError: If the batch is empty, has another shape than A(G(z)) or pixels that are not finite; if the number
-            of indices differs; if G or A returns values that are not finite; or pixels are in [0, 255].
+        InputError: If the batch is empty, does not have the shape of A(G(z)), or has pixels that are not finite or in
+            [0, 255]; if the number of indices differs; or if G or A returns values that are not finite.
     """
     if observed.ndim != 4 or not len(observed):
         raise InputError(f"observed has shape {tuple(observed.shape)}: give images as (B,C,H,W), one or more")
@@ -67,10 +67,10 @@ def check_observed(
 
 
 def check_pixels(observed: object) -> None:
-    """Check that observed images are a tensor of floats, whose range is known to be [-1, 1].
+    """Check that observed images are a tensor of floats.
 
     Raises:
-        InputError: They are something else: pixels from 0 to 255, or an image of Pillow or NumPy.
+        InputError: If they are something else, such as integers from 0 to 255, or an image of Pillow or NumPy.
     """
     if isinstance(observed, Image.Image | np.ndarray):
         convert = "torchvision.transforms.functional.to_tensor(observed)[None] * 2 - 1"
@@ -95,13 +95,14 @@ def check_range(observed: Tensor, possible: Tensor) -> None:
 
     Args:
         observed: y, (B,C,H,W).
-        possible: Degraded images of the generator. An A of one's own may map to another range.
+        possible: Degraded images of the generator. A user-defined A may map to another range than [-1, 1].
 
     Raises:
-        InputError: They are far outside of it, as pixels in [0, 255] are.
+        InputError: If they are far outside the range, such as pixels in [0, 255].
 
     Warns:
-        PixelRangeWarning: No value is below 0, as in [0, 1]; but a bright photograph may have none either.
+        PixelRangeWarning: If no value is below 0, as in [0, 1]. This is no error, because a bright photograph may have
+            no negative values either.
     """
     if observed.abs().amax() > LOUDEST and possible.abs().amax() <= 2:
         largest = observed.abs().amax().item()
@@ -115,7 +116,7 @@ def check_range(observed: Tensor, possible: Tensor) -> None:
 
 
 def check_start(latents: Tensor, count: int, latent_dim: int) -> None:
-    """Raise if latents are not (count, latent_dim) and finite, and so cannot be the start of a search."""
+    """Raise an InputError if latents cannot start a search: they must be finite and of shape (count, latent_dim)."""
     if latents.shape != (count, latent_dim) or not latents.isfinite().all():
         raise InputError(
             f"start has shape {tuple(latents.shape)}: give finite latents of shape ({count}, {latent_dim})"
@@ -123,7 +124,7 @@ def check_start(latents: Tensor, count: int, latent_dim: int) -> None:
 
 
 def check_prior(generator: object, *, noise_maps: str, solver: str) -> None:
-    """Raise an InputError if a setting asks for what a prior does not offer."""
+    """Raise an InputError if a setting needs something that the prior does not offer."""
     if noise_maps == "optimized" and not getattr(generator, "noise_sizes", ()):
         raise InputError("this generator has no noise maps to optimize: set noise_maps to held")
     if solver == "robust" and not (getattr(generator, "num_filters", 0) and getattr(generator, "space", None) == "w"):

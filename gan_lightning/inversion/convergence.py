@@ -7,17 +7,17 @@ from torch import Tensor
 
 from gan_lightning.inversion.problem import Problem, Solution, Stopping
 
-KEPT = 0.75  # on a GPU, images that are done are dropped once less than this fraction is still searched
-ROOM = 256  # steps that histories have room for at first
+KEPT = 0.75  # on a GPU, finished images are dropped once less than this fraction is still active
+ROOM = 256  # initial length of the histories, in steps
 
 
 class ConvergenceTracker:
     """Tracker of the best variables of each image, which decides when an image has converged.
 
-    Solvers work on the images `rows` of the batch. Those of them that have converged are no longer `active`: what
-    solvers compute for them is ignored. Once enough have converged, `compact` drops them.
+    Solvers work on the images `rows` of the batch. Images that have converged are no longer `active`: the solver still
+    computes steps for them, which are ignored. Once enough images have converged, `compact` drops them.
 
-    Each image counts its own steps, so that one that needs a shorter step does not delay the others.
+    Steps are counted per image, so that an image that needs a shorter step does not delay the others.
 
     Args:
         problem: Problem that is solved.
@@ -77,7 +77,7 @@ class ConvergenceTracker:
         done = (data <= self._floor) | (previous - self._best_losses < self.stopping.tolerance * previous)
         done = (done if stuck is None else done | stuck) & moved
         self._stopped = self._stopped | done
-        self.active = (self.active ^ done) & (self._steps < self.stopping.num_steps)  # what is done was active
+        self.active = (self.active ^ done) & (self._steps < self.stopping.num_steps)  # done images were active
 
     def goes_on(self) -> bool:
         """Return whether an image is active, after calling the callback: the only copy to the host in a step."""
@@ -94,10 +94,10 @@ class ConvergenceTracker:
         return self._count > 0
 
     def compact(self) -> Tensor | None:
-        """Drop the images that are done, if that pays.
+        """Drop finished images if this makes the search faster.
 
         Returns:
-            Places (N,) in `rows`, in ascending order, of the images that are kept, or None if all are.
+            Positions (N,) in `rows` of the remaining images, in ascending order, or None if no image was dropped.
         """
         if not self.pays():
             return None
@@ -110,9 +110,10 @@ class ConvergenceTracker:
         return kept
 
     def pays(self) -> bool:
-        """Return whether it pays to drop the images that are done.
+        """Return whether dropping the finished images makes the search faster.
 
-        On a CPU, the time of a step is proportional to the number of images. On a GPU, batches of few sizes are better.
+        On a CPU, the time of a step is proportional to the number of images. On a GPU, the size of the batch should
+        change rarely.
         """
         return self._count < len(self.rows) * (1 if self.rows.device.type == "cpu" else KEPT)
 
@@ -121,7 +122,7 @@ class ConvergenceTracker:
         self._retire()
         steps = self._result.num_steps
         history = self._result.history[: int(steps.max()) + 1]
-        # Images that are done stay at their best.
+        # Finished images keep their best value.
         after = torch.arange(len(history), device=steps.device)[:, None] > steps
         self._result.history = torch.where(after, self._result.loss, history)
         self._result.converged &= self._result.loss.isfinite()
@@ -135,7 +136,7 @@ class ConvergenceTracker:
         result.history[:, rows] = self._history
 
     def _reserve(self) -> None:
-        """Make room in the histories for another step, and for many more, so that it is rarely needed."""
+        """Extend the histories if they are full, by many steps at once so that this is rarely needed."""
         self._calls += 1  # an image takes at most one step between two calls
         capacity, most = len(self._history), self.stopping.num_steps + 1
         if min(self._calls, most) <= capacity:

@@ -1,6 +1,6 @@
 """Data consistency: correction of restored images so that they agree with the observed ones.
 
-The generator fills in what the degradation lost. What was observed is taken from the photograph itself.
+The generator fills in the information that the degradation lost. Observed values are taken from the photograph itself.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def data_consistency(
 ) -> Tensor:
     """Return restored images, corrected so that they agree with the observed ones up to the noise.
 
-    The correction is the most likely one if errors are smooth, see `SmoothnessPrior`. What was observed reaches the
-    image as it is, and what is left of the error continues smoothly into what was not: a hole is filled without a seam.
+    The correction is the most likely one if errors are smooth, see `SmoothnessPrior`. Observed values are reproduced,
+    and the correction continues smoothly into the unobserved ones, so that a hole is filled without a seam.
 
     Args:
         image: Restored images (B,C,H,W) in [-1, 1].
@@ -41,7 +41,7 @@ def data_consistency(
         noise_level: (B,) standard deviation of the noise on the [0, 1] scale. Values below the rounding error of 8 bits
             are raised to it.
         iterations: Number of conjugate gradient iterations.
-        searches: Number of successive images that were observed by the same operator, results of several searches.
+        searches: Number of successive images with the same operator, which are the results of several searches.
 
     Returns:
         Restored images (B,C,H,W) in [-1, 1] that agree with the observed ones.
@@ -83,7 +83,7 @@ def _posterior_mean(
     iterations: int,
     searches: int = 1,
 ) -> Tensor:
-    """Return the posterior mean; the known pixels of masked photographs without noise are left as they are."""
+    """Return the posterior mean; known pixels of masked photographs without noise are not changed."""
     std, flat_below = 2 * prior[0], prior[1]
     exact = (noise_level <= EIGHT_BITS)[:, None, None, None]
     filled = None

@@ -34,11 +34,11 @@ NO_FIRST_BLOCK = "this generator is not laid out as gan_lightning.Generator, and
 class FrozenGenerator(nn.Module):
     """Copy of a generator in evaluation mode, split into two parts if possible.
 
-    The batch normalization of a generator that is laid out as `gan_lightning.Generator` is folded into the preceding
+    If the generator has the layout of `gan_lightning.Generator`, its batch normalization is folded into the preceding
     convolutions, which changes images by about 1e-6 and makes a step a third faster.
 
-    On a CPU, an image is bit-identical in any batch, since the optimization would amplify a difference of one bit.
-    Convolutions sum in a different order if the threads cannot divide a batch evenly, so batches are padded.
+    On a CPU, an image is bit-identical in any batch, because the optimization would amplify a difference of one bit. To
+    achieve this, batches are padded: convolutions sum in a different order if the threads cannot divide a batch evenly.
 
     Args:
         generator: A `Prior`: it maps latents (B, latent_dim) to images (B,C,H,W) in [-1, 1] and has an attribute
@@ -55,27 +55,27 @@ class FrozenGenerator(nn.Module):
             raise InputError("the generator has no attribute latent_dim: set it to the length of the latent vectors")
         self.latent_dim = latent_dim
         self.first: nn.Module | None = None
-        # Split on the CPU, where products are exact enough to verify that the parts make the same images.
+        # Split on the CPU, where products are exact enough to verify that the parts generate the same images.
         self.rest: nn.Module = _in_evaluation(copy.deepcopy(generator)).requires_grad_(False).float().cpu()
         self.noise_sizes = self.rest.noise_sizes if isinstance(self.rest, HasNoiseMaps) else ()
         self._noise = self.rest.noise if isinstance(self.rest, HasNoiseMaps) else None
-        self._filtered = (self.rest,) if isinstance(self.rest, HasFilters) else None  # in a tuple: it is no part twice
+        self._filtered = (self.rest,) if isinstance(self.rest, HasFilters) else None  # in a tuple: not registered twice
         self._draw = self.rest.draw if isinstance(self.rest, DrawsLatents) else None
         if (parts := _split(self.rest, latent_dim) or _offered(self.rest)) is not None:
             self.first, self.rest = parts
         self.to(next(generator.parameters()).device).to(memory_format=torch.channels_last)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Map latents (B, latent_dim), which noise maps may follow, to images (B,C,H,W) in [-1, 1]."""
+        """Map latents (B, latent_dim), optionally followed by noise maps, to images (B,C,H,W) in [-1, 1]."""
         own, noise = latents[:, : self.latent_dim], latents[:, self.latent_dim :]
         return self.render(own if self.first is None else self.features(own), noise)
 
     def held_noise(self) -> Tensor:
-        """Return the noise maps that images are made with unless others are given, flat: (N,)."""
+        """Return the default noise maps, flat: (N,)."""
         return next(self.parameters()).new_zeros(0) if self._noise is None else self._noise().detach()
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        """Return random latents of the prior (count, latent_dim), a function of the state of `rng`, a CPU's."""
+        """Return random latents of the prior (count, latent_dim), a function of the state of `rng`, a CPU generator."""
         if self._draw is None:
             return torch.randn(count, self.latent_dim, generator=rng)
         with torch.no_grad():
@@ -86,7 +86,7 @@ class FrozenGenerator(nn.Module):
 
         Args:
             features: Features.
-            noise: (B,N) noise maps, which are normalized here, or (B,0) or None for those that are held.
+            noise: (B,N) noise maps, which are normalized here, or (B,0) or None for the default ones.
         """
         threads = torch.get_num_threads() if features.device.type == "cpu" and len(features) > 1 else 1
         inputs = [pad_batch(features, threads)]
@@ -97,7 +97,7 @@ class FrozenGenerator(nn.Module):
 
     @property
     def num_filters(self) -> int:
-        """Number of filters with a latent of their own, see `HasFilters`."""
+        """Number of filters that can have their own latent, see `HasFilters`."""
         return 0 if self._filtered is None else self._filtered[0].num_filters
 
     def render_filters(self, features: Tensor, shifts: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ class FrozenGenerator(nn.Module):
         """Map latents (B, latent_dim) to features (B,...), the output of the first part: of our generator, (B,C,4,4).
 
         Raises:
-            InputError: If the generator has no parts: its layers are not laid out as in `gan_lightning.Generator`, and
-                it is no `HasFeatures`.
+            InputError: If the generator cannot be split: it neither has the layout of `gan_lightning.Generator` nor
+                implements `HasFeatures`.
         """
         if self.first is None:
             raise InputError(NO_FIRST_BLOCK)
@@ -146,7 +146,7 @@ def freeze_generator(generator: nn.Module) -> FrozenGenerator:
 
 
 class _Snapshot:
-    """What a module computes with: layers, plain attributes, and a copy of parameters and buffers."""
+    """Everything that determines the output of a module: layers, attributes, and a copy of parameters and buffers."""
 
     def __init__(self, module: nn.Module) -> None:
         self.layers = _layers(module)
@@ -181,7 +181,7 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 
 def _in_evaluation(network: nn.Module) -> nn.Module:
-    """Set a network to evaluation mode, except exported programs in it, which have one mode and refuse to."""
+    """Set a network to evaluation mode, except exported programs in it, which have a single mode and would raise."""
     try:
         return network.eval()
     except NotImplementedError:
@@ -200,7 +200,7 @@ class _Features(nn.Module):
 
     def __init__(self, generator: Any) -> None:
         super().__init__()
-        self.generator = (generator,)  # in a tuple: a module that is found twice cannot be called with other weights
+        self.generator = (generator,)  # in a tuple: a module registered twice cannot be called with other weights
 
     def forward(self, latents: Tensor) -> Tensor:
         features: Tensor = self.generator[0].features(latents)
@@ -208,7 +208,7 @@ class _Features(nn.Module):
 
 
 class _Render(nn.Module):
-    """The second part, which holds the weights of both."""
+    """The second part, which owns the weights of both."""
 
     def __init__(self, generator: Any) -> None:
         super().__init__()
@@ -223,8 +223,8 @@ def _split(generator: nn.Module, latent_dim: int) -> tuple[FirstBlock, nn.Sequen
     """Split a generator into its first block and the remaining layers, both with folded normalization.
 
     Returns:
-        Both parts, or None if the generator is not laid out as `gan_lightning.Generator`, so that the parts would not
-        make the same images.
+        Both parts, or None if the generator does not have the layout of `gan_lightning.Generator`, so that the parts
+        would generate different images.
     """
     main = getattr(generator, "main", None)
     first = main[0] if isinstance(main, nn.Sequential) and len(main) > LAYERS_PER_BLOCK else None

@@ -29,7 +29,7 @@ class LatentSampler:
 
     Attributes:
         seed: Seed of all samples.
-        scale: Standard deviation of the latents; 1 is that of the prior.
+        scale: Standard deviation of the latents; that of the prior is 1.
         draw: Function that draws latents of the prior. Default: from N(0, 1).
     """
 
@@ -63,7 +63,7 @@ def initial_latents(
         latent_dim: Length of the latents.
         sampler: Sampler of random latents.
         searches: Index of each image in its dataset, and number of the search.
-        attempt: 0, or the number of the restart. Restarts use other random latents than the attempts before them.
+        attempt: 0, or the number of the restart. Each attempt uses different random latents.
     """
     observed = problem.observed
     if isinstance(start, str) and start == "best_of_k":
@@ -84,9 +84,9 @@ def best_of_k_latents(
 ) -> Tensor:
     """Return the best of 256 samples for the first search of each image, the next best one for its second, and so on.
 
-    All images share the samples.
+    All images share the same samples.
     """
-    images = [row if attempt else row - number for row, (_, number) in enumerate(searches)]  # restarts are of any rows
+    images = [row if attempt else row - number for row, (_, number) in enumerate(searches)]  # restarts: any row
     places = {image: place for place, image in enumerate(dict.fromkeys(images))}
     candidates, losses = candidate_losses(problem, latent_dim, sampler, list(places), attempt)
     ranked = losses.argsort(dim=1, stable=True)

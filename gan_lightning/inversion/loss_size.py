@@ -1,4 +1,4 @@
-"""Losses at a smaller size than that of a generator's images, as published restorations by StyleGAN measure them."""
+"""Losses at a reduced size of the generator's images, as in published restorations with StyleGAN."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gan_lightning.inversion.prior import DrawsLatents
 
 
 def reduction(image_size: int, loss_size: int | None) -> Degradation:
-    """Return the operator that reduces images to the size at which they are compared, by means over squares of pixels.
+    """Return the operator that reduces images to the size of the comparison, by averaging squares of pixels.
 
     Args:
         image_size: Height of the images.
         loss_size: Height at which they are compared; None for that of the images.
 
     Raises:
-        InputError: If the size is larger, or does not divide that of the images.
+        InputError: If the size is larger than that of the images, or does not divide it.
     """
     if loss_size is None or loss_size == image_size:
         return Identity()
@@ -43,7 +43,7 @@ def after_reduction(reduce: Degradation, degradation: Callable[[Tensor], Tensor]
 
 
 class ReducedPrior(nn.Module):
-    """A prior whose images are those of another one, reduced.
+    """A prior whose images are the reduced images of another prior.
 
     Args:
         prior: `Prior`.

@@ -1,6 +1,6 @@
 """Losses between predicted and observed images, one value per image.
 
-All losses are for pixel values in [0, 1], so that `mse` is the value that the literature reports.
+All losses refer to pixel values in [0, 1], so that `mse` agrees with values in the literature.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class OffersFeatures(Protocol):
     channels: int
 
     def features(self, images: Tensor) -> Sequence[Tensor]:
-        """Map images (B,C,H,W) to the outputs of its layers, (B,...) each; each image on its own."""
+        """Map images (B,C,H,W) to the outputs of the layers, (B,...) each, independently for each image."""
 
 
 class PerceptualLoss:
@@ -84,7 +84,7 @@ class PerceptualLoss:
         return loss
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """Return the features of images; on a CPU those of a single image are computed as in a batch, to the bit."""
+        """Return the features of images; on a CPU, those of a single image are bit-identical to those in a batch."""
         images, count = images.expand(-1, self.network.channels, -1, -1), len(images)
         if count == 1 and images.device.type == "cpu":
             images = torch.cat([images, images])
@@ -92,7 +92,7 @@ class PerceptualLoss:
 
 
 class _MainLayers(nn.Module):
-    """The layers of a DCGAN's discriminator; its features are those after each LeakyReLU."""
+    """The layers of a DCGAN discriminator; its features are the outputs of each LeakyReLU."""
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from gan_lightning.inversion.data_consistency import EIGHT_BITS, PHOTOGRAPH
 from gan_lightning.inversion.smoothness import SmoothnessPrior, operator_gain
 
 NORMAL_MEDIAN = 0.6745  # median of |x| for a standard normal x
-MIN_DETAILS = 64  # fewer wavelet coefficients are too few for an estimate
+MIN_DETAILS = 64  # number of wavelet coefficients that an estimate needs
 VISIBLE = 0.02  # lower estimates may be due to the texture of the photograph
 
 
@@ -53,16 +53,16 @@ def visible_noise(observed: Tensor, known: Tensor | None = None) -> Tensor:
 
 @torch.no_grad()
 def noise_after_blur(observed: Tensor, degradation: Degradation) -> Tensor | None:
-    """Estimate the standard deviation of white noise from the frequencies at which a blur leaves nothing but noise.
+    """Estimate the standard deviation of white noise from the frequencies at which a blur leaves only noise.
 
-    These are the frequencies at which photographs, degraded, lie below the rounding to 8 bits.
+    At these frequencies, the amplitudes of blurred photographs are below the rounding error of 8 bits.
 
     Args:
         observed: Noisy images (B,C,H,W) in [-1, 1], of the size of A(x).
         degradation: Forward operator A, which changes neither size nor channels.
 
     Returns:
-        (B,) standard deviation on the [0, 1] scale, the rounding to 8 bits included; None if A leaves too many
+        (B,) standard deviation on the [0, 1] scale, including the rounding to 8 bits; None if A removes too few
         frequencies.
     """
     std, flat_below = PHOTOGRAPH

@@ -1,8 +1,8 @@
-"""Noise maps of a generator as variables of a search, beside its latents (Karras et al. 2020, arXiv 1912.04958).
+"""Noise maps of a generator as additional variables of a search (Karras et al. 2020, arXiv 1912.04958).
 
-Appendix D of the paper optimizes the maps together with w, keeps them white by a regularizer, and normalizes them
-after each step. Here they are normalized wherever an image is made of them, which is the same to the image, and lets
-any solver search them.
+Appendix D of the paper optimizes the maps together with w, keeps them white with a regularizer, and normalizes them
+after each step. Here they are normalized whenever an image is generated, which is equivalent for the image and works
+with any solver.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gan_lightning.inversion.reductions import mean_of_each
 from gan_lightning.seeding import image_rng
 
 WEIGHT = 1.0  # of the regularizer, relative to the mean squared error; the paper's 1e5 is relative to LPIPS
-SMALLEST = 8  # size down to which correlations are measured
+SMALLEST = 8  # smallest size at which correlations are measured
 EPSILON = 1e-8
 
 
@@ -28,7 +28,7 @@ def with_noise_maps(problem: Problem, sizes: Sequence[int]) -> Problem:
     """Return the problem whose variables are latents, followed by noise maps.
 
     Args:
-        problem: Problem whose variables are latents; it renders latents that are followed by noise maps, too.
+        problem: Problem whose variables are latents. Its `render` also accepts latents followed by noise maps.
         sizes: Height and width of each map.
     """
     count = sum(size * size for size in sizes)
@@ -54,7 +54,7 @@ def spare_noise(weight: Tensor, variables: Tensor, count: int) -> Tensor:
 
 
 def initial_noise(held: Tensor, seed: int, searches: Sequence[tuple[int, int]], attempt: int) -> Tensor:
-    """Return the noise maps (B,N) that searches start with: those of the generator first, then random ones.
+    """Return the initial noise maps (B,N): those of the generator for the first search, random ones for others.
 
     Args:
         held: (N,) noise maps of the generator.
@@ -71,7 +71,7 @@ def initial_noise(held: Tensor, seed: int, searches: Sequence[tuple[int, int]], 
 
 
 def normalize_maps(noise: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Return noise maps (B,N) with mean zero and variance one, each map of each image on its own."""
+    """Normalize each map of noise maps (B,N) to zero mean and unit variance."""
     maps = []
     for values in torch.split(noise, [size * size for size in sizes], 1):
         centered = values - mean_of_each(values)[:, None]
@@ -80,7 +80,7 @@ def normalize_maps(noise: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def noise_penalty(variables: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """Return the weighted penalty (B,) on the noise maps with which variables (B,D) end."""
+    """Return the weighted penalty (B,) on the noise maps at the end of the variables (B,D)."""
     count = sum(size * size for size in sizes)
     return WEIGHT * autocorrelation(normalize_maps(variables[:, -count:], sizes), sizes)
 
@@ -88,8 +88,8 @@ def noise_penalty(variables: Tensor, sizes: tuple[int, ...]) -> Tensor:
 def autocorrelation(noise: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return (B,), the squared correlations between neighboring values of noise maps, summed over maps and scales.
 
-    L of appendix D: each map is reduced by means of four values, times two so that white noise keeps its variance,
-    down to 8 pixels. Neighbors wrap around, as in the code of the paper.
+    L of appendix D: each map is reduced down to 8 pixels by averaging four values, times two so that white noise keeps
+    its variance. Neighbors wrap around, as in the code of the paper.
 
     Args:
         noise: (B,N) normalized maps, flat and one after the other.

@@ -1,4 +1,4 @@
-"""Non-local Bayes: an image denoised by the statistics of its own patches, which recur nearby."""
+"""Non-local Bayes: denoising by the statistics of similar patches of the same image."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from torch.nn import functional as F
 
 PATCH = 4  # side of a patch in pixels
 SIMILAR = 60  # patches in a group
-REACH = 10  # pixels by which a similar patch may be away
-STEP = 2  # pixels between the patches that groups are made for
-DISTANCES = 2**22  # computed at once
-LEAST_RELATIVE, LEAST = 1e-5, 1e-8  # variance that is added, relative to that of the patches, and in all cases
+REACH = 10  # largest distance of a similar patch, in pixels
+STEP = 2  # distance in pixels between the reference patches of the groups
+DISTANCES = 2**22  # number of distances that are computed at once
+LEAST_RELATIVE, LEAST = 1e-5, 1e-8  # variance that is added to patches: relative to theirs, and absolute
 
 
 @torch.no_grad()
 def nonlocal_bayes(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
-    """Denoise images by groups of similar patches, each of which has a Gaussian distribution of its own.
+    """Denoise images with a Gaussian model for each group of similar patches.
 
     The second stage of NL-Bayes (Lebrun et al. 2013). For every second patch of the pilot, the most similar ones nearby
     are found. Their mean and covariance are the prior of the patches of the noisy image at the same places, whose
-    posterior means are averaged where they overlap. Edges and textures that recur are kept; anything else is smoothed.
+    posterior means are averaged where they overlap. Recurring edges and textures are kept; everything else is smoothed.
 
     Args:
         pilot: Estimates (B,C,H,W) of the noise-free images.
@@ -28,12 +28,12 @@ def nonlocal_bayes(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
         noise_level: (B,) standard deviation of the noise on the [0, 1] scale.
 
     Returns:
-        Denoised images (B,C,H,W). An image does not depend on the others of the batch.
+        Denoised images (B,C,H,W). Each image is independent of the rest of the batch.
     """
     size = min(PATCH, *pilot.shape[-2:])
     groups = _Groups(pilot.shape[-2] - size + 1, pilot.shape[-1] - size + 1, pilot.device)
     results = []
-    # One image at a time: its patches take many times its own memory.
+    # One image at a time, because its patches need many times the memory of the image.
     variances = (2 * noise_level).square()
     for one, other, variance in zip(torch.split(pilot, 1), torch.split(noisy, 1), variances, strict=True):
         total, count = groups.estimate(F.unfold(one, size)[0].mT, F.unfold(other, size)[0].mT, variance)
@@ -43,11 +43,11 @@ def nonlocal_bayes(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
 
 
 class _Groups:
-    """Places of the patches of an image for which groups are made, and of the candidates for each group.
+    """Positions of the reference patches of an image, and of the candidates for the group of each.
 
     Args:
-        rows: Number of places of a patch from the top to the bottom.
-        columns: Number of places from left to right.
+        rows: Number of patch positions from top to bottom.
+        columns: Number of patch positions from left to right.
         device: Device of the images.
     """
 
@@ -70,10 +70,10 @@ class _Groups:
             middle = (centers[:, None] * self.columns + across[0]).flatten()
             candidates = (windows[:, None, :, None] - first) * self.columns + across[1][None, :, None]
             candidates = candidates.flatten(2).flatten(0, 1)
-            distances = squares[band] - 2 * pilot[middle] @ pilot[band].T  # but for what all candidates share
+            distances = squares[band] - 2 * pilot[middle] @ pilot[band].T  # up to a constant
             own = (
                 middle[:, None] - band.start
-            )  # in a flat region all are equally near, and each pixel needs an estimate
+            )  # in a flat region all distances are equal, but each pixel needs an estimate
             distances.scatter_(1, own, -torch.inf)
             near = distances.gather(1, candidates)
             nearest = near.topk(min(SIMILAR, near.shape[1]), largest=False, sorted=False).indices
@@ -85,12 +85,12 @@ class _Groups:
 
 
 def posterior_means(pilot: Tensor, noisy: Tensor, variance: Tensor) -> Tensor:
-    """Return the posterior means (G,K,D) of groups of K noisy vectors, whose prior is that of the pilot's vectors."""
+    """Return the posterior means (G,K,D) of groups of K noisy vectors, with a prior fitted to the pilot's vectors."""
     mean = pilot.mean(1, keepdim=True)
     centered = pilot - mean
     covariance = centered.mT @ centered / max(pilot.shape[1] - 1, 1)
     diagonal = covariance.diagonal(dim1=1, dim2=2)
-    # Fewer vectors than dimensions, or all alike, have a singular covariance.
+    # The covariance of few or equal vectors is singular.
     added = variance + LEAST_RELATIVE * diagonal.mean(1, keepdim=True) + LEAST
     gain = torch.linalg.solve(covariance + torch.diag_embed(added.expand_as(diagonal)), covariance)
     means: Tensor = mean + (noisy - mean) @ gain
@@ -103,7 +103,7 @@ def _every_second(length: int, device: torch.device) -> Tensor:
 
 
 def _windows(centers: Tensor, length: int) -> Tensor:
-    """Return the places (N, width) within reach of each center, moved inwards at the ends so that all are as many."""
+    """Return the positions (N, width) within reach of each center, shifted inwards at the ends to keep their number."""
     width = min(2 * REACH + 1, length)
     starts = (centers - REACH).clamp(0, length - width)
     return starts[:, None] + torch.arange(width, device=centers.device)

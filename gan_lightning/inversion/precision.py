@@ -1,4 +1,4 @@
-"""The precision in which a search computes, whatever its caller has set."""
+"""Numerical precision of a search, regardless of the settings of the caller."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ def float32_gradients(device: torch.device) -> Iterator[None]:
 def _switches() -> list[tuple[Any, str, Any]]:
     """Return the owner and the name of each switch of TF32, and its value for float32."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    if hasattr(cudnn, "conv"):  # the older switches cannot be read where a program has used these of PyTorch 2.9
+    if hasattr(cudnn, "conv"):  # the older switches cannot be read once a program has used these ones of PyTorch 2.9
         return [(cudnn.conv, "fp32_precision", "ieee"), (matmul, "fp32_precision", "ieee")]
     return [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False)]

@@ -1,4 +1,4 @@
-"""What latent inversion needs of a generator, so that any generator is a prior."""
+"""Protocols of generators for latent inversion."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 class Prior(Protocol):
     """A `torch.nn.Module` that maps latents to images; `gan_lightning.Generator` is one.
 
-    The latents of the prior have mean zero and mean square one, as those of N(0, 1) have: `latent_weight` is in these
-    units, and searches may start at zero. A module whose latents are distributed otherwise offers `DrawsLatents` too.
+    Latents have mean zero and mean square one, as for N(0, 1): `latent_weight` is in these units, and searches may
+    start at zero. A module whose latents have another distribution also implements `DrawsLatents`.
 
     Attributes:
         latent_dim: Length D of a latent vector.
@@ -21,7 +21,7 @@ class Prior(Protocol):
     latent_dim: int
 
     def __call__(self, latents: Tensor, /) -> Tensor:
-        """Map latents (B,D) to images (B,C,H,W) in [-1, 1], differentiably and each on its own."""
+        """Map latents (B,D) to images (B,C,H,W) in [-1, 1], differentiably and independently for each image."""
 
 
 @runtime_checkable
@@ -36,9 +36,9 @@ class DrawsLatents(Protocol):
 class HasFeatures(Protocol):
     """A prior that can be searched beyond its range (`refine: features`), because it has two parts.
 
-    `render(features(latents))` are the images of the latents. Features may be of any shape (B,...); the more images
-    the second part can make, the closer a photograph is approached. A generator that is laid out as
-    `gan_lightning.Generator` is split after its first block without offering it.
+    `render(features(latents))` are the images of the latents. Features may have any shape (B,...); a second part with a
+    larger range gets closer to a photograph. A generator with the layout of `gan_lightning.Generator` is split after
+    its first block and does not need to implement this protocol.
     """
 
     def features(self, latents: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class HasFeatures(Protocol):
 
 @runtime_checkable
 class HasFilters(Protocol):
-    """A prior over w whose features, one latent for each layer, can be given up for one latent for each filter.
+    """A prior over w that accepts one latent for each filter instead of one latent for each layer.
 
     Attributes:
         space: "w", the space of the latents.
@@ -66,7 +66,7 @@ class HasFilters(Protocol):
 
 @runtime_checkable
 class HasNoiseMaps(Protocol):
-    """A prior with features whose images depend on maps of noise too, which a search may optimize beside latents.
+    """A prior with features whose images also depend on noise maps, which a search may optimize.
 
     Attributes:
         noise_sizes: Height and width of each map; none if the prior is without noise.
@@ -75,7 +75,7 @@ class HasNoiseMaps(Protocol):
     noise_sizes: tuple[int, ...]
 
     def noise(self) -> Tensor:
-        """Return the maps that are held while nothing else is given, flat and one after the other: (N,)."""
+        """Return the default maps, flat and concatenated: (N,)."""
 
     def render(self, features: Tensor, noise: Tensor | None = None) -> Tensor:
         """Map features (B,...), and the maps of each image (B,N), to images (B,C,H,W) in [-1, 1]."""

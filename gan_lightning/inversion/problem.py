@@ -24,12 +24,12 @@ class Problem:
 
     Attributes:
         render: Maps variables (B,D) to images (B,C,H,W) in [-1, 1]. Each image depends on its own variables only. If
-            it also depends on its place in the batch, `render` has a method `select`, as a degradation has.
+            it also depends on its position in the batch, `render` has a method `select`, like degradations.
         degradation: Forward operator A on images (B,C,H,W).
         observed: Observed images y.
         loss: Loss of each image, averaged over all pixels.
         known_fraction: (B,) fraction of the pixels of y that were observed. The data term is the loss divided by it,
-            and so the mean over observed pixels.
+            which is the mean over observed pixels.
         center: (B,D) variables at which the penalty is zero.
         weight: (B,1) or (B,D) weight of the penalty on each variable.
         regularizer: Function of the variables (B,D) that is added to the objective (B,).
@@ -45,7 +45,7 @@ class Problem:
     regularizer: Callable[[Tensor], Tensor] | None = None
 
     def select(self, rows: Tensor) -> Problem:
-        """Return the problem of some images of the batch, sorted, or of all of them several times each."""
+        """Return the problem of some images of the batch, in ascending order, or of all images repeated."""
         if len(rows) == len(self.observed):
             return self
         degradation = self.degradation

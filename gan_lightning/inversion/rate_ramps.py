@@ -1,4 +1,4 @@
-"""The course of a search by Adam in the projector of StyleGAN2 (Karras et al. 2020, arXiv 1912.04958, appendix D)."""
+"""Learning rate and noise of the projector of StyleGAN2 (Karras et al. 2020, arXiv 1912.04958, appendix D)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 from gan_lightning.seeding import image_rng
 
-RAMP_UP = 0.05  # first part of the steps, over which the rate rises
-RAMP_DOWN = 0.25  # last part, over which it falls
-NOISE = 0.05 * math.sqrt(512)  # of the latents at first, in units of their spread; the paper gives it for all of w
-NOISE_ENDS = 0.75  # part of the steps after which no noise is added
+RAMP_UP = 0.05  # fraction of the steps at the start, over which the rate rises
+RAMP_DOWN = 0.25  # fraction of the steps at the end, over which it falls
+NOISE = 0.05 * math.sqrt(512)  # initial noise, in units of the spread of the latents; in the paper it is for all of w
+NOISE_ENDS = 0.75  # fraction of the steps after which no noise is added
 
 
 def rate_factor(progress: float) -> float:
-    """Return the learning rate relative to its largest value, after a part `progress` of the steps."""
+    """Return the learning rate relative to its largest value, after a fraction `progress` of the steps."""
     down = min(1.0, (1 - progress) / RAMP_DOWN)
     return 0.5 * (1 - math.cos(math.pi * down)) * min(1.0, progress / RAMP_UP)
 
@@ -39,11 +39,11 @@ class RateRamps:
         self._rngs = [image_rng(seed, index, f"ramps {attempt} of search {number}") for index, number in searches]
 
     def select(self, rows: Tensor) -> None:
-        """Keep some images of the batch only."""
+        """Keep only some images of the batch."""
         self._rngs = [self._rngs[row] for row in rows.tolist()]
 
     def explore(self, variables: Tensor, progress: float) -> Tensor:
-        """Return variables (B,D) with the noise of a step added to the latents, with which they begin."""
+        """Add the noise of a step to the latents, which are the first of the variables (B,D)."""
         strength = NOISE * max(0.0, 1 - progress / NOISE_ENDS) ** 2
         if not strength:
             return variables

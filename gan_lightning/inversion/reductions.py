@@ -1,7 +1,7 @@
-"""Sums over the values of each image, which are the same to the last bit in any batch.
+"""Sums over the values of each image that are bit-identical in any batch.
 
-On a CPU, PyTorch divides a sum that has a single result among its threads, in another order than one of several
-results. The sum of a batch of one image, if large, would then be another than that of the same image in a batch of two.
+On a CPU, PyTorch splits a sum with a single result among its threads, which changes the order of the additions. The sum
+for a single large image would then differ from that of the same image in a batch of two.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def sum_of_each(values: Tensor, axes: tuple[int, ...] = (1,), keepdim: bool = False) -> Tensor:
-    """Return the sums of values (B,...) over some axes, not that of the batch."""
+    """Return the sums of values (B,...) over some axes other than that of the batch."""
     if len(values) > 1 or values.device.type != "cpu":
         return values.sum(axes, keepdim)
     return values.expand(2, *values.shape[1:]).sum(axes, keepdim)[:1]

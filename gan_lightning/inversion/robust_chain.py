@@ -1,7 +1,7 @@
-"""Three searches of rising freedom by normalized gradients (Poirier-Ginter & Lalonde 2023, arXiv 2302.06733).
+"""Three searches of increasing freedom by normalized gradients (Poirier-Ginter & Lalonde 2023, arXiv 2302.06733).
 
-A latent is found in w, then one for each layer (w+), then one for each filter of each layer, all by the same number of
-steps of fixed lengths. What the loss measures does not change their lengths, so that nothing is chosen by the task.
+The searches find a latent in w, then one for each layer (w+), then one for each filter of each layer, each with the
+same number of steps of fixed length. The lengths do not depend on the loss, so all tasks share the same settings.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from gan_lightning.inversion.problem import Problem, Solution, Stopping
 from gan_lightning.inversion.reductions import sum_of_each
 
 STEPS = 150  # of each phase
-# Lengths of a step, relative to the typical length of w - mean. The paper has them in the same proportions: 0.08, 0.02
-# and 0.005 of the units of one network, to be scaled for others. Half or three times as much makes little difference.
+# Lengths of a step, relative to the typical length of w - mean, in the proportions of the paper: 0.08, 0.02 and 0.005
+# in the units of one network, to be scaled for others. Half or three times these values make little difference.
 LENGTHS = {"w": 0.016, "w+": 0.004, "filters": 0.001}
 
 
 def search_in_w(problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
-    """Find latents in w, the first phase; a solver like any other."""
+    """Find latents in w: the first phase, with the signature of a solver."""
     return normalized_descent(problem, start, stopping, start.shape[1], LENGTHS["w"])
 
 
@@ -50,8 +50,8 @@ def extend(
     found = normalized_descent(in_layers, layers, stopping, width, LENGTHS["w+"])
     filters = _Filters(generator, found.variables)
     shifts = filters.none()
-    # A filter sees w by its product with one vector. So the gradient of its latent lies along this vector, normalized
-    # steps are of one length, and what is searched is the distance of each filter, in units of w.
+    # A filter depends on w only through the product with one vector. The gradient of its latent is therefore parallel
+    # to it, all normalized steps have one length, and the variable is the distance of each filter, in units of w.
     length = LENGTHS["filters"] * math.sqrt(width)
     last = normalized_descent(_without_penalty(problem, filters, shifts), shifts, stopping, 1, length)
     with torch.no_grad():
@@ -64,8 +64,8 @@ def normalized_descent(problem: Problem, start: Tensor, stopping: Stopping, widt
     Args:
         problem: Problem with any loss.
         start: (B,D) initial variables.
-        stopping: Stopping criteria, of which the tolerance is not used.
-        width: Number of successive variables that are a vector; the gradient of each vector is normalized.
+        stopping: Stopping criteria. The tolerance is not used.
+        width: Number of successive variables that form a vector. The gradient of each vector is normalized.
         length: Length of a step of a vector, relative to sqrt(width).
     """
     tracker = ConvergenceTracker(problem, start, stopping, window=stopping.num_steps + 1)
@@ -94,7 +94,7 @@ class _Filters:
         self.generator, self.layers = generator, layers
 
     def none(self) -> Tensor:
-        """Return no distance, (B,F)."""
+        """Return distances of zero, (B,F)."""
         return self.layers.new_zeros(len(self.layers), self.generator.num_filters)
 
     def select(self, rows: Tensor) -> _Filters:

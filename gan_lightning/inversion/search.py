@@ -1,4 +1,4 @@
-"""Searches for latents: several for each image, each of them restarted where it missed the noise level."""
+"""Searches for latents: several for each image, restarted for images that did not reach the noise level."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gan_lightning.inversion.whitening import Solver
 
 @dataclass(frozen=True)
 class RestartedSearch:
-    """A solver, and where it starts; with `ramps`, Adam with those of the projector of StyleGAN2."""
+    """A solver with its initial latents; with `ramps`, Adam with the ramps of the projector of StyleGAN2."""
 
     solver: Solver
     start: StartName | Tensor
@@ -31,7 +31,7 @@ class RestartedSearch:
     ramps: bool = False
 
     def run(self, problem: Problem, stopping: Stopping, restarts: int) -> Solution:
-        """Solve, search again from other starts where the noise was not reached, and keep the best of each image."""
+        """Solve, restart images that did not reach the noise level, and keep the best result of each image."""
         solution = self._attempt(problem, stopping, torch.arange(len(problem.observed)), 0)
         for number in range(1, restarts + 1):
             with torch.no_grad():
@@ -65,7 +65,7 @@ class RestartedSearch:
 
 
 def _side_by_side(solution: Solution, again: Solution, won: Tensor, better: Tensor) -> Tensor:
-    """Return the history, with that of the restart for the images that it improved."""
+    """Return the history, replaced by that of the restart for images that the restart improved."""
     steps = max(len(solution.history), len(again.history))
     histories = [torch.cat([h, h[-1:].expand(steps - len(h), -1)]) for h in (solution.history, again.history)]
     history = histories[0].clone()

@@ -1,4 +1,4 @@
-"""Restored images that resemble themselves: what recurs in an image is kept, and what was observed stays."""
+"""Regularization of restored images by their self-similarity, consistent with the observed values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from gan_lightning.inversion.nonlocal_bayes import nonlocal_bayes
 
 ROUNDS = 5
 LARGEST = 0.12  # standard deviation of the errors that the first round removes, on the [0, 1] scale
-# Residuals of photographs and faces that the generator does not quite make are 0.01 and more; where it makes them, and
-# the search ended early, they are about 0.005.
+# Residuals are 0.01 and more for photographs and faces slightly outside the range of the generator, and about 0.005 for
+# images in its range if the search ended early.
 AT_LARGEST, EXPLAINED = 0.02, 0.007
 
 
@@ -22,10 +22,10 @@ def regularize(
 ) -> Tensor:
     """Return restored images without the errors that their own patches contradict.
 
-    Plug-and-play restoration (Venkatakrishnan et al. 2013): in turn the images are denoised, as if their errors were
-    noise, and made consistent with what was observed. The denoiser is `nonlocal_bayes`. Its noise level falls from
-    round to round, and rises with the square of the residual of the generator's images: images that the generator
-    explains stay as they are.
+    Plug-and-play restoration (Venkatakrishnan et al. 2013): the images are alternately denoised, as if their errors
+    were noise, and made consistent with the observed values. The denoiser is `nonlocal_bayes`. Its noise level
+    decreases from round to round, and increases with the square of the residual of the generator's images: images that
+    the generator explains are not changed.
 
     Args:
         images: Restored images (B,C,H,W), consistent with the observed ones.

@@ -37,7 +37,7 @@ class InversionSettings:
         solver: "lbfgs", "levenberg_marquardt" (squared loss only), "adam", or "auto": Adam for the l1 loss, which has
             kinks, else L-BFGS. "robust" is for a StyleGAN2 in w.
         schedule: Rate of adam: "cosine" or "projector".
-        num_searches: Number of searches from different starts. The restored image is the mean of what they find, and
+        num_searches: Number of searches from different starts. The restored image is the mean of their results, and
             their spread shows where it is a guess. Default: 1 for denoising, inversion, robust; else 8.
         num_steps: Maximum number of solver steps of a search. Default: 12 for levenberg_marquardt, 300 for adam, 100
             for lbfgs, and a quarter of it for each of several searches; 150 for robust.
@@ -122,14 +122,14 @@ class InversionSettings:
 
     @property
     def chosen_solver(self) -> Literal["levenberg_marquardt", "adam", "lbfgs", "robust"]:
-        """The solver, with "auto" resolved by the loss."""
+        """Solver, with "auto" resolved by the loss."""
         if self.solver == "auto":
             return "adam" if self.loss == "l1" else "lbfgs"
         return self.solver
 
     @property
     def chosen_start(self) -> StartName:
-        """The start, with its default resolved by the solver."""
+        """Start, with its default resolved by the solver."""
         return self.start or ("mean" if self.solver == "robust" else "best_of_k")
 
     def counts(self, every_pixel_observed: bool) -> Counts:

@@ -1,4 +1,4 @@
-"""Smoothness of photographs: a stationary Gaussian prior, and the linear estimate that it leads to.
+"""Smoothness of photographs: a stationary Gaussian prior and the linear estimate based on it.
 
 The covariance is diagonal in the cosine transform whose functions are mirrored about the outermost pixels (DCT-I), as
 blurred images are: it diagonalizes blurs too. Amplitudes fall with the frequency, as those of natural images do (Field
@@ -18,7 +18,7 @@ from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.reductions import sum_of_each
 
 EXPONENT = 1.5  # of the fall of the amplitudes with the frequency; 1 to 2 in photographs
-BASIS_IMAGES = 64  # that are degraded at once
+BASIS_IMAGES = 64  # number of basis images that are degraded at once
 HOLE_ITERATIONS = 20
 CHROMA = 0.2  # standard deviation of each color direction, relative to that of the brightness
 
@@ -47,7 +47,7 @@ class SmoothnessPrior:
         return [torch.linalg.inv(cosine_basis(len(basis))).to(basis) for basis in (self.rows, self.columns)]
 
     def images(self, coefficients: Tensor) -> Tensor:
-        """Return the images that are these sums of the functions of the basis."""
+        """Return the images with these coefficients: sums of the basis functions."""
         return self.rows.mT @ coefficients @ self.columns
 
     def products(self, images: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def _scale_color(values: Tensor, factor: float) -> Tensor:
 def cosine_basis(size: int) -> Tensor:
     """Return the functions of the discrete cosine transform (DCT-I), (size, size) in float64, lowest frequency first.
 
-    They have norm one, and are orthogonal but for the outermost pixels, which count twice.
+    They have norm one, and would be orthogonal if the outermost pixels did not count twice.
     """
     places = torch.arange(size, dtype=torch.float64)
     basis = torch.cos(math.pi / max(size - 1, 1) * places[:, None] * places)
@@ -148,7 +148,7 @@ def _from_smaller(
         return prior.products(part.adjoint(images)).square().mean(1)
 
     def variance_under(part: Degradation) -> Tensor:
-        """Return of each basis image the variance under A C A', as if A acted on rows and columns separately."""
+        """Return the variance of each basis image under A C A', as if A acted on rows and columns separately."""
         vertical = spectra(part, coarse.rows, coarse.columns[:1]).sum(2)
         horizontal = spectra(part, coarse.rows[:1], coarse.columns).sum(1)
         return vertical @ prior.variance @ horizontal.mT / vertical[0].sum().clamp(min=1e-12)
@@ -178,7 +178,7 @@ def color_axes(degradation: Degradation, like: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         degradation: Linear forward operator A.
-        like: Images (B,C,H,W), of which only the shape is used.
+        like: Images (B,C,H,W). Only their shape is used.
 
     Returns:
         The axes as columns (C,C), and the diagonal (C,), relative to that of gray. They only speed up the conjugate
@@ -207,14 +207,14 @@ def _mix(matrix: Tensor, values: Tensor) -> Tensor:
 def fill_holes(
     mean: Tensor, observed: Tensor, mask: Tensor, std: float, flat_below: float, iterations: int = HOLE_ITERATIONS
 ) -> Tensor:
-    """Return `posterior_mean` in the limit of no noise for a mask, which holds what is known as it is.
+    """Return `posterior_mean` for a mask in the limit of no noise, where known pixels do not change.
 
-    Only the missing pixels are unknowns, and the covariance of the prior among them, which is nearly the inverse of the
-    equations, makes a few iterations enough.
+    Only the missing pixels are unknowns. The prior covariance among them is nearly the inverse of the equations and is
+    used as the preconditioner, so that a few iterations are enough.
 
     Args:
         mean: Prior mean (B,C,H,W).
-        observed: Observed images (B,C,H,W), of which only known pixels matter.
+        observed: Observed images (B,C,H,W). Only known pixels matter.
         mask: (1 or B,1,H,W), one where a pixel is known and zero where it is missing.
         std: Standard deviation of a pixel of x - mean.
         flat_below: Frequency in cycles per pixel below which its amplitudes no longer rise.
@@ -245,8 +245,8 @@ def operator_gain(prior: SmoothnessPrior, degradation: Degradation, like: Tensor
         searches: Number of successive images that have the same operator.
 
     Returns:
-        (1 or B,1,H,W), for gray basis images, exact for blurs but for the border. It only speeds up
-        the conjugate gradients.
+        (1 or B,1,H,W), for gray basis images, exact for blurs except at the border. It only speeds up the conjugate
+        gradients.
     """
     rows, columns, (batch, channels) = prior.rows, prior.columns, like.shape[:2]
 
@@ -266,7 +266,7 @@ def operator_gain(prior: SmoothnessPrior, degradation: Degradation, like: Tensor
             [(rows[:1], chunk) for chunk in torch.split(columns, BASIS_IMAGES)],
         )
     )
-    # An operator may remove constants: then nothing can be told from them.
+    # An operator may remove constants, which then carry no information.
     lowest = vertical[:, :1, None].maximum(1e-3 * vertical.amax(1)[:, None, None]).clamp(min=1e-12)
     gain = (vertical[:, :, None] * horizontal[:, None] / lowest)[:, None]
     return gain.repeat_interleave(searches, 0) if own else gain

@@ -16,12 +16,12 @@ Solver = Callable[[Problem, Tensor, Stopping], Solution]
 Draw = Callable[[int, torch.Generator], Tensor]
 
 PROBES = 512  # vector-Jacobian products in the estimate; more do not improve the preconditioner
-DRAWS = 8192  # latents in the estimate of their covariance
-EVEN = 1.5  # mean square of the eigenvalues of a covariance whose mean is one, up to which it is about the identity
+DRAWS = 8192  # number of latents in the estimate of their covariance
+EVEN = 1.5  # largest mean square of eigenvalues of mean one at which a covariance counts as the identity
 CHUNK = 64
 FLOOR = 0.03  # relative to the mean eigenvalue; limits the scale of directions that hardly change the image
 MAX_WHITENED = 2048  # latents; beyond, the matrix takes longer to decompose than it saves
-MAX_PIXELS = CHUNK * 256**2  # of images that are made at once, to limit the memory
+MAX_PIXELS = CHUNK * 256**2  # pixels of images that are generated at once, to limit the memory
 PRODUCT_ROWS = 8  # rows of a matrix product are bit-identical in multiples of eight; with MKL, not in smaller ones
 
 
@@ -52,17 +52,17 @@ class Whitening:
         self.scale: Tensor = (values.mean() / values).sqrt().to(gauss_newton)
 
     def latents(self, variables: Tensor) -> Tensor:
-        """Map variables (B,D) to latents (B,D); columns after the first D are left as they are."""
+        """Map variables (B,D) to latents (B,D); columns after the first D are not changed."""
         own, others = self._parts(variables)
         return torch.cat([multiply_rows(own * self.scale, self.basis), *others], 1)
 
     def variables(self, latents: Tensor) -> Tensor:
-        """Map latents (B,D) to variables (B,D); columns after the first D are left as they are."""
+        """Map latents (B,D) to variables (B,D); columns after the first D are not changed."""
         own, others = self._parts(latents)
         return torch.cat([multiply_rows(own, self.basis.T.contiguous()) / self.scale, *others], 1)
 
     def _parts(self, rows: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return the latents, and in a list further variables of a search, if there are any."""
+        """Return the latents, and a list with the further variables of the search, if there are any."""
         count = len(self.scale)
         return rows[:, :count], [rows[:, count:]] * (rows.shape[1] > count)
 
@@ -71,7 +71,7 @@ class Whitening:
 
         Args:
             solver: Solver to use.
-            problem: Problem whose variables are latents, which others may follow.
+            problem: Problem whose variables are latents, optionally followed by others.
             start: (B,D) initial latents.
             stopping: Stopping criteria.
 
@@ -124,17 +124,17 @@ def estimate_gauss_newton_matrix(render: Callable[[Tensor], Tensor], latent_dim:
 
 
 def curvature_of_draws(latents: Tensor) -> Tensor | None:
-    """Return the inverse of how far latents vary, for a prior whose latents do not fill their space evenly.
+    """Return the inverse covariance of latents, for a prior whose latents do not vary equally in all directions.
 
-    Directions in which the latents of a StyleGAN2 vary more are those in which they are found further away. The mean
-    variance is added to all directions, since the search may leave the span of the draws. In W the first steps of a
-    search gain more by it than by the mean of J'J, and it needs no image. In a space that is filled evenly it is none.
+    Solutions of a StyleGAN2 are further away in directions in which its latents vary more. The mean variance is added
+    to all directions, because the search may leave the span of the draws. In W this preconditioner helps the first
+    steps more than the mean of J'J, and it needs no images.
 
     Args:
         latents: (N,D) random latents, of mean zero.
 
     Returns:
-        (D,D), or None if the latents vary alike in all directions, as those of N(0, 1) do.
+        (D,D), or None if the latents vary equally in all directions, like those of N(0, 1).
     """
     rows = latents.double().cpu()
     covariance = rows.T @ rows / len(rows)
@@ -148,7 +148,7 @@ def curvature_of_draws(latents: Tensor) -> Tensor | None:
 
 @torch.no_grad()
 def images_at_once(render: Callable[[Tensor], Tensor], latent: Tensor, most: int) -> int:
-    """Return how many images can be made at once without much memory: `most`, or a power of two below it.
+    """Return how many images to generate at once without using much memory: `most`, or a power of two below it.
 
     Args:
         render: Function that maps latents (B,D) to images (B,C,H,W).

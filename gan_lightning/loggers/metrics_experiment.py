@@ -1,4 +1,4 @@
-"""What `self.logger.experiment` is in a run that has no other logger than metrics.csv."""
+"""The object `self.logger.experiment` of a run without loggers other than metrics.csv."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _log = logging.getLogger(__name__)
 
 
 class MetricsExperiment:
-    """Takes what TensorBoard's or W&B's object would: numbers go to metrics.csv, and the rest is left out.
+    """Substitute for the objects of TensorBoard and W&B that logs numbers to metrics.csv and ignores everything else.
 
-    Methods other than `log` and `add_scalar` do nothing, and the first call says so, because metrics.csv has no place
-    for pictures. Code that was written for another logger thus runs without it.
+    Methods other than `log` and `add_scalar` do nothing, and the first call says so, because metrics.csv cannot contain
+    pictures. Code written for another logger therefore runs without it.
     """
 
     def __init__(self, log_metrics: Callable[[Mapping[str, float], int | None], None]) -> None:
-        """Take the function that logs numbers.
+        """Set the function that logs numbers.
 
         Args:
             log_metrics: Function of metrics by name and a step.
@@ -26,7 +26,7 @@ class MetricsExperiment:
         self._ignored: set[str] = set()
 
     def log(self, data: Mapping[str, Any], step: int | None = None, **kwargs: Any) -> None:
-        """Log the numbers among some values, as W&B's method does."""
+        """Log the numbers among the values, like the method of W&B."""
         numbers = {name: number for name, value in data.items() if (number := _as_number(value)) is not None}
         if len(numbers) < len(data):
             self._ignore(f"log of {', '.join(data.keys() - numbers.keys())}")
@@ -34,11 +34,11 @@ class MetricsExperiment:
             self._log_metrics(numbers, step)
 
     def add_scalar(self, tag: str, scalar_value: Any, global_step: int | None = None, **kwargs: Any) -> None:
-        """Log a number, as TensorBoard's method does."""
+        """Log a number, like the method of TensorBoard."""
         self.log({tag: scalar_value}, global_step)
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Do nothing, where W&B's method uploads files: they are in the run folder."""
+        """Do nothing; the method of W&B uploads files, which are in the run folder here."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("__"):

@@ -22,19 +22,19 @@ from gan_lightning.loggers.metrics_experiment import MetricsExperiment
 
 
 class MetricsFile(Logger):
-    """Writes logged metrics to `metrics.csv`: one row per call, one column per name, `step` first.
+    """Logger that writes metrics to `metrics.csv`: one row per call, one column per name, `step` first.
 
-    Lightning's CSVLogger deletes the file of the run that is resumed; this logger appends to it.
+    Lightning's CSVLogger deletes the file of a resumed run; this logger appends to it.
 
     Attributes:
-        in_each_row: Function that returns values to write beside all metrics, such as the number of images seen.
+        in_each_row: Function that returns additional values for each row, such as the number of images seen.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         """Open the file of a run, or start a new one.
 
         Args:
-            folder: Run folder, which holds the file.
+            folder: Run folder, which contains the file.
         """
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
@@ -68,15 +68,15 @@ class MetricsFile(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> MetricsExperiment:
-        """Object that logs numbers like those of TensorBoard and W&B do, and ignores everything else."""
+        """Object that logs numbers, like those of TensorBoard and W&B, and ignores everything else."""
         return self._experiment
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Do nothing, as config.yaml in the run folder has all hyperparameters."""
+        """Do nothing, because config.yaml in the run folder has all hyperparameters."""
 
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
-        """Do nothing, as the pictures of a run are files in its folder."""
+        """Do nothing, because the pictures of a run are files in its folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -84,10 +84,10 @@ class MetricsFile(Logger):
 
         Args:
             metrics: Values by name.
-            step: Number of G iterations so far; None for that of the last row.
+            step: Number of generator iterations so far; None for that of the last row.
 
         Raises:
-            StorageError: The file cannot be written, for example on a full disk; it is left unchanged.
+            StorageError: If the file cannot be written, for example on a full disk. It is left unchanged.
         """
         self._step = self._step if step is None else step
         row = {"step": self._step, **self.in_each_row(), **metrics}
@@ -130,7 +130,7 @@ class MetricsFile(Logger):
             return list(csv.DictReader(file))
 
     def rewind(self, rows: int | None, step: int | None = None) -> None:
-        """Remove the rows that a resumed run writes again, and the columns that only they used.
+        """Remove the rows that a resumed run will write again, and the columns that only they used.
 
         The former file is kept as metrics-before-resume-N.csv.
 
@@ -149,7 +149,7 @@ class MetricsFile(Logger):
             self.rows = len(kept)
 
     def history(self) -> dict[str, list[tuple[int, float]]]:
-        """Return the steps and values of each metric, in the order in which they were logged."""
+        """Return the steps and values of each metric, in the order of logging."""
         series: dict[str, list[tuple[int, float]]] = {}
         for row in self._rows():
             for name, value in row.items():

@@ -1,4 +1,4 @@
-"""What is wrong with a logger that cannot be made, in one line."""
+"""One-line messages for loggers that cannot be created."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from gan_lightning.errors import InputError, missing_package
 
-# jsonargparse lists why a value fits none of the types of an option, among them what the logger itself has said.
+# jsonargparse lists why a value fits none of the types of an option, including the error of the logger itself.
 _IS_LOGGER = "lightning.pytorch.loggers.logger.Logger"
 _REASON = re.compile(r"^  - (?!Expected |Not )(.*(?:\n    .*)*)", re.MULTILINE)
 _CLASS = re.compile(r"Problem with given class_path '[\w.]*?(\w+)':\s*")
@@ -16,10 +16,10 @@ _CLASS = re.compile(r"Problem with given class_path '[\w.]*?(\w+)':\s*")
 
 @contextmanager
 def problems_of_loggers() -> Iterator[None]:
-    """Turn an error of making a logger within the context into one line.
+    """Convert an error in the creation of a logger within the context to one line.
 
     Raises:
-        InputError: A logger cannot be made: a package is missing, or its options exclude each other.
+        InputError: If a logger cannot be created: a package is missing, or its options exclude each other.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Weights & Biases, for runs that must not depend on it."""
+"""A logger for Weights & Biases whose problems never affect a run."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _log = logging.getLogger(__name__)
 LIMITS = {"WANDB_INIT_TIMEOUT": "10", "WANDB_FINISH_TIMEOUT": "60"}
 
 AXIS = "trainer/global_step"  # Lightning's name of the x-axis
-SHORTEST_ROW = 64  # bytes, at least, of a row in a file of W&B's
+SHORTEST_ROW = 64  # minimum number of bytes of a row in a file of W&B
 
 STOPPED, INTERRUPTED = 128 + signal.SIGTERM, 255  # exit codes; W&B's own after Ctrl-C is 255
 
 
 class SteadyWandbLogger(WandbLogger):
-    """Lightning's WandbLogger, unable to block or to end a run.
+    """Lightning's WandbLogger, except that it never blocks or ends a run.
 
-    A run is logged offline if the server does not answer within 20 s. Later errors are reported once, and training
-    continues; metrics.csv has the metrics too. Uploading stops 60 s after the run at the latest; `wandb sync` uploads
-    the rest from disk.
+    A run is logged offline if the server does not respond within 20 s. Later errors are reported once, and training
+    continues; metrics.csv also has the metrics. Uploading stops at most 60 s after the run; `wandb sync` uploads the
+    rest from disk.
 
     Attributes:
-        in_each_row: Function that returns values to log beside all metrics, such as the number of images seen, so that
-            each can be the x-axis of a chart.
+        in_each_row: Function that returns additional values for each row, such as the number of images seen, so that
+            each of them can be the x-axis of a chart.
     """
 
     def __init__(
@@ -57,19 +57,19 @@ class SteadyWandbLogger(WandbLogger):
         log_checkpoints: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Store the settings; W&B's run starts at its first use.
+        """Store the settings; the run of W&B starts on first use.
 
         Args:
             name: Name of the run.
             offline: Write to disk only; `wandb sync` uploads the run.
-            entity: User or team whose project it is.
-            group: Runs that W&B shows together; on the command line the sweep or the Slurm array by default.
-            job_type: Kind of the run; on the command line the command by default.
-            tags: Words to filter runs by.
+            entity: User or team that owns the project.
+            group: Name of a group of runs; on the command line by default the sweep or the Slurm array.
+            job_type: Kind of the run; on the command line by default the command.
+            tags: Words by which runs can be filtered.
             notes: Description of the run.
             log_checkpoints: Upload best.ckpt and last.ckpt at the end of the training, or when it is stopped, as
                 versions of an artifact with the run's name and the aliases best and latest. `log_model` is Lightning's
-                own way.
+                alternative.
             **kwargs: Other arguments of Lightning's WandbLogger and of `wandb.init`.
         """
         given = {"entity": entity, "group": group, "job_type": job_type, "tags": tags, "notes": notes}
@@ -81,7 +81,7 @@ class SteadyWandbLogger(WandbLogger):
         self._arguments = {"name": name, **kwargs}
         self._complained = self._begun = False
         self._uploads_checkpoints, self._best_checkpoint = log_checkpoints, ""
-        self._options: dict[str, Any] = {}  # of the command, by name
+        self._options: dict[str, Any] = {}  # options of the command, by name
         self._defined: set[str] = set()  # metrics whose summary was chosen
         self.in_each_row: Callable[[], Mapping[str, float]] = dict
 
@@ -91,13 +91,13 @@ class SteadyWandbLogger(WandbLogger):
         """W&B's run, started at the first access: online, or offline if the server cannot be reached.
 
         Raises:
-            InputError: There is no API key.
+            InputError: If there is no API key.
         """
         run = self._start()
         if not self._begun:
             self._begun = True
             with suppress(Exception):
-                run.summary["status"] = "running"  # a resumed run is no longer what its summary said at its end
+                run.summary["status"] = "running"  # replaces the status at the end of a run that is resumed
                 if (former := self._rows_of_former_parts(run)) > 0:
                     run.log({}, step=former, commit=False)
         return run
@@ -121,15 +121,15 @@ class SteadyWandbLogger(WandbLogger):
                 first_line(error),
                 os.path.join(self.save_dir or ".", "wandb", "offline-run-*"),
             )
-        super().__init__(**self._arguments | {"mode": "offline"})  # W&B has read its environment already
+        super().__init__(**self._arguments | {"mode": "offline"})  # W&B has already read its environment
         self._online = False
         return super().experiment
 
     def _rows_of_former_parts(self, run: Any) -> int:
-        """Return a number that no row of the earlier parts of an offline run has reached; 0 online.
+        """Return a number larger than those of all rows of the earlier parts of an offline run; 0 online.
 
-        The parts of a resumed run have the same id, and `wandb sync` joins them, in the order of time, to one run,
-        whose rows must have increasing numbers. Without a connection W&B cannot ask for the last one.
+        The parts of a resumed run have the same id, and `wandb sync` joins them in chronological order to one run,
+        whose rows must have increasing numbers. Without a connection, W&B cannot ask for the last one.
         """
         if not getattr(run, "offline", False):
             return 0
@@ -142,16 +142,16 @@ class SteadyWandbLogger(WandbLogger):
             action()
         except InputError:
             raise
-        except Exception as error:  # whatever it is, training matters more than its log
+        except Exception as error:  # training is more important than logging
             if not self._complained:
                 _log.warning("W&B failed (%s): training continues; metrics.csv has the metrics", first_line(error))
             self._complained = True
 
     @rank_zero_only
     def log_configuration(self, config: Mapping[str, Any]) -> None:
-        """Log the configuration of a command, without nulls, and the run of the generator that a restoration uses.
+        """Log the configuration of a command without nulls, and for a restoration the run of its generator.
 
-        Hyperparameters that Lightning logs later, and that are among its options, are not logged again.
+        Hyperparameters that Lightning logs later are not logged again if they are options of the command.
         """
         self._options = options_by_name(config)
         generator = self._options.get("model", {}).get("generator_ckpt")
@@ -167,7 +167,7 @@ class SteadyWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics; the summary of those with a best value holds it beside the last one."""
+        """Log metrics; the summary has their last values, and the best values of those that have one."""
         row = {**self.in_each_row(), **metrics}
         self._attempt(lambda: self._choose_summaries(metrics))
         self._attempt(lambda: super(SteadyWandbLogger, self).log_metrics(row, step))
@@ -180,7 +180,7 @@ class SteadyWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_summary(self, values: Mapping[str, Any]) -> None:
-        """Set values of the run's summary, in place of those that W&B makes of the rows of this part of the run."""
+        """Set values of the run's summary, replacing those that W&B computes from the rows of this part of the run."""
         self._attempt(lambda: self.experiment.summary.update(dict(values)))
 
     @rank_zero_only
@@ -201,7 +201,7 @@ class SteadyWandbLogger(WandbLogger):
         Args:
             key: Name of the table.
             rows: Values by the names of the columns.
-            pictures: A picture for each row, by the names of further columns, which come first.
+            pictures: A picture for each row, by the names of additional columns, which come first.
         """
         import wandb
 
@@ -218,13 +218,13 @@ class SteadyWandbLogger(WandbLogger):
         self._attempt(lambda: super(SteadyWandbLogger, self).log_image(key, images, step, **kwargs))
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
-        """Log a checkpoint as an artifact, if `log_model` asks for it."""
+        """Log a checkpoint as an artifact if `log_model` is set."""
         self._best_checkpoint = checkpoint_callback.best_model_path
         self._attempt(lambda: super(SteadyWandbLogger, self).after_save_checkpoint(checkpoint_callback))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Log the checkpoints that are still to be logged."""
+        """Log the remaining checkpoints."""
         self._attempt(lambda: super(SteadyWandbLogger, self).finalize(status))
         if self._uploads_checkpoints and self._begun:
             self._attempt(self._upload_checkpoints)
@@ -242,14 +242,14 @@ class SteadyWandbLogger(WandbLogger):
 
     @rank_zero_only
     def finish(self, error: BaseException | None = None) -> None:
-        """Finish W&B's run, so that later runs of this process start their own.
+        """Finish the run of W&B, so that later runs of this process start their own.
 
-        The run's summary says how it ended, as `status`: "finished", "stopped" by a signal, or "failed"; until then it
-        is "running". W&B gets the exit code 1 after an error, 255 after Ctrl-C, as from its own handler, and 143 after
-        SIGTERM or Slurm's warning, when the run is marked as preempted. Each of them can be resumed.
+        The `status` in the run's summary is "running", and at the end "finished", "stopped" by a signal, or "failed".
+        W&B gets the exit code 1 after an error, 255 after Ctrl-C, as from its own handler, and 143 after SIGTERM or
+        Slurm's warning, which marks the run as preempted. All of them can be resumed.
 
         Args:
-            error: Exception that has ended the run.
+            error: Exception that ended the run.
         """
         status, exit_code = how_it_ended(error)
         if self._begun or error is None:
@@ -264,15 +264,15 @@ class SteadyWandbLogger(WandbLogger):
 
 
 def best_in_summary(name: str) -> Direction | None:
-    """Return which value of a metric W&B's summary holds beside the last; None for those that are logged once."""
+    """Return "min" or "max" for metrics whose best value is also in W&B's summary, None for those logged only once."""
     return None if name.startswith("test/") else better(name)
 
 
 def how_it_ended(error: BaseException | None) -> tuple[str, int]:
-    """Return how a run has ended, "finished", "stopped" or "failed", and W&B's exit code for it.
+    """Return how a run ended, "finished", "stopped" or "failed", and the exit code for W&B.
 
     Args:
-        error: Exception that has ended it, if any. Lightning turns Ctrl-C into SystemExit.
+        error: Exception that ended the run, if any. Lightning converts Ctrl-C to SystemExit.
     """
     last = error
     while error is not None:

@@ -1,4 +1,4 @@
-"""Checkpoints as artifacts of W&B: uploaded with the aliases best and latest, and downloaded to start from."""
+"""Checkpoints as artifacts of W&B: upload with the aliases best and latest, and download."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from gan_lightning.errors import InputError, first_line
 
 PREFIX = "wandb:"
 FORM = f"{PREFIX}ENTITY/PROJECT/NAME:best"
-SECONDS = 20  # until W&B's server must have answered
-UPLOADED = {"best": "best.ckpt", "latest": "last.ckpt"}  # in this order: W&B calls the last one "latest", too
+SECONDS = 20  # timeout for a response of W&B's server
+UPLOADED = {"best": "best.ckpt", "latest": "last.ckpt"}  # in this order, because W&B also calls the last one "latest"
 
 
 def checkpoints_to_upload(folder: Path, best: str | None = None) -> dict[str, Path]:
-    """Return the checkpoints of a run by their aliases, in the order in which they are to be uploaded.
+    """Return the checkpoints of a run by their aliases, in the order of the upload.
 
     Args:
         folder: Folder of the checkpoints.
@@ -31,19 +31,19 @@ def checkpoints_to_upload(folder: Path, best: str | None = None) -> dict[str, Pa
 
 
 def artifact_name(name: str) -> str:
-    """Return the name of a run as the name of an artifact, which has letters, digits and "-_." only."""
+    """Return the name of a run as the name of an artifact, with only letters, digits and "-_."."""
     return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[:128]
 
 
 def fetch_checkpoint(reference: str, cache_dir: str | None = None) -> str:
-    """Download a checkpoint from W&B, unless it is in the cache already, and return its path.
+    """Download a checkpoint from W&B, unless it is already in the cache, and return its path.
 
     Args:
         reference: wandb:ENTITY/PROJECT/NAME:ALIAS, where the alias is best, latest or a version such as v3.
-        cache_dir: Folder for derived data; None for the package's.
+        cache_dir: Folder for derived data; None for the default of the package.
 
     Raises:
-        InputError: It is no such reference, there is no such artifact, or W&B cannot be reached.
+        InputError: If the reference is malformed, the artifact does not exist, or W&B cannot be reached.
     """
     if not re.fullmatch(rf"{PREFIX}[^/:\s]+/[^/:\s]+/[^/:\s]+:[^/:\s]+", reference):
         raise InputError(f"{reference} names no checkpoint of W&B: expected {FORM} (or latest, or a version)")
@@ -67,7 +67,7 @@ def _find(reference: str) -> Any:
 
 @contextmanager
 def _one_line(reference: str) -> Iterator[None]:
-    """Turn whatever W&B raises within the context into one line for the user."""
+    """Convert any error of W&B within the context to one line for the user."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What W&B is told of a run's options: each one once, under the name that it has on the command line."""
+"""Options of a run as logged to W&B: each one once, by its name on the command line."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ WANDB_ID = ".wandb-id"  # file in a run folder
 
 
 def options_by_name(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without what is null, with the options of a class beside its path.
+    """Return a configuration without nulls, with the options of a class at the level of its path.
 
     `model: {class_path: DCGAN, init_args: {lr_g: 1e-4}}` becomes `model: {class_path: DCGAN, lr_g: 1e-4}`, which W&B
-    shows as `model.lr_g`, as the command line and sweeps call it.
+    shows as `model.lr_g`, the name on the command line and in sweeps.
 
     Args:
         config: Configuration of a command, as in config.yaml.
@@ -36,10 +36,10 @@ def _without_nulls(value: Any) -> Any:
 
 
 def not_yet_given(params: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those hyperparameters of a module and its data that the options of the command do not hold already.
+    """Return the hyperparameters of a module and its data that are not among the options of the command.
 
     Args:
-        params: What Lightning logs: the arguments that `save_hyperparameters` has kept, nulls included.
+        params: Hyperparameters that Lightning logs, from `save_hyperparameters`, including nulls.
         options: Options of the command by name; empty if there is no command.
     """
     if not options:
@@ -50,14 +50,14 @@ def not_yet_given(params: Mapping[str, Any], options: Mapping[str, Any]) -> dict
 
 
 def describe_generator(path: str | Path) -> dict[str, Any]:
-    """Return the run that trained a generator, for the record of what was restored with it.
+    """Return the run that trained a generator, for the configuration of a restoration.
 
     Args:
         path: Checkpoint of the generator: runs/NAME/checkpoints/best.ckpt, or another file.
 
     Returns:
-        The name of the file as "checkpoint", and if it lies in the folder of a run, its name as "run" and the id of its
-        run in W&B as "wandb_id" if it has one.
+        The name of the file as "checkpoint". If it is in a run folder, also the name of the run as "run", and its id in
+        W&B, if it has one, as "wandb_id".
     """
     checkpoint = Path(path).expanduser().resolve()
     facts = {"checkpoint": str(path)}

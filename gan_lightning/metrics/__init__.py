@@ -1,4 +1,4 @@
-"""Distances between distributions of images, on torchmetrics."""
+"""Distances between distributions of images, based on torchmetrics."""
 
 from gan_lightning.metrics.cache import StatisticsCache
 from gan_lightning.metrics.distances import inception_score, kernel_distance

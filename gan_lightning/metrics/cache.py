@@ -33,7 +33,7 @@ class StatisticsCache:
         self.folder = Path(folder)
 
     def path(self, description: Mapping[str, str | int | bool]) -> Path:
-        """Return the path of the file for a description, whether it exists or not."""
+        """Return the path of the file for a description, which may not exist."""
         return self.folder / f"{hashlib.sha256(_canonical(description).encode()).hexdigest()}.safetensors"
 
     def load(self, description: Mapping[str, str | int | bool]) -> FeatureStatistics | None:
@@ -43,7 +43,7 @@ class StatisticsCache:
             description: Everything that the statistics depend on: data, number of images, extractor.
 
         Returns:
-            The statistics; None if there are none, or, with a warning, if the file is damaged.
+            The statistics; None if the file does not exist, or, with a warning, if it is damaged.
         """
         path = self.path(description)
         if not path.exists():

@@ -1,4 +1,4 @@
-"""Metrics of two sets of images whose features are known, their names, and the settings of each."""
+"""Metrics of two sets of images computed from their features, and the names and settings of these metrics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SCORE_SPLITS = 10
 
 
 def metrics_of(extractor: str) -> tuple[MetricName, ...]:
-    """Return the metrics that can be measured with an extractor, given by its label: is needs Inception's classes."""
+    """Return the metrics that an extractor supports, by its label: "is" needs the classes of Inception."""
     return tuple(metric for metric in METRICS if metric != "is" or extractor == InceptionFeatures.label)
 
 
 def logged_name(metric: MetricName, extractor: str) -> str:
-    """Return the name of a metric, which tells whose features it was measured in: "fid", "fd_random", "recall_random".
+    """Return the name of a metric, which states the extractor: "fid", "fd_random", "recall_random".
 
     Args:
         metric: The metric.
@@ -56,10 +56,10 @@ def compare_features(
         metrics: Names of the metrics.
         real: (N,F) float32 features of the real images, on the CPU.
         fake: (M,F) float32 features of the generated images, on the CPU.
-        extractor: The extractor that they come from.
+        extractor: The extractor of the features.
         seed: Seed of the subsets of kid and is.
         neighbors: Number of nearest neighbors; None for those of the papers.
-        device: Device on which neighbors are searched; it needs float64.
+        device: Device on which neighbors are searched; it must support float64.
 
     Returns:
         The values, in the order of `METRICS`.
@@ -81,7 +81,7 @@ def compare_features(
 
 
 def settings_of(metric: str, images: int, neighbors: int | None = None) -> Settings:
-    """Return the settings of one metric, without those that all metrics share.
+    """Return the settings of one metric, except those that all metrics share.
 
     Args:
         metric: The metric.

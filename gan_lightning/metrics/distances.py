@@ -1,4 +1,4 @@
-"""Kernel distance and Inception Score by torchmetrics, as functions of features."""
+"""Kernel distance and Inception Score of torchmetrics as functions of features."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torchmetrics.image.kid import KernelInceptionDistance
 def kernel_distance(real: Tensor, fake: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> float:
     """Compute the kernel distance, an unbiased squared MMD with the cubic kernel (Binkowski et al. 2018).
 
-    On Inception's features it is KID.
+    On Inception features, this is KID.
 
     Args:
         real: (N,F) features of the real images.
         fake: (N,F) features of the generated images.
-        subsets: Number of random subsets that the distance is averaged over.
+        subsets: Number of random subsets over which the distance is averaged.
         subset_size: Number of images in a subset; all images if there are fewer.
-        seed: Seed of the choice of subsets; the global random state is left alone.
+        seed: Seed of the choice of subsets; the global random state is not changed.
 
     Returns:
         Mean over the subsets. It can be slightly negative.
@@ -43,8 +43,8 @@ def inception_score(logits: Tensor, splits: int = 10, seed: int = 0) -> float:
 
     Args:
         logits: (N,K) class logits of the generated images.
-        splits: Number of parts that the images are split into.
-        seed: Seed of the split; the global random state is left alone.
+        splits: Number of parts into which the images are split.
+        seed: Seed of the split; the global random state is not changed.
 
     Returns:
         The score, between 1 and K.

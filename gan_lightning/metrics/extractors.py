@@ -24,8 +24,8 @@ class FeatureExtractor(nn.Module, ABC):
     """A fixed map from images to feature vectors.
 
     Attributes:
-        name: Name of network and weights; features of equal name are comparable, and cached statistics rely on it.
-        label: Short name, with which the names of the metrics end.
+        name: Name of network and weights. Features with the same name are comparable; cached statistics rely on this.
+        label: Short name, used as the suffix of the names of metrics.
         num_features: Length of a feature vector.
     """
 
@@ -94,9 +94,9 @@ def _orthogonal_kernels(out_channels: int, in_channels: int, rng: torch.Generato
 
 
 class InceptionFeatures(FeatureExtractor):
-    """The 2048 pooled features of the Inception network that FID is defined on (Heusel et al. 2017).
+    """The 2048 pooled features of the Inception network that defines FID (Heusel et al. 2017).
 
-    It is the network of torchmetrics' `FrechetInceptionDistance(feature=2048, antialias=False)`: the TensorFlow graph
+    This is the network of torchmetrics' `FrechetInceptionDistance(feature=2048, antialias=False)`: the TensorFlow graph
     of 2015-12-05 with its own bilinear resize to 299 px, which is the published protocol.
 
     Args:
@@ -111,7 +111,7 @@ class InceptionFeatures(FeatureExtractor):
 
     def __init__(self, weights: str | os.PathLike[str]) -> None:
         super().__init__()
-        # A slow import, and needed only here.
+        # This import is slow, and needed only here.
         from torchmetrics.image.fid import NoTrainInceptionV3
 
         check_inception_weights(weights)
@@ -130,20 +130,20 @@ class InceptionFeatures(FeatureExtractor):
         return features
 
     def class_logits(self, features: Tensor) -> Tensor:
-        """Map (B, 2048) features to (B, 1008) logits without bias, on which the Inception Score is defined."""
+        """Map (B, 2048) features to (B, 1008) logits without bias, which define the Inception Score."""
         weight: Tensor = self.network.fc.weight
         return features.to(weight).mm(weight.T)
 
 
 def as_rgb(images: Tensor) -> Tensor:
-    """Return uint8 images (B,1 or 3,H,W) with three channels, of which gray images have three equal ones."""
+    """Return uint8 images (B,1 or 3,H,W) with three channels; the channel of gray images is repeated."""
     if images.dtype != torch.uint8:
         raise TypeError(f"expected uint8 images but got {images.dtype}: convert them by gan_lightning.images.to_uint8")
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
 def inception_weights_path(weights: str | None = None) -> Path:
-    """Return the given path, or else the path where torch-fidelity keeps its download."""
+    """Return the given path, or by default that of the file downloaded by torch-fidelity."""
     return Path(weights).expanduser() if weights else Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
 
 
@@ -151,7 +151,7 @@ def check_inception_weights(path: str | os.PathLike[str]) -> None:
     """Check that a weights file is the published one, without unpickling it.
 
     Args:
-        path: Path of the file. torchmetrics unpickles it and runs the code in it: only the published bytes are safe.
+        path: Path of the file. torchmetrics unpickles it, which can run code: only the published bytes are safe.
 
     Raises:
         InputError: If the file does not exist, or its SHA-256 is not the published one.

@@ -1,4 +1,4 @@
-"""Frechet distance by torchmetrics, on any feature extractor."""
+"""Frechet distance of torchmetrics with any feature extractor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FeatureStatistics:
         features_sum: (F,) float64, the sum of the features.
         features_cov_sum: (F,F) float64, the sum of their outer products.
         num_samples: int64 scalar, the number of images.
-        features: (N,F) float32, the features themselves, in the order of the images; None unless they were kept.
+        features: (N,F) float32, the features in the order of the images; None unless they were kept.
     """
 
     features_sum: Tensor
@@ -30,15 +30,15 @@ class FeatureStatistics:
 
 
 class FrechetDistance(FrechetInceptionDistance):
-    """Frechet distance between the Gaussians of real and generated images' features; FID if they are Inception's.
+    """Frechet distance between Gaussians fitted to the features of real and generated images; FID with Inception.
 
-    ||mu_1 - mu_2||^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)): Heusel et al. 2017, equation 6. It is torchmetrics' metric
-    with its `update`, `compute` and synchronization. `reset` keeps the real images, whose statistics can be saved and
-    loaded. Features are extracted outside of autocast; sums and distance are float64.
+    ||mu_1 - mu_2||^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)): Heusel et al. 2017, equation 6. `update`, `compute` and the
+    synchronization are those of torchmetrics. `reset` keeps the real images, whose statistics can be saved and loaded.
+    Features are extracted outside of autocast; sums and distance are float64.
 
     Args:
         extractor: Map from uint8 images to features.
-        num_images: Number of real and of generated images, over all ranks, that `compute` requires; any if None.
+        num_images: Number of real and of generated images over all ranks that `compute` requires; any if None.
         kwargs: Keyword arguments of `torchmetrics.Metric`.
     """
 
@@ -52,7 +52,7 @@ class FrechetDistance(FrechetInceptionDistance):
         """Return the distance, a float64 scalar; 0 for equal Gaussians, up to rounding.
 
         Raises:
-            RuntimeError: The numbers of images are not `num_images`.
+            RuntimeError: If the numbers of images are not `num_images`.
         """
         for count in (int(self.real_features_num_samples), int(self.fake_features_num_samples)):
             if self.num_images not in (None, count):
@@ -63,7 +63,7 @@ class FrechetDistance(FrechetInceptionDistance):
         """Return the statistics of the real images of all ranks, on the CPU; all ranks must call it together.
 
         Args:
-            features: The real images' features, if they are to be kept beside their sums.
+            features: Features of the real images, if they are kept in addition to their sums.
         """
         with self.sync_context():
             return FeatureStatistics(
@@ -74,7 +74,7 @@ class FrechetDistance(FrechetInceptionDistance):
             )
 
     def load_real_statistics(self, statistics: FeatureStatistics) -> None:
-        """Use statistics in place of real images: on one rank those of all images, and none on the others."""
+        """Use statistics instead of real images: those of all images on one rank, and none on the others."""
         self.real_features_sum = statistics.features_sum.to(self.device)
         self.real_features_cov_sum = statistics.features_cov_sum.to(self.device)
         self.real_features_num_samples = statistics.num_samples.to(self.device)
@@ -86,7 +86,7 @@ def frechet_distance(real: Tensor, fake: Tensor, block: int = 1024) -> float:
     Args:
         real: (N,F) features of the real images.
         fake: (M,F) features of the generated images, on the same device.
-        block: Number of images that are added to the sums at once.
+        block: Number of images added to the sums at once.
     """
     metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), sync_on_compute=False).to(real.device)
     for features, is_real in ((real, True), (fake, False)):
@@ -96,7 +96,7 @@ def frechet_distance(real: Tensor, fake: Tensor, block: int = 1024) -> float:
 
 
 class _Given(nn.Identity):
-    """An "extractor" of features that are there already."""
+    """An extractor that returns features unchanged."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

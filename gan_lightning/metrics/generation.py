@@ -1,4 +1,4 @@
-"""Measure generated against real images under one stated protocol: exactly N of each, on any number of ranks."""
+"""Comparison of generated with real images by a fixed protocol: exactly N of each, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class RealImages(Protocol):
 
 
 class RealImageSource(Protocol):
-    """A data module that real images can be read from."""
+    """A data module that provides real images."""
 
     def real_images(self, split: str) -> RealImages:
         """Return the images of a split."""
 
     def protocol(self, split: str) -> Mapping[str, str | int]:
-        """Return everything that the pixels of a split depend on, and a digest of them."""
+        """Return all settings that determine the pixels of a split, and a digest of the pixels."""
 
 
 class GenerationEvaluator:
-    """Compares samples of a generator with the images of a split.
+    """Comparison of samples of a generator with the images of a split.
 
     Batch j of the samples is drawn from a random generator seeded by (seed, j). Rank r of W takes the batches r, r + W,
-    ..., of the samples and of the real images, so that the same images are measured on any number of ranks.
+    ... of both the samples and the real images, so that the same images are measured on any number of ranks.
 
     Args:
         extractor: Map from images to features, in which all metrics are measured.
@@ -169,7 +169,7 @@ class GenerationEvaluator:
             (N,F) features of all ranks' images, in the order of the images, on the CPU; None if no metric needs them.
 
         Raises:
-            RuntimeError: The ranks have measured more or fewer than N images.
+            RuntimeError: If the ranks have measured more or fewer than N images.
         """
         keep_features = bool(self._of_both if real else self._from_features)
         self.extractor.to(device)
@@ -188,7 +188,7 @@ class GenerationEvaluator:
 def rank_batches(count: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Iterator[tuple[int, int, int]]:
     """Yield (index, start, stop) of the batches of a rank: rank r takes the batches r, r + world_size, ...
 
-    The batches of `count` images are the same whatever the number of ranks, and none is padded: the last is short.
+    The batches of `count` images do not depend on the number of ranks, and the last one is short instead of padded.
     """
     for index in range(rank, -(-count // batch_size), world_size):
         yield index, index * batch_size, min((index + 1) * batch_size, count)
@@ -199,14 +199,14 @@ def gather_features(features: Tensor, count: int, batch_size: int) -> Tensor:
 
     Args:
         features: (n,F) features of this rank's `rank_batches`.
-        count: Number of images of all ranks.
+        count: Number of images over all ranks.
         batch_size: Number of images in a batch, as in `rank_batches`.
 
     Returns:
         (count,F) features, the same on every rank.
 
     Raises:
-        RuntimeError: The ranks do not have exactly `count` of them.
+        RuntimeError: If the ranks do not have exactly `count` of them.
     """
     if distributed.is_distributed():
         features = torch.cat(gather_all_tensors(features))

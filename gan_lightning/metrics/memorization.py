@@ -1,4 +1,4 @@
-"""MIFID: a Frechet distance that is larger for a generator that repeats its training images."""
+"""MIFID: a Frechet distance that penalizes generators for repeating training images."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from gan_lightning.metrics.neighbors import BLOCK, blocks
 
-THRESHOLD: Final = 0.1  # of the competition for which the metric was made, on Inception's features
+THRESHOLD: Final = 0.1  # from the competition for which the metric was designed, for Inception features
 
 
 def memorization_distance(real: Tensor, fake: Tensor, block: int = BLOCK) -> float:
-    """Compute how far generated images are from the nearest real one, on average.
+    """Compute the mean distance of generated images to the nearest real image.
 
     The distance of two images is 1 - |cos| of the angle between their features (Bai et al. 2021, "On Training Sample
     Memorization", section 4). torchmetrics takes the mean over the real images instead.
@@ -22,7 +22,7 @@ def memorization_distance(real: Tensor, fake: Tensor, block: int = BLOCK) -> flo
     Args:
         real: (N,F) features of the real images.
         fake: (M,F) features of the generated images, on the same device.
-        block: Number of images whose distances to as many others are held at once.
+        block: Number of images whose distances to as many others are in memory at once.
 
     Returns:
         Mean over the generated images, between 0 and 1; 0 if each repeats a real one.
@@ -42,6 +42,6 @@ def memorization_informed(distance: float, memorization: float, threshold: float
     Args:
         distance: Frechet distance.
         memorization: Memorization distance.
-        threshold: Memorization distance from which a generator counts as repeating nothing.
+        threshold: Memorization distance from which there is no penalty.
     """
     return distance / (memorization + 1e-14) if memorization < threshold else distance

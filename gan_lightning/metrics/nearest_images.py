@@ -1,4 +1,4 @@
-"""The training images that are nearest to samples: whether a generator copies."""
+"""Search for the training images that are nearest to samples, which shows whether a generator copies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Nearest(NamedTuple):
     Attributes:
         distances: (N,K) Euclidean distances of features.
         positions: (N,K) int64, positions of the images.
-        mirrored: (N,K) bool, whether the mirrored image is meant.
+        mirrored: (N,K) bool, whether the nearest image is the mirrored one.
     """
 
     distances: Tensor
@@ -55,15 +55,15 @@ def nearest_images(
     mirror: bool = False,
     device: torch.device | str = "cpu",
 ) -> Nearest:
-    """Search all images of a split for those whose features are nearest, in one pass, a batch at a time.
+    """Find the images of a split with the nearest features, in one pass over its batches.
 
     Args:
         queries: Images (N,C,H,W) uint8.
-        images: Images that are searched.
+        images: Images to search.
         extractor: Map from images to features.
         count: Number of images K to find for each query, at most that of the split.
-        mirror: Whether to search among the mirrored images too: each image is found at most once.
-        device: Device that features are computed on.
+        mirror: Whether to also search the mirrored images; each image is found at most once.
+        device: Device on which features are computed.
     """
     extractor.to(device)
     sought = torch.cat([extractor(part.to(device)) for part in torch.split(queries, BATCH)])

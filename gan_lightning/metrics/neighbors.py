@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: k-nearest neighbors in feature space, in blocks."""
+"""Precision, recall, density and coverage by k-nearest neighbors in feature space, computed in blocks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from gan_lightning.errors import InputError
 
 NEIGHBORS: Final = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}  # as in the papers
-BLOCK = 2048  # rows: a block of distances takes 32 MB
-TIE = 1e-12  # of the largest squared norm: distances that differ by less, which is rounding, are equal
+BLOCK = 2048  # number of rows; a block of distances takes 32 MB
+TIE = 1e-12  # relative to the largest squared norm; smaller differences of distances are rounding errors
 
 
 def neighbor_metrics(
@@ -24,21 +24,21 @@ def neighbor_metrics(
 ) -> dict[str, float]:
     """Compute precision, recall, density and coverage of generated images.
 
-    Each image has a ball around it that reaches to its k-th nearest neighbor of its own set. Precision is the fraction
-    of generated images that lie in the ball of a real one, recall the fraction of real images that lie in the ball of
-    a generated one (Kynkaanniemi et al. 2019, "Improved Precision and Recall Metric", equations 1 and 2; closed balls).
-    Density is the mean number of balls of real images that a generated one lies in, divided by k, and coverage the
-    fraction of real images whose ball holds a generated one (Naeem et al. 2020, "Reliable Fidelity and Diversity
+    Each image has a ball around it that reaches to its k-th nearest neighbor in the same set. Precision is the fraction
+    of generated images inside the ball of any real image, and recall the fraction of real images inside the ball of any
+    generated one (Kynkaanniemi et al. 2019, "Improved Precision and Recall Metric", equations 1 and 2; closed balls).
+    Density is the mean number of balls of real images that contain a generated image, divided by k, and coverage the
+    fraction of real images whose ball contains a generated one (Naeem et al. 2020, "Reliable Fidelity and Diversity
     Metrics", equations 3 and 4; open balls, as in the authors' code, so that a set has density 1 relative to itself).
 
-    Distances are computed in float64, in blocks: memory grows with the number of images, not with its square.
+    Distances are computed in float64, in blocks: memory grows linearly with the number of images.
 
     Args:
         real: (N,F) features of the real images.
         fake: (M,F) features of the generated images, on the same device; N and M may differ.
         neighbors: k; if None, those of the papers: 3 for precision and recall, 5 for density and coverage.
-        metrics: Names of the metrics to compute; others among them are ignored.
-        block: Number of images whose distances to as many others are held at once.
+        metrics: Names of the metrics to compute; other names are ignored.
+        block: Number of images whose distances to as many others are in memory at once.
 
     Returns:
         "precision", "recall" and "coverage", between 0 and 1, and "density", which may exceed 1.
@@ -48,7 +48,7 @@ def neighbor_metrics(
     """
     ks = {name: neighbors or of_paper for name, of_paper in NEIGHBORS.items() if name in metrics}
     check_neighbors(min(len(real), len(fake)), max(ks.values()))
-    # Distances do not change, but squares of large numbers that cancel each other would cost digits.
+    # Centering does not change distances, but avoids the cancellation of large squares.
     center = real.double().mean(0)
     real, fake = real.double() - center, fake.double() - center
     largest = torch.stack([features.square().sum(1).max() for features in (real, fake)]).max()  # NaN if any is
@@ -61,7 +61,7 @@ def neighbor_metrics(
     radius = {name: nearest_real[:, k - 1, None] for name, k in of_real.items()}
     if "recall" in ks:
         radius["recall"] = nearest_distances(fake, ks["recall"], block)[None, :, -1]
-    counts = {  # of balls; for all but density, 1 if there is any
+    counts = {  # number of balls for density; for all others, 1 if there is any
         name: torch.zeros(
             len(fake if name in ("precision", "density") else real), dtype=torch.int64, device=real.device
         )
@@ -83,14 +83,14 @@ def neighbor_metrics(
 
 
 def check_neighbors(images: int, neighbors: int) -> None:
-    """Check that there are more images in a set than neighbors to find.
+    """Check that a set has more images than the number of neighbors.
 
     Args:
         images: Number of images in the smaller set.
         neighbors: k.
 
     Raises:
-        InputError: If there are not, or k is less than 1.
+        InputError: If there are too few images, or k is less than 1.
     """
     if neighbors < 1:
         raise InputError(f"expected at least 1 neighbor but got {neighbors}")
@@ -102,12 +102,12 @@ def check_neighbors(images: int, neighbors: int) -> None:
 
 
 def nearest_distances(features: Tensor, k: int, block: int = BLOCK) -> Tensor:
-    """Compute the squared distances from each image to its k nearest neighbors, itself excluded.
+    """Compute the squared distances from each image to its k nearest neighbors, excluding the image itself.
 
     Args:
         features: (N,F) float64 features, N > k.
         k: Number of neighbors.
-        block: Number of images whose distances to as many others are held at once.
+        block: Number of images whose distances to as many others are in memory at once.
 
     Returns:
         (N,k) squared distances, ascending.
@@ -127,7 +127,7 @@ def nearest_distances(features: Tensor, k: int, block: int = BLOCK) -> Tensor:
 
 
 def squared_distances(first: Tensor, second: Tensor) -> Tensor:
-    """Compute squared distances (N,M) between features (N,F) and (M,F), by one matrix product."""
+    """Compute squared distances (N,M) between features (N,F) and (M,F) with one matrix product."""
     norms = first.square().sum(1)[:, None] + second.square().sum(1)
     return torch.addmm(norms, first, second.T, alpha=-2).clamp_(min=0)
 

@@ -1,4 +1,4 @@
-"""Any network as a feature extractor: of torchvision or timm by name, of a TorchScript or ONNX file."""
+"""Any network as a feature extractor: a network of torchvision or timm, a TorchScript file, or an ONNX file."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """What a network expects.
+    """Format of the input of a network.
 
     Attributes:
-        size: Height and width that images are resized to; None for any.
+        size: Height and width to which images are resized; None for any size.
         mean: Mean of each channel, for pixels in [0, 1].
-        std: Standard deviation of each channel; with those of the default, pixels are in [-1, 1].
+        std: Standard deviation of each channel. With the default values, pixels are in [-1, 1].
     """
 
     size: int | None = None
@@ -47,16 +47,16 @@ class NetworkInput:
 
 
 class NetworkFeatures(FeatureExtractor):
-    """The output of any network; the mean over the image if the output is a map.
+    """The output of any network, averaged over positions if it is a feature map.
 
     Args:
         network: Map from (B,3,H,W) float32 images to (B,F) or (B,F,h,w) features.
         name: Name of network and weights.
-        label: Short name, with which the names of the metrics end.
-        expects: What the network expects.
+        label: Short name, used as the suffix of the names of metrics.
+        expects: Format of the input.
 
     Raises:
-        InputError: If it cannot be run on such images.
+        InputError: If the network fails on such images.
     """
 
     def __init__(self, network: nn.Module, name: str, label: str, expects: NetworkInput) -> None:
@@ -65,7 +65,7 @@ class NetworkFeatures(FeatureExtractor):
         side = expects.size or 64
         try:
             features = self(torch.zeros(2, 3, side, side, dtype=torch.uint8))
-        except Exception as error:  # whatever is in the file
+        except Exception as error:  # a network in a file may raise anything
             reason = str(error).strip().splitlines()[-1:] or [repr(error)]
             raise InputError(
                 f"extractor {label} cannot be run on images of {side} x {side} ({reason[0][:200]}): give "
@@ -89,17 +89,17 @@ class NetworkFeatures(FeatureExtractor):
 def make_extractor(
     name: str, weights: str | None = None, size: int | None = None, download: bool = False
 ) -> FeatureExtractor:
-    """Make an extractor.
+    """Return the feature extractor with the given name.
 
     Args:
         name: "inception", "random", a network of torchvision or timm ("resnet50", "timm:vit_small_patch14_dinov2"), or
             the path of a TorchScript (.pt, .ts) or ONNX (.onnx) file.
-        weights: File of the weights; None for the published ones, where their library keeps downloads.
-        size: Height and width that images are resized to; None for what the network states.
+        weights: File of the weights; None for the published ones, in the download folder of their library.
+        size: Height and width to which images are resized; None for the size that the network specifies.
         download: Whether to download published weights that are missing.
 
     Raises:
-        InputError: If there is no such network, or its weights are missing or do not fit.
+        InputError: If the network does not exist, or its weights are missing or do not fit.
     """
     if name == RandomFeatures.label:
         return RandomFeatures()
@@ -124,7 +124,7 @@ def label_of(name: str) -> str:
 
 
 def without_head(network: nn.Module) -> nn.Module:
-    """Return a classifier without its last linear layer: its output are the features that this layer was given."""
+    """Return a classifier without its last linear layer, whose output are the inputs of this layer."""
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if names:
         parent, _, last = names[-1].rpartition(".")
@@ -153,7 +153,7 @@ def _named(name: str, weights: str | None, size: int | None, download: bool) -> 
 
 
 def unknown_extractor(name: str, known: list[str]) -> str:
-    """Return the message that there is no such extractor, with the most similar names."""
+    """Return the message for an unknown extractor, with the most similar names."""
     similar = get_close_matches(name, ["inception", "random", *known], n=2)
     meant = f" (did you mean {' or '.join(similar)}?)" if similar else ""
     return (
@@ -194,7 +194,7 @@ def _of_timm(network: str, weights: str | None, size: int | None, download: bool
     try:
         with torch.random.fork_rng(devices=[]):
             built = timm.create_model(network, pretrained=weights is None)
-    except Exception as error:  # of the hub, of the network, of a file
+    except Exception as error:  # from the hub, the network connection, or a file
         raise InputError(
             f"no weights of timm's {network} ({first_line(error)[:200]}): give a file by --weights, or --download"
         ) from error
@@ -229,12 +229,12 @@ def _load_script(path: Path) -> nn.Module:
 
 
 def _load_onnx(path: Path) -> tuple[nn.Module, int | None]:
-    """Return the network in an ONNX file, and the size of the images that it takes, if it takes no other."""
+    """Return the network in an ONNX file, and the size of its images if it is fixed."""
     import onnxruntime  # if it is missing, the command says how to install it
 
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # of classes that it does not publish
+    except Exception as error:  # of private classes
         raise InputError(f"extractor {printable(path)} is not a whole ONNX file") from error
     entry = session.get_inputs()[0]
     batch, side = (entry.shape[0], entry.shape[-1]) if entry.shape else (None, None)
@@ -244,7 +244,7 @@ def _load_onnx(path: Path) -> tuple[nn.Module, int | None]:
 
 
 class _Onnx(nn.Module):
-    """A network that is run by ONNX Runtime, on the CPU."""
+    """A network that ONNX Runtime runs on the CPU."""
 
     def __init__(self, run: Callable[..., Any], name: str, one_by_one: bool) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ class _Onnx(nn.Module):
 
 
 def _file_name(path: Path) -> str:
-    """Return the name of a file and the beginning of its SHA-256, by which its content is told from any other."""
+    """Return the name of a file and the beginning of its SHA-256, which identifies its content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

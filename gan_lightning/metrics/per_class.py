@@ -1,4 +1,4 @@
-"""The same metrics for each class: samples of a class against real images of it."""
+"""Metrics of each class: samples of the class against its real images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gan_lightning.data.labels import of_class
 from gan_lightning.metrics.generation import GenerationEvaluator
 
 DISTANCES = ("fd", "kid")  # metrics that are measured for each class
-LEAST = 2  # images of a class that a distance can be measured on
+LEAST = 2  # smallest number of images of a class for a distance
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ImagesOfClass:
         return of_class(self.data.real_images(split), self.label)
 
     def protocol(self, split: str) -> Mapping[str, str | int]:
-        """Return everything that the pixels of a split depend on: those of all images, and the class."""
+        """Return the protocol of all images of the split, and the class."""
         return {**self.data.protocol(split), "class": self.data.class_names[self.label], "label": self.label}
 
 
@@ -41,12 +41,12 @@ def measure_classes(
     split: str,
     device: torch.device,
 ) -> dict[str, dict[Any, float]]:
-    """Measure the distances for each class, on all ranks together; classes with too few real images are left out.
+    """Measure the distances of each class, on all ranks together; classes with too few real images are left out.
 
-    The number of images is that of the real images of the class, at most an equal share of those of the whole.
+    The number of images is that of the real images of the class, but at most an equal share of those of the whole.
 
     Args:
-        whole: Evaluator of all classes together, whose extractor, metrics, batches and seed are used.
+        whole: Evaluator of all classes together, which provides extractor, metrics, batches and seed.
         sample: Function from a count, a random generator and `labels` to images (count,C,H,W) in [-1, 1].
         data: Data module with labels.
         split: Split of the real images.

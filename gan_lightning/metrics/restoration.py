@@ -15,7 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from gan_lightning.errors import InputError
 from gan_lightning.lpips import load_lpips
 
-SSIM_BORDER = 5  # half a window of 11 pixels, which is not complete nearer to the edge
+SSIM_BORDER = 5  # half a window of 11 pixels, which is incomplete closer to the edge
 MAX_PSNR = 100.0  # for means: the PSNR of an exact image is infinite
 LOWER_IS_BETTER = ("l1", "mse", "lpips")
 
@@ -54,11 +54,11 @@ class RestorationMetrics:
             degraded: Degraded images (B,C',H',W') in [-1, 1].
             target: Ground truth (B,C,H,W) in [-1, 1].
             known: Mask (1 or B,1,H',W') that is zero in the holes of the degraded images; None without holes.
-            spread: Spread (B,1,H,W) of the solutions whose mean the restored images are; None for a single search.
+            spread: Spread (B,1,H,W) of the averaged solutions; None for a single search.
 
         Returns:
-            Metrics by name, each (B,): those of `image_errors`, "lpips" and "identity" if they were chosen, and the
-            same for the degraded images under names that end in "_degraded"; those of `spread_ranks` with a spread.
+            Metrics by name, each (B,): those of `image_errors`, optionally "lpips" and "identity", the same for the
+            degraded images with the suffix "_degraded", and with a spread those of `spread_ranks`.
         """
         hole = known < 0.5 if known is not None and known.shape[-2:] == target.shape[-2:] else None
         metrics: dict[str, Tensor] = {}
@@ -75,8 +75,8 @@ def image_errors(images: Tensor, target: Tensor, hole: Tensor | None = None) -> 
     Args:
         images: Images (B,C,H,W) in [-1, 1]; values outside are clamped, as in a file.
         target: Ground truth (B,C,H,W) in [-1, 1].
-        hole: Mask (1 or B,1,H,W) that is true where pixels were missing. It adds the same metrics over these pixels
-            only, under names that end in "_hole", which are NaN for an image without a hole.
+        hole: Mask (1 or B,1,H,W) that is true where pixels were missing. It adds the same metrics over only these
+            pixels, with the suffix "_hole", which are NaN for an image without a hole.
 
     Returns:
         Metrics by name, each (B,): "l1" and "mse" on the [0, 1] scale, "psnr" in dB, "ssim".
@@ -111,7 +111,7 @@ def spread_ranks(spread: Tensor, images: Tensor, target: Tensor, hole: Tensor | 
 
     Returns:
         "spread_rank" (B,), the rank correlation over pixels of the spread and the mean absolute error over the
-        channels; with a hole also "spread_rank_hole", over its pixels only.
+        channels; with a hole also "spread_rank_hole" over only its pixels.
     """
     errors = (images.clamp(-1, 1) - target).abs().mean(1, keepdim=True)
     where = {"spread_rank": torch.ones_like(spread, dtype=torch.bool)}
@@ -125,14 +125,14 @@ def spread_ranks(spread: Tensor, images: Tensor, target: Tensor, hole: Tensor | 
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Compute the rank correlation of two samples (N,) (Spearman 1904); NaN where all values of one are equal."""
+    """Compute the rank correlation of two samples (N,) (Spearman 1904); NaN if all values of one are equal."""
     if len(first) < 2:
         return first.new_tensor(math.nan).double()
     return torch.corrcoef(torch.stack([_ranks(first), _ranks(second)]))[0, 1]
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """Return the rank of each value (N,), for equal values the mean of theirs: known pixels can be equal in many."""
+    """Return the rank of each value (N,), or the mean rank for equal values, which are frequent among known pixels."""
     ordered = values.sort().values
     return (torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)).double() / 2
 

@@ -1,4 +1,4 @@
-"""The augmentation of a GAN's training: an option of the module, and of its checkpoints."""
+"""Augmentation of the images that the discriminator sees: an option of the module, saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from gan_lightning.errors import InputError
 from gan_lightning.modules.step_graphs import StepGraphs
 from gan_lightning.objectives import Objective
 
-# Those whose D is 0 between reals and fakes, and that which compares them in pairs.
+# Objectives whose D is 0 between reals and fakes, and the one that compares them in pairs.
 ADAPTABLE = ("saturating", "non_saturating", "bce_mse", "hinge", "relativistic")
 KEY = "augmentation"  # in checkpoints
 
 
 class AugmentedImages(LightningModule):
-    """A GAN whose discriminator is trained on augmented images, if it is given an augmentation.
+    """A GAN whose discriminator may be trained on augmented images.
 
     Attributes:
-        augmentation: Its settings; None for none.
+        augmentation: Settings of the augmentation; None for none.
     """
 
     augmentation: Augmentation | None = None
     objective: Objective
-    _graphs: StepGraphs  # has the random generator of a step
-    _adaptive: tuple[AdaptiveProbability, ...] = ()  # in a tuple, it is no part of the networks' state
+    _graphs: StepGraphs  # has the random generator of the step
+    _adaptive: tuple[AdaptiveProbability, ...] = ()  # in a tuple: not part of the state dict
 
     def set_augmentation(self, given: Augmentation | Mapping[str, Any] | None, channels: int, objective: str) -> None:
-        """Take the option of the constructor, after its hyperparameters have been saved.
+        """Set the augmentation from the option of the constructor, after `save_hyperparameters`.
 
         Args:
-            given: Settings, or those of a checkpoint by name.
+            given: Settings, or a mapping of them from a checkpoint.
             channels: Number of channels of the images.
             objective: Name of the objective.
 
         Raises:
-            InputError: An unsupported value, or images or an objective that it is not made for.
+            InputError: If a value is unsupported, or does not fit the images or the objective.
         """
         self.augmentation = Augmentation.of(given)
         if self.augmentation is None:
@@ -57,19 +57,19 @@ class AugmentedImages(LightningModule):
             self._adaptive = (AdaptiveProbability(self.augmentation),)
 
     def augmented(self, images: Tensor) -> Tensor:
-        """Return images (B,C,H,W) as the discriminator is to see them in this step."""
+        """Return images (B,C,H,W) augmented for the discriminator in this step."""
         if self.augmentation is None:
             return images
         probability = self._adaptive[0].to(images.device).probability if self._adaptive else None
         return self.augmentation(images, self._graphs.rng, probability)
 
     def adapt_augmentation(self, logits_real: Tensor, logits_fake: Tensor, images: int) -> dict[str, Tensor]:
-        """Adapt the probability after a step of the discriminator, and return it if it is adaptive.
+        """Adapt the probability after a step of the discriminator; return it as a metric if it is adaptive.
 
         Args:
             logits_real: D's logits (B,) of real images.
-            logits_fake: D's logits (B,) of fakes, from which a relativistic D takes its zero.
-            images: Number of real images in the step, which may have come in parts.
+            logits_fake: D's logits (B,) of fakes, which are the zero of a relativistic D.
+            images: Number of real images in the step, over all of its parts.
         """
         if not self._adaptive:
             return {}
@@ -86,7 +86,7 @@ class AugmentedImages(LightningModule):
             checkpoint[KEY] = self._adaptive[0].state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load an adaptive probability; it starts from 0 where the checkpoint has none."""
+        """Load an adaptive probability; it starts from 0 if the checkpoint has none."""
         super().on_load_checkpoint(checkpoint)
         if self._adaptive and KEY in checkpoint:
             self._adaptive[0].load_state_dict(checkpoint[KEY])

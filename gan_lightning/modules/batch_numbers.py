@@ -12,10 +12,10 @@ from gan_lightning import distributed
 class BatchNumbers(DistributedSampler[int]):
     """Numbers of batches that a module generates: rank r of W takes r, r + W, ...
 
-    All ranks get equally many, because they wait for each other: if `count` is not divisible by W, some numbers are
-    `count` or greater. They are ordinary batches in training, and empty ones in evaluation.
+    All ranks get the same number of batches, because they wait for each other: if `count` is not divisible by W, some
+    numbers are `count` or greater. These are ordinary batches in training, and empty ones in evaluation.
 
-    As a DistributedSampler it is left in place by Lightning, whose own sampler would repeat some numbers.
+    Lightning does not replace a DistributedSampler by its own sampler, which would repeat some numbers.
     """
 
     def __init__(self, count: int) -> None:
@@ -25,7 +25,7 @@ class BatchNumbers(DistributedSampler[int]):
             count: Number of batches over all ranks.
         """
         super().__init__(range(count), distributed.world_size(), distributed.rank(), shuffle=False)  # type: ignore[arg-type]
-        self._resumed = (-1, 0)  # an epoch, and the number of its batches that are done
+        self._resumed = (-1, 0)  # epoch, finished batches
 
     def resume(self, epoch: int, batches_done: int) -> None:
         """Skip the batches of an epoch that a resumed run has trained on, counted per rank."""

@@ -1,4 +1,4 @@
-"""Checks of what a module was given, before anything is built or trained."""
+"""Checks of the options of a module, before anything is built or trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gan_lightning.objectives import OBJECTIVES, SMOOTHABLE
 
 
 def check_sizes(model: object, data: object) -> None:
-    """Check that the data have the number of channels and the image size of the model, where both state them.
+    """Check that data and model have the same number of channels and image size, if both state them.
 
     Args:
         model: A module, a network, or the options of one, with the attributes `channels` and `image_size`.
@@ -34,10 +34,10 @@ def check_sizes(model: object, data: object) -> None:
 
 
 def check_training_options(options: Mapping[str, Any]) -> None:
-    """Check the values of DCGAN's training options.
+    """Check the values of the training options of DCGAN.
 
     Args:
-        options: All of them by name.
+        options: All options by name.
 
     Raises:
         InputError: If a value is unsupported.

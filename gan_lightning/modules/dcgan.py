@@ -81,7 +81,7 @@ class DCGAN(
             image_size: Height and width of the images: 16, 32, 64, 128 or 256.
             channels: 1 for gray images, 3 for color.
             latent_dim: Length of the latent vector.
-            base_channels: Number of channels of the layer nearest to the image, in both networks.
+            base_channels: Number of channels of the layer closest to the image, in both networks.
             generator_normalization: "batch", "group" or "none"; by default "batch", and "none" for modern networks.
             discriminator_normalization: "batch", "group", "spectral" or "none"; by default "batch", "spectral" for
                 residual and "none" for modern networks.
@@ -89,11 +89,11 @@ class DCGAN(
             lr_g: Adam's learning rate for the generator.
             lr_d: Adam's learning rate for the discriminator.
             betas: Adam's decay rates, for both networks.
-            d_steps: Discriminator steps per generator step, each on a batch of its own: k of Algorithm 1.
+            d_steps: Discriminator steps per generator step, each on its own batch: k of Algorithm 1.
             fresh_latents: Draw new latents for the generator's step, as Algorithm 1 does. Otherwise the step reuses
                 the fakes that the discriminator has just seen, as the PyTorch example does, and saves a forward pass.
-            generator_batch: Number of fakes in the generator's step on each rank, with latents drawn anew; by default
-                that of the batch.
+            generator_batch: Number of fakes in the generator's step on each rank, from new latents; by default the
+                size of the batch.
             label_smoothing: Lower the target of real images to 1 - label_smoothing (one-sided).
             r1: Weight gamma of the gradient penalty on real images (Mescheder et al. 2018); 10 is common.
             r2: Weight gamma of the gradient penalty on fakes.
@@ -103,20 +103,20 @@ class DCGAN(
             accumulate: Number of parts that a batch is split into to save memory; their gradients add up to one step.
             ema_decay: Decay per step of the averaged generator that validation, sampling and restoration use,
                 warmed up from 0.1. With 0 the average is the generator itself.
-            ema_half_life: Half-life of that average in images, in place of ema_decay; shorter in the beginning.
-            schedule: Changes of learning rates, betas and penalties over the images seen; null for none.
-            compile: Speed up the training step's networks by torch.compile, which takes about a minute at the start.
-                Gradient penalties stay uncompiled: compiled networks have no second derivative.
+            ema_half_life: Half-life of that average in images, instead of ema_decay; shorter in the beginning.
+            schedule: Changes of learning rates, betas and penalties with the number of images seen; null for none.
+            compile: Compile the networks of the training step with torch.compile, which takes about a minute at the
+                start. Gradient penalties are not compiled, because compiled networks have no second derivative.
             cuda_graph: Replay the training step as a CUDA graph, which the host launches in one call. By default on a
-                single GPU, if the step can be captured; the weights are those of the step without it, to rounding.
+                single GPU, if the step can be captured. Up to rounding, the weights are the same without it.
             num_classes: Number of classes, for data with labels; 0 for a model without labels.
             architecture: dcgan, residual (SNGAN: Miyato et al. 2018) or modern (R3GAN: Huang et al. 2024).
-            generator: A generator of your own: latents (B, latent_dim), and labels if any, to images in [-1, 1].
-            discriminator: A discriminator of your own: images (B,C,H,W), and labels if any, to logits (B,).
-            augmentation: Differentiable augmentation of what the discriminator sees, for few images; null for none.
+            generator: Your own generator: latents (B, latent_dim), and labels if any, to images in [-1, 1].
+            discriminator: Your own discriminator: images (B,C,H,W), and labels if any, to logits (B,).
+            augmentation: Differentiable augmentation of the discriminator's images, for small data sets; null for none.
 
         Raises:
-            InputError: An unsupported value.
+            InputError: If a value is unsupported.
         """
         super().__init__()
         self.save_hyperparameters()
@@ -142,8 +142,8 @@ class DCGAN(
         """Check model, data and trainer against each other, and prepare precision and DDP for two networks.
 
         Raises:
-            InputError: The data have another number of channels, image size or classes; an unsupported precision;
-                SyncBatchNorm with a gradient penalty, or without a GPU.
+            InputError: If the data have another number of channels, image size or classes; if the precision is
+                unsupported; or if SyncBatchNorm is used with a gradient penalty or without a GPU.
         """
         super().setup(stage)
         check_sizes(self, getattr(self.trainer, "datamodule", None))
@@ -155,16 +155,16 @@ class DCGAN(
         return self.adam_of_each(self.betas)
 
     def on_fit_start(self) -> None:
-        """Choose the seed of the latents, and note the settings of the optimizers."""
+        """Choose the seed of the latents, and store the settings of the optimizers."""
         super().on_fit_start()
         self._log_interval: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         self._rates = LearningRates(self)
 
     def on_train_start(self) -> None:
-        """Use the optimizer settings of this run, not those of the checkpoint; compile or capture if asked to.
+        """Use the optimizer settings of this run, not those of the checkpoint; compile or capture on request.
 
         Raises:
-            InputError: A CUDA graph is asked for, but impossible.
+            InputError: If a CUDA graph is requested, but impossible.
         """
         self._rates.settle(self)
         self.start_schedule()
@@ -180,7 +180,7 @@ class DCGAN(
         Args:
             batch: Images (B,C,H,W) float32 in [-1, 1], and labels (B,) of classes: {"image": images, "label": labels},
                 (images, labels), or images alone.
-            batch_idx: Index in the epoch; the cycle of `d_steps` continues over epochs instead.
+            batch_idx: Index in the epoch. It is not used, because the cycle of `d_steps` continues across epochs.
         """
         inputs = self._train_batches.inputs(batch)
         self._rates.begin_batch()
@@ -209,8 +209,8 @@ class DCGAN(
             self.log_step(outputs)
 
     def _update_networks(self, inputs: tuple[Tensor, ...], kind: StepKind) -> Outputs:
-        """Update D, and G if it is its turn: what is captured as a CUDA graph, and so reads nothing back."""
-        real, labels = self.augmented(inputs[0]), inputs[1:]  # fakes are made for the labels of the reals
+        """Update D, and G if it is its turn; may be captured as a CUDA graph, so no value is read back to the host."""
+        real, labels = self.augmented(inputs[0]), inputs[1:]  # fakes get the labels of the reals
         self.measure_gradients(kind.logged)
         fresh = self.fresh_latents or self.accumulate > 1 or self.generator_batch is not None
         reuse = kind.of_generator and not fresh
@@ -231,7 +231,7 @@ class DCGAN(
         return torch.randn(count, self.latent_dim, generator=self._graphs.rng, device=self.device)
 
     def _discriminator_step(self, kind: StepKind, real: Tensor, fake: Tensor, *labels: Tensor) -> Outputs:
-        """Update D on reals and fakes, which carry no graph; return its loss, its penalty and the logits of reals."""
+        """Update D on reals and detached fakes; return its loss, its penalty and the logits of the reals."""
         (_, discriminator), (_, optimizer) = self._networks, self.optimizer_pair()
         optimizer.zero_grad()
         losses: list[Tensor] = []
@@ -258,7 +258,7 @@ class DCGAN(
         return {"loss_d": loss_d, "logits_real": logits_real.detach(), **penalized, **adapted}
 
     def _generator_step(self, fake: Tensor | None, real: Tensor, latents: Tensor, *labels: Tensor) -> Outputs:
-        """Update G through a frozen D, by fakes with their graph if there are any; return its loss and their logits."""
+        """Update G through a frozen D, on the given fakes and their graph if any; return the loss and the logits."""
         (generator, discriminator), (optimizer, _) = self._networks, self.optimizer_pair()
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Settings of DDP for modules of several networks."""
+"""Settings of DDP for modules with several networks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gan_lightning.resume.lightning_internals import set_ddp_defaults, uses_sync
 
 
 def prepare_ddp(module: LightningModule, second_derivative: bool) -> None:
-    """Set the options that plain `ddp` needs for two networks, and check that SyncBatchNorm can work.
+    """Set the options that plain `ddp` needs for two networks, and check that SyncBatchNorm is possible.
 
     Args:
         module: The module, in its `setup`.
-        second_derivative: Whether the losses contain gradients, as gradient penalties do.
+        second_derivative: Whether the losses contain gradients, as with gradient penalties.
 
     Raises:
-        InputError: SyncBatchNorm together with a gradient penalty, or without a GPU.
+        InputError: If SyncBatchNorm is used with a gradient penalty or without a GPU.
     """
     strategy = module.trainer.strategy
     if isinstance(strategy, DDPStrategy):

@@ -166,7 +166,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         """Return the number of a batch.
 
         Raises:
-            InputError: It is a batch of somebody's images.
+            InputError: If it is a batch of images.
         """
         if isinstance(batch, int) or (isinstance(batch, Tensor) and batch.ndim == 0):
             return int(batch)

@@ -37,11 +37,11 @@ FeatureLoss = Literal["discriminator", "lpips", "none"]
 
 
 class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQuality):
-    """Enlarge images: from pairs of an image and its degraded, smaller copy, which is made for each batch.
+    """ESRGAN, trained to enlarge images on pairs of an image and a smaller, degraded copy made for each batch.
 
-    The first `adversarial_from` steps minimize the absolute error alone, which gives the highest PSNR; later ones add
-    the loss in features and that of a relativistic average discriminator, which give detail. Of a run through both,
-    best.ckpt therefore is the network of the highest PSNR, and last.ckpt that with the most detail.
+    The first `adversarial_from` steps minimize only the absolute error, which gives the highest PSNR. Later steps add a
+    loss between features and that of a relativistic average discriminator, which add detail. After both stages,
+    best.ckpt is therefore the network with the highest PSNR, and last.ckpt the one with the most detail.
     """
 
     monitor = ("val/psnr", "max")
@@ -67,23 +67,23 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
         """Build both networks.
 
         Args:
-            image_size: Height and width of the images of the data, which are the large ones; 8 divides it.
+            image_size: Height and width of the images of the data, which are the large ones; a multiple of 8.
             channels: 1 for gray images, 3 for color.
             scale: Factor by which images are enlarged: 1, 2 or 4.
             generator: Number of channels between the blocks of the generator, and number of blocks.
             base_channels: Number of channels of the discriminator at the full size.
             degradation: How small images are made: "bicubic", or at random by "first_order" or "second_order" blur,
                 resizing, noise and JPEG, for photographs of unknown origin.
-            adversarial_from: Number of steps that minimize the absolute error alone.
-            feature_loss: Features in which images are compared: those of the "discriminator", "lpips", whose weights
-                have to be there, or "none".
-            loss_weights: Weights of the absolute error, of the loss in features, and of the adversarial loss.
+            adversarial_from: Number of steps that minimize only the absolute error.
+            feature_loss: Features by which images are compared: those of the "discriminator", "lpips" (its weights must
+                be on disk), or "none".
+            loss_weights: Weights of the absolute error, of the loss between features, and of the adversarial loss.
             learning_rates: Adam's learning rates for generator and discriminator.
             halve_every: Number of steps between halvings of the generator's learning rate; 0 for none.
             ema_decay: Decay per step of the averaged generator, which validation and `upscale` use.
 
         Raises:
-            InputError: An unsupported value, or the weights of LPIPS are missing.
+            InputError: If a value is unsupported, or the weights of LPIPS are missing.
         """
         super().__init__()
         self.save_hyperparameters()
@@ -113,7 +113,7 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
             load_lpips(torch.device("cpu"))  # raises here rather than in the middle of the training
 
     def forward(self, images: Tensor) -> Tensor:
-        """Enlarge images (B,C,H,W) in [-1, 1] by the averaged generator; values outside of [-1, 1] are left."""
+        """Enlarge images (B,C,H,W) in [-1, 1] with the averaged generator; the result is not clamped to [-1, 1]."""
         return enlarged(self.generator_ema, images)
 
     def reduce(self, images: Tensor, rng: torch.Generator) -> Tensor:
@@ -129,7 +129,8 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
         """Check model, data and trainer against each other, and prepare precision and DDP for two networks.
 
         Raises:
-            InputError: The data have another number of channels or image size; an unsupported precision or stage.
+            InputError: If the data have another number of channels or image size, or the precision or stage is
+                unsupported.
         """
         super().setup(stage)
         if stage == "predict":
@@ -146,7 +147,7 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
         return optimizers, [{"scheduler": StepLR(optimizers[0], self.halve_every, 0.5), "interval": "step"}]
 
     def on_fit_start(self) -> None:
-        """Choose the seed of the degradations, and note the settings of the optimizers."""
+        """Choose the seed of the degradations, and store the settings of the optimizers."""
         super().on_fit_start()
         self._rates = LearningRates(self)
 
@@ -156,10 +157,10 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
         self._clock.restart()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Update G, and D after it from step `adversarial_from` on.
+        """Update G, and then D from step `adversarial_from` on.
 
         Args:
-            batch: Images (B,C,H,W) float32 in [-1, 1], in a dict, alone or with labels, which are left out.
+            batch: Images (B,C,H,W) float32 in [-1, 1], in a dict, alone or with labels, which are ignored.
             batch_idx: Index in the epoch.
         """
         large = self._train_batches.images(batch)
@@ -189,7 +190,7 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
             self._clock.restart()
 
     def _generator_step(self, small: Tensor, large: Tensor, adversarial: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Update G by the loss of this stage; return its images, without their graph, and the losses."""
+        """Update G with the loss of this stage; return its images, detached, and the losses."""
         optimizer = self.optimizer_pair()[0]
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
@@ -225,7 +226,7 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
         )
 
     def _discriminator_step(self, large: Tensor, fake: Tensor) -> Tensor:
-        """Update D on reals and fakes, which carry no graph; return its loss."""
+        """Update D on reals and detached fakes; return its loss."""
         optimizer = self.optimizer_pair()[1]
         optimizer.zero_grad()
         logits_real, logits_fake = self.discriminator(large), self.discriminator(fake)
@@ -244,6 +245,6 @@ class ESRGAN(SafelyLoaded, RunSeed, GanTraining, NetworkGradients, HeldOutQualit
 
 
 def enlarged(network: RRDBNet, images: Tensor) -> Tensor:
-    """Enlarge images in [-1, 1] by a network that works in [0, 1]."""
+    """Enlarge images in [-1, 1] with a network that works in [0, 1]."""
     large: Tensor = 2 * network((images + 1) / 2) - 1
     return large

@@ -26,14 +26,14 @@ class FiniteWatch:
 
     @property
     def is_free(self) -> bool:
-        """Whether a check costs nothing, as on the CPU; on an accelerator it waits for the device."""
+        """Whether a check is free, as on the CPU; on an accelerator it waits for the device."""
         return self._first is None or self._first.device.type == "cpu"
 
     def check(self, trainer: Trainer, module: nn.Module | None = None) -> None:
         """Raise if a recorded loss, or a parameter of the module, is not finite.
 
         Raises:
-            DivergedError: The message names the step and the last good checkpoint.
+            DivergedError: If one is not finite. The message names the step and the last good checkpoint.
         """
         first = math.inf if self._first is None else self._first.item()
         if math.isinf(first):

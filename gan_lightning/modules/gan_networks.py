@@ -1,4 +1,4 @@
-"""The two networks of a GAN: built by name or given, checked, and recognized in checkpoints."""
+"""The two networks of a GAN: built by the name of an architecture or passed as modules, and checked in checkpoints."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from gan_lightning.networks.architectures import make_discriminator, make_genera
 from gan_lightning.networks.checkpoints import DISCRIMINATOR_CLASS, GENERATOR_CLASS, class_name
 
 CLASSES = {"generator": GENERATOR_CLASS, "discriminator": DISCRIMINATOR_CLASS}  # network -> key of our checkpoints
-DCGAN_ALONE = {"architecture": "dcgan", "generator": None, "discriminator": None}  # options, and what leaves them out
+DCGAN_ALONE = {"architecture": "dcgan", "generator": None, "discriminator": None}  # options and their defaults
 TRIED = 2  # images; batch normalization needs more than one
 
 
 class GanNetworks(GanTraining):
-    """A module whose generator and discriminator have an architecture by name, or are given."""
+    """A module whose generator and discriminator are built by the name of an architecture, or are passed as modules."""
 
     image_size: int
     channels: int
     latent_dim: int
     num_classes: int
     _network_options: tuple[Any, ...]  # architecture, base_channels, both normalizations
-    _given_networks: tuple[nn.Module | None, nn.Module | None]  # in a tuple, they are not in the state dict twice
+    _given_networks: tuple[nn.Module | None, nn.Module | None]  # in a tuple: not in the state dict twice
 
     def forward(self, latents: Tensor, *labels: Tensor) -> Tensor:
-        """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] by the averaged generator."""
+        """Map latents (B, latent_dim), and labels (B,), to images (B,C,H,W) in [-1, 1] with the averaged generator."""
         images: Tensor = self.generator_ema(latents, *labels)
         return images
 
@@ -51,10 +51,10 @@ class GanNetworks(GanTraining):
         return make_discriminator(name, normalization, self.num_classes, base_channels=width, **sizes)
 
     def build_networks(self) -> tuple[nn.Module, nn.Module]:
-        """Return G and D; networks that were given are tried on two images.
+        """Return G and D; networks that were passed as modules are tried on two images.
 
         Raises:
-            InputError: If a network that was given does not map to the right shape.
+            InputError: If such a network does not return the right shape.
         """
         generator, discriminator = self.build_generator(), self.build_discriminator()
         of_generator, of_discriminator = self._given_networks
@@ -74,15 +74,15 @@ class GanNetworks(GanTraining):
         checkpoint |= {key: class_name(getattr(self, name)) for name, key in CLASSES.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that the networks are of the classes that were trained.
+        """Check that the networks have the classes of those that were trained.
 
         Raises:
-            InputError: If they are not, although the shapes of the weights may be the same.
+            InputError: If a class differs, even if the shapes of the weights are the same.
         """
         super().on_load_checkpoint(checkpoint)
         for name, key in CLASSES.items():
             theirs, ours = checkpoint.get(key), class_name(getattr(self, name))
-            # Without the module: a class of a script is in __main__ when it is trained, and elsewhere later.
+            # Compare without the module: a class of a script is in __main__ when it is trained, and elsewhere later.
             if theirs is not None and theirs.rpartition(".")[2] != ours.rpartition(".")[2]:
                 raise InputError(
                     f"the {name} of the checkpoint is a {theirs}, this model's a {ours}: give the network that was "
@@ -91,14 +91,14 @@ class GanNetworks(GanTraining):
 
 
 def refuse_other_networks(model: str, options: dict[str, Any]) -> None:
-    """Check that a model with networks of its own is not given others.
+    """Check that a model with its own networks is not given others.
 
     Args:
         model: Name of the model.
-        options: Its options of `DCGAN`.
+        options: Options that it passes on to `DCGAN`.
 
     Raises:
-        InputError: If it is.
+        InputError: If these options choose other networks.
     """
     for name, default in DCGAN_ALONE.items():
         if options.get(name, default) is not default and options[name] != default:

@@ -1,4 +1,4 @@
-"""What trainings of a generator, its average and a discriminator share, whatever their losses are."""
+"""Base class of trainings of a generator, its average and a discriminator with any losses."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ class GanTraining(StepAxis):
         return self
 
     def on_validation_start(self) -> None:
-        """Raise before networks that have diverged are evaluated."""
+        """Raise a `DivergedError` before diverged networks are evaluated."""
         super().on_validation_start()
         self._watch.check(self.trainer, self)
 
     def on_validation_end(self) -> None:
-        """Leave the time of validation out of images per second."""
+        """Exclude the time of the validation from images per second."""
         super().on_validation_end()
         self._clock.restart()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raise instead of saving networks that have diverged."""
+        """Raise a `DivergedError` instead of saving diverged networks."""
         self._watch.check(self.trainer, self)
         super().on_save_checkpoint(checkpoint)

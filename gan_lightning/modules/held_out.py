@@ -23,7 +23,7 @@ class HeldOutScore(TakesImages):
         self._score_held_out = MeanMetric()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Score held-out images by D: scores below those of training images show that D memorizes them."""
+        """Score held-out images with D: scores below those of training images show that D memorizes the latter."""
         images, *labels = self._val_batches.inputs(batch)
         if count := len(images):  # with fewer images than ranks some ranks have none
             self._score_held_out.update(self.objective.score(self.discriminator(images, *labels)), count)

@@ -1,4 +1,4 @@
-"""The contract of a batch: which images a module is given, and in which range, whatever loader they come from."""
+"""Images of a batch from any loader: taken out of the batch, and checked for type, shape and range."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gan_lightning.inversion.checks import LOUDEST
 from gan_lightning.modules.labels import Labeled, check_labels, labels_of
 
 SCALE = "map pixels to [-1, 1], as torchvision's Normalize(0.5, 0.5) does after ToTensor"
-ENOUGH = 8  # images of which one surely has a pixel below mid-gray
-OVERSHOOT = 1.5  # bicubic filters leave [-1, 1] by less
+ENOUGH = 8  # number of images of which at least one surely has a pixel below mid-gray
+OVERSHOOT = 1.5  # largest absolute value; bicubic filters exceed [-1, 1] by less
 
 _log = logging.getLogger(__name__)
 
 
 class ImageBatches:
-    """Takes the images out of batches and checks them: their type and shape each time, their range at the first one.
+    """Extraction of the images of batches, with a check of their type and shape, and of the range of the first batch.
 
     Attributes:
         checked: Whether the range is known.
@@ -35,25 +35,26 @@ class ImageBatches:
             channels: Number of channels.
             height: Height in pixels.
             width: Width in pixels.
-            degraded: The images are degraded photographs: noise may leave [-1, 1], and any of them may be bright.
-            num_classes: Number of classes of the labels beside the images; 0 to leave labels out.
+            degraded: Whether the images are degraded photographs, whose noise may exceed [-1, 1], and which may be
+                bright.
+            num_classes: Number of classes of the labels; 0 to ignore labels.
         """
         self._shape, self._num_classes = (channels, height, width), num_classes
         self._degraded, self.checked = degraded, False
 
     def restart(self, trainer: Trainer) -> None:
-        """Check the range again at the next batch; that of our own data modules is known."""
+        """Check the range again at the next batch, except for our own data modules, whose range is known."""
         self.checked = isinstance(getattr(trainer, "datamodule", None), ImageDataModule)
 
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:
         """Return the images of a batch, and its labels (B,) int64 if the model has classes.
 
         Args:
-            batch: {"image": images, "label": labels}, or (images, labels); labels may be missing where there are no
+            batch: {"image": images, "label": labels}, or (images, labels); labels may be missing if there are no
                 classes.
 
         Raises:
-            InputError: As `images`; or labels are missing, no integers, or not in [0, num_classes).
+            InputError: As for `images`, or if labels are missing, not integers, or not in [0, num_classes).
         """
         checked, images = self.checked, self.images(batch)
         if not self._num_classes:
@@ -67,10 +68,10 @@ class ImageBatches:
         """Return the images of a batch, (B,C,H,W) float32 in [-1, 1].
 
         Args:
-            batch: {"image": images}, images alone, or (images, labels) as torchvision's data sets give them.
+            batch: {"image": images}, images alone, or (images, labels) as in the data sets of torchvision.
 
         Raises:
-            InputError: They have another type, shape or range.
+            InputError: If they have another type, shape or range.
         """
         images = images_of(batch)
         check_type(images)
@@ -81,7 +82,7 @@ class ImageBatches:
                 "images, or set the model's channels and image_size"
             )
         if not self.checked and len(images):
-            check_range(images, self._degraded)  # waits for the device: hence once
+            check_range(images, self._degraded)  # only once, because it waits for the device
             self.checked = True
         return images
 
@@ -111,7 +112,7 @@ class TakesImages(Labeled):
 
 
 def count_images(batch: Any) -> int:
-    """Return the number of images in a batch; 0 if it is no batch of images."""
+    """Return the number of images in a batch; 0 if it is not a batch of images."""
     try:
         images = images_of(batch)
     except InputError:
@@ -123,10 +124,10 @@ def images_of(batch: Any) -> Tensor:
     """Return the images of a batch.
 
     Args:
-        batch: {"image": images}, images alone, or (images, labels), whose integer labels are left out.
+        batch: {"image": images}, images alone, or (images, labels) with integer labels, which are ignored.
 
     Raises:
-        InputError: It is something else.
+        InputError: If the batch is something else.
     """
     if isinstance(batch, dict) and isinstance(images := batch.get("image"), Tensor):
         return images
@@ -147,7 +148,7 @@ def images_of(batch: Any) -> Tensor:
 
 
 def check_type(images: Tensor) -> None:
-    """Raise if images are not (B,C,H,W) float32."""
+    """Raise an InputError if images are not (B,C,H,W) float32."""
     if images.dtype in (uint8, int8):
         raise InputError(f"images are {images.dtype}: {SCALE}, or by images / 127.5 - 1")
     if images.dtype != float32:
@@ -157,7 +158,7 @@ def check_type(images: Tensor) -> None:
 
 
 def check_range(images: Tensor, degraded: bool = False) -> None:
-    """Raise if images are surely not in [-1, 1]; log a warning if they are too few to tell, or degraded."""
+    """Raise an InputError if images are clearly not in [-1, 1]; only warn if they are degraded or too few to tell."""
     low, high = images.amin().item(), images.amax().item()
     if max(-low, high) > (LOUDEST if degraded else OVERSHOOT):
         raise InputError(f"images have values from {low:.3g} to {high:.3g}, expected [-1, 1]: {SCALE}")

@@ -18,28 +18,28 @@ Label = int | str
 
 
 class Labeled(LightningModule):
-    """A module whose networks may be given labels beside their inputs.
+    """A module whose networks may take labels as an additional input.
 
     Attributes:
         num_classes: Number of classes; 0 for a module without labels.
-        class_names: Their names, by label.
+        class_names: Names of the classes, by label.
     """
 
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
 
     def expect_labels(self, num_classes: int) -> None:
-        """Set the number of classes, whose names are numbers until the data tell them."""
+        """Set the number of classes, whose names are numbers until the data provide them."""
         self.num_classes = num_classes
         self._set_names(numbered(num_classes))
 
     def setup(self, stage: str) -> None:
-        """Check that the data have the model's classes, and take over their names.
+        """Check that data and model have the same number of classes, and copy the names of the classes.
 
-        Data modules of one's own say nothing of classes: their batches are checked.
+        Other data modules do not state their classes; then the labels of the batches are checked.
 
         Raises:
-            InputError: If one has labels and the other has none, or the numbers of classes differ.
+            InputError: If only one of them has labels, or the numbers of classes differ.
         """
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
@@ -65,7 +65,7 @@ class Labeled(LightningModule):
             self._set_names(data.class_names)
 
     def on_fit_start(self) -> None:
-        """Note how often each class occurs in the training data, if these know it."""
+        """Store how often each class occurs in the training data, if the data module knows it."""
         super().on_fit_start()
         data = getattr(self.trainer, "datamodule", None)
         counts = data.class_counts() if self.num_classes and isinstance(data, ImageDataModule) else None
@@ -81,7 +81,7 @@ class Labeled(LightningModule):
             count: Number of images.
 
         Raises:
-            InputError: If there are no such classes, or the number of labels is not that of the images.
+            InputError: If a class does not exist, or the numbers of labels and images differ.
         """
         if labels is None:
             return ()
@@ -103,7 +103,7 @@ class Labeled(LightningModule):
         """Load the names of the classes.
 
         Raises:
-            InputError: The data have other classes, or the same in another order.
+            InputError: If the data have other classes, or the same in another order.
         """
         super().on_load_checkpoint(checkpoint)
         names = tuple(checkpoint.get(CLASS_NAMES, ()))
@@ -113,7 +113,7 @@ class Labeled(LightningModule):
         if known and self.class_names != names:
             ours, theirs = next(
                 pair for pair in zip(names, self.class_names, strict=True) if pair[0] != pair[1]
-            )  # the first that differs
+            )  # the first difference
             raise InputError(
                 f"the classes of the checkpoint are not those of the data: where it has {ours}, they have {theirs}; "
                 "give the data that it was trained on, or start a new run"
@@ -139,7 +139,7 @@ def labels_of(batch: Any, count: int, num_classes: int) -> Tensor:
         num_classes: Number of classes of the model, for messages.
 
     Raises:
-        InputError: If there are none, or they are no integers (B,).
+        InputError: If there are no labels, or they are not integers (B,).
     """
     labels: Any = None
     if isinstance(batch, dict):
@@ -159,7 +159,7 @@ def labels_of(batch: Any, count: int, num_classes: int) -> Tensor:
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Raise if a label is not in [0, num_classes); waits for the device."""
+    """Raise an InputError if a label is not in [0, num_classes); waits for the device."""
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
     if low < 0 or high >= num_classes:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Learning rates: those of a resumed run, and the schedules of two optimizers, which Lightning leaves to the module."""
+"""Learning rates of a resumed run, and schedules of two optimizers, which Lightning does not step."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from gan_lightning.errors import InputError
 
-CYCLED = ("base_momentum", "max_momentum")  # in groups whose betas follow a schedule too
+CYCLED = ("base_momentum", "max_momentum")  # in groups whose betas also follow a schedule
 
 _log = logging.getLogger(__name__)
 
 
 class LearningRates:
-    """What `configure_optimizers` has returned: settings of the optimizers, and their schedulers."""
+    """Settings and schedulers of the optimizers that `configure_optimizers` returned."""
 
     def __init__(self, module: LightningModule, options: Sequence[str] = ("lr_g", "lr_d")) -> None:
-        """Note the settings of the optimizers.
+        """Store the settings of the optimizers.
 
         Args:
-            module: The module, in its `on_fit_start`: Lightning restores the optimizers of a checkpoint after it.
+            module: The module, in its `on_fit_start`, before Lightning restores the optimizers from a checkpoint.
             options: The module's options of the learning rates, in the order of the optimizers.
         """
         trainer = module.trainer
@@ -35,13 +35,13 @@ class LearningRates:
         self._schedules: list[Schedule] = []
 
     def settle(self, module: LightningModule) -> None:
-        """Use the settings of this run, not those of the checkpoint; a schedule goes on where the checkpoint left it.
+        """Use the settings of this run, not those of the checkpoint; a schedule continues from the checkpoint.
 
         Args:
             module: The module, in its `on_train_start`.
 
         Raises:
-            InputError: The checkpoint's schedule began at another learning rate than that of this run.
+            InputError: If the schedule of the checkpoint began at a different learning rate.
         """
         trainer = module.trainer
         self._schedules = [Schedule(config, module) for config in trainer.lr_scheduler_configs]
@@ -49,7 +49,7 @@ class LearningRates:
         for option, optimizer, configured in zip(self._options, trainer.optimizers, self._configured, strict=True):
             follows = any(optimizer is other for other in scheduled)
             for group, settings in zip(optimizer.param_groups, configured, strict=True):
-                # Without "initial_lr" the checkpoint is of a run without a schedule: that of this run begins here.
+                # Without "initial_lr" the checkpoint is of a run without a schedule, so that of this run begins here.
                 if follows and "initial_lr" in group:
                     check_schedule(group, settings, option)
                     kept = set(settings) if any(name in group for name in CYCLED) else {"lr", "initial_lr"}
@@ -59,7 +59,7 @@ class LearningRates:
                 group.update({name: value for name, value in settings.items() if name not in kept})
 
     def begin_batch(self) -> None:
-        """Find out whether a subclass steps its schedulers itself, as Lightning's manual optimization asks for."""
+        """Find out whether a subclass steps its schedulers itself, as in Lightning's manual optimization."""
         for schedule in self._schedules:
             schedule.find_owner()
 
@@ -80,10 +80,10 @@ class LearningRates:
 
 
 class Schedule:
-    """A scheduler, and who steps it.
+    """A scheduler that is stepped either here or by a subclass.
 
-    `interval` and `frequency` are Lightning's; a step is an iteration of the generator. A subclass that steps its
-    schedulers itself goes on doing so: the step that was taken in its place, the first one, is taken back.
+    `interval` and `frequency` are Lightning's; a step is an iteration of the generator. If a subclass turns out to step
+    its schedulers itself, the first step that was taken here is undone.
     """
 
     def __init__(self, config: LRSchedulerConfig, module: LightningModule) -> None:
@@ -103,10 +103,10 @@ class Schedule:
         return int(getattr(self.config.scheduler, "last_epoch", 0))
 
     def find_owner(self) -> None:
-        """Leave the scheduler to the subclass if it has been stepped since we looked last.
+        """Leave the scheduler to the subclass if it has been stepped since the last call.
 
         Raises:
-            InputError: The subclass steps it now and then, in addition to our steps.
+            InputError: If the subclass also steps it, in addition to our steps.
         """
         others = self._position - self._left_at
         if self._is_ours is None and others:
@@ -120,7 +120,7 @@ class Schedule:
         self._before, self._left_at = None, self._position
 
     def step(self, count: int) -> None:
-        """Step the scheduler if it is ours and `frequency` divides the number of steps or epochs."""
+        """Step the scheduler if the subclass does not and `frequency` divides the number of steps or epochs."""
         if self._is_ours is False or count % self.config.frequency:
             return
         scheduler = self.config.scheduler
@@ -131,7 +131,7 @@ class Schedule:
         self._left_at = self._position
 
     def _take_back(self, others: int) -> None:
-        """Restore the state before our step, and take the steps of the subclass again."""
+        """Restore the state before our step, and repeat the steps of the subclass."""
         assert self._before is not None
         groups, state = self._before
         for group, settings in zip(self.config.scheduler.optimizer.param_groups, groups, strict=True):
@@ -147,7 +147,7 @@ def without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_schedule(group: Mapping[str, Any], settings: Mapping[str, Any], option: str) -> None:
-    """Raise if the schedule of a checkpoint began at another rate than the one that this run is given."""
+    """Raise an InputError if the schedule of a checkpoint began at a learning rate other than that of this run."""
     began, given = group["initial_lr"], settings.get("initial_lr", settings["lr"])
     if began != given:
         raise InputError(

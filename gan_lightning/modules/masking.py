@@ -30,16 +30,17 @@ logger = logging.getLogger(__name__)
 class ImageMasks:
     """Masks of the images of a batch.
 
-    A mask file has the size of the restored image, or that of the photograph, and is then cropped and resized with it.
+    A mask file has the size of the restored image, or that of the photograph. In the latter case it is cropped and
+    resized with the photograph.
 
     Args:
         source: "alpha", a folder of masks named like the images, or one mask file for all of them, white where pixels
             are known.
         image_size: Height and width of the masks.
-        white: What white (or opaque) pixels of the files are.
+        white: Meaning of white (or opaque) pixels of the files: "known" or "missing".
 
     Raises:
-        InputError: If the source does not exist, or `white` has no meaning.
+        InputError: If the source does not exist, or `white` does not apply to it.
     """
 
     def __init__(self, source: str, image_size: int, white: White = "known") -> None:
@@ -54,7 +55,7 @@ class ImageMasks:
         self._names: Sequence[str] = []  # by index, for batches without names
         self._files: dict[str, str] = {}
         self._folder: MaskFolder | SharedMask | None = None
-        self._photo: Callable[[str], tuple[Size, Size]] | None = None  # size of a photograph, and of what is used of it
+        self._photo: Callable[[str], tuple[Size, Size]] | None = None  # size of a photograph, and of its used part
 
     def describe(self) -> str:
         """Return the source and, for a folder, a digest of the names and contents of its files."""
@@ -94,7 +95,7 @@ class ImageMasks:
         """Find the masks of photographs, and check them.
 
         Args:
-            photos: `PhotoDataset`, or a dataset of another class, whose masks are found when they are needed.
+            photos: `PhotoDataset`, or another dataset, whose masks are looked up when they are needed.
 
         Raises:
             InputError: If a mask is missing or does not fit.
@@ -109,7 +110,7 @@ class ImageMasks:
             return size, largest_crop(size, (self.image_size, self.image_size))
 
         self._photo = photo if getattr(photos, "resize", "refuse") != "refuse" else None
-        listed = getattr(photos, "listed", names)  # unreadable photographs may have masks, too
+        listed = getattr(photos, "listed", names)  # unreadable photographs may also have masks
         self._check(names, listed)
         folder = open_masks(self.source)
         unused = sorted({*folder.files} - {folder.find(name, listed) for name in listed}) if listed else []
@@ -118,7 +119,7 @@ class ImageMasks:
     def known_pixels(self, name: str, every: Sequence[str] = ()) -> NDArray[np.bool_] | None:
         """Return the mask of a photograph, (H,W), true where a pixel is known, before it is cropped and resized.
 
-        Returns None with "alpha", which photographs hold themselves.
+        Returns None with "alpha", because the mask is then part of the photograph.
         """
         return None if self.source == "alpha" else read_mask(self._path(name, every), self.white)
 

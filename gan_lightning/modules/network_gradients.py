@@ -1,4 +1,4 @@
-"""Gradients of one network at a time, in a module of two: scaled, averaged over the ranks, measured and clipped."""
+"""Gradients of one of two networks at a time: scaled, averaged over the ranks, measured and clipped."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from gan_lightning.modules.precision import NetworkName, ScalerPerNetwork
 
 
 class NetworkGradients(LightningModule):
-    """A module of a generator and a discriminator, each with an optimizer of its own, in this order.
+    """A module with a generator and a discriminator, each with its own optimizer, in this order.
 
     Attributes:
         gradient_clip: Largest L2 norm of a network's gradient; None for no limit.
-        accumulate: Number of parts of a batch, whose gradients add up.
-        gradient_norms: grad_norm_g and grad_norm_d, those of the current step that were measured.
+        accumulate: Number of parts of a batch, whose gradients are summed.
+        gradient_norms: Norms grad_norm_g and grad_norm_d that were measured in the current step.
     """
 
     gradient_clip: float | None
@@ -50,7 +50,7 @@ class NetworkGradients(LightningModule):
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, ScalerPerNetwork):
             plugin.choose(network)
-        # Without autocast, or a penalty's second derivative would not be float32.
+        # No autocast, so that the second derivative of a penalty is float32.
         with torch.autocast(self.device.type, enabled=False), without_reducer(self.trainer.strategy):
             self.manual_backward(loss)
         return loss.detach()
@@ -59,12 +59,12 @@ class NetworkGradients(LightningModule):
     def average_gradients(
         self, optimizer: LightningOptimizer, *networks: nn.Module, others: Sequence[Tensor] = ()
     ) -> None:
-        """Average the gradients that an optimizer uses over the ranks, and buffers with them, in one message.
+        """Average the gradients of an optimizer, and buffers with them, over the ranks in one message.
 
         Args:
             optimizer: Optimizer of one network, whose parameters have gradients on every rank or on none.
             networks: Networks whose floating-point buffers, such as batch-norm statistics, each rank has changed.
-            others: Tensors of floating-point numbers that are averaged in place, too.
+            others: Further floating-point tensors that are averaged in place.
         """
         if not distributed.is_distributed():
             return
@@ -78,11 +78,11 @@ class NetworkGradients(LightningModule):
             buffer.copy_(average)
 
     def measure_gradients(self, due: bool) -> None:
-        """Begin a step, and note whether the norms of its gradients are wanted."""
+        """Begin a step, and set whether the norms of its gradients are measured."""
         self.gradient_norms, self._norms_are_due = {}, due
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Measure and clip a network's gradient, which is unscaled here whatever the precision."""
+        """Measure and clip a network's gradient, which is unscaled at this point with any precision."""
         clip = self.gradient_clip
         if self._norms_are_due or clip is not None:
             name = "g" if optimizer is self.optimizer_pair()[0].optimizer else "d"
@@ -92,9 +92,9 @@ class NetworkGradients(LightningModule):
 
 
 def without_reducer(strategy: Strategy) -> AbstractContextManager[None]:
-    """Keep DistributedDataParallel out of the backward passes inside: `average_gradients` takes its place.
+    """Disable DistributedDataParallel in the backward passes inside, where `average_gradients` replaces it.
 
-    A backward pass reaches one of the networks. DDP's reducer would send zeros for the others, and copy a map of the
-    parameters that were used to the host.
+    A backward pass reaches only one of the networks. DDP's reducer would send zeros for the others, and copy a map of
+    the used parameters to the host.
     """
     return strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext()

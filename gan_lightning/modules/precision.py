@@ -1,4 +1,4 @@
-"""Mixed precision for two adversarial networks: a gradient scale for each in float16, and fewer casts of weights."""
+"""Mixed precision for two adversarial networks: a separate gradient scale in float16, and fewer casts of weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ScalerPerNetwork(MixedPrecision):
         """Return the scales as metrics, scale_g and scale_d; waits for the device.
 
         Raises:
-            DivergedError: A scale has fallen to almost zero: its network's gradients are never finite.
+            DivergedError: If a scale has fallen to almost zero, because the gradients of its network are never finite.
         """
         scales = {network: scaler.get_scale() for network, scaler in self.scalers.items()}
         for network, scale in scales.items():
@@ -58,8 +58,8 @@ class ScalerPerNetwork(MixedPrecision):
     ) -> Any:
         """Unscale the gradients, let the module clip them, and step unless they overflowed.
 
-        Lightning leaves the unscaling to fused optimizers, which do it in their step, after the clipping. Unscaled
-        before, they still skip a step without making the host wait to hear of the overflow.
+        Lightning leaves the unscaling to fused optimizers, which do it in their step, after the clipping. If gradients
+        are unscaled earlier, these optimizers still skip a step after an overflow without making the host wait for it.
         """
 
         def unscaled() -> Any:
@@ -85,7 +85,7 @@ def prepare_precision(trainer: Trainer) -> None:
     """Use a separate gradient scale for each network if the trainer's precision scales losses at all.
 
     Raises:
-        InputError: An unsupported precision.
+        InputError: If the precision is unsupported.
     """
     precision, strategy = str(trainer.precision), trainer.strategy
     if precision.endswith("-true") and precision != "32-true":
@@ -99,7 +99,7 @@ def prepare_precision(trainer: Trainer) -> None:
 def weights_cast_once(device_type: str) -> Iterator[None]:
     """Let several forward passes of a network share one cast of its weights, as torch's autocast does by default.
 
-    Lightning turns the sharing off, since the weights may change within a training step. They must not change inside.
+    Lightning disables the sharing, because the weights may change within a training step. They must not change inside.
 
     Args:
         device_type: Type of the device, such as "cuda".

@@ -18,7 +18,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.file_names import MAX_BYTES, writable
 
 FORMAT = 3  # of the records and the settings; 1 had no number, 2 a single search
-LONGEST = MAX_BYTES - 25  # bytes of a name: room for a suffix, and all that could be written before this limit stay
+LONGEST = MAX_BYTES - 25  # bytes of a name; leaves room for a suffix and keeps names from before the limit existed
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Record:
 
     Attributes:
         name: Name of the image, unique in its run.
-        tensors: "latent" (latent_dim,), "history" (steps + 1,) and the number of its "latent_steps"; "sigmas" and
-            "residuals" (K,) of an unknown blur.
-        metrics: What was measured of the search and of the image.
+        tensors: "latent" (latent_dim,), "history" (steps + 1,) and the number of its "latent_steps"; for an unknown
+            blur also "sigmas" and "residuals" (K,).
+        metrics: Metrics of the search and of the image.
         source: Path of the photograph relative to its folder, or None if it has no file.
-        label: Name of the class that was found, or None where none was searched for.
+        label: Name of the class that was found, or None if there was no search for the class.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Record:
 
 
 def output_names(indices: Sequence[int], sources: Sequence[str] | None = None) -> list[str]:
-    """Return the names of images in the files of a run, which are sortable, unique and short enough for any of them.
+    """Return sortable, unique and sufficiently short names of images for the files of a run.
 
     Args:
         indices: Numbers of the images, unique in the run.
-        sources: Paths of their files, whose names without the suffix are appended.
+        sources: Paths of the image files, whose names without the suffix are appended.
     """
     numbers = [f"{index:06d}" for index in indices]
     if sources is None:
@@ -69,7 +69,7 @@ class RestorationStore:
         self._settings = self.records / "settings.json"
 
     def resume(self, settings: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-        """Return the metrics of the finished images by name, if a run with these settings can resume the one on disk.
+        """Return the metrics of the finished images by name, after checking that the run on disk has the same settings.
 
         Args:
             settings: Plain values that determine how images are restored.
@@ -127,7 +127,7 @@ class RestorationStore:
         source: str | None = None,
         label: str | None = None,
     ) -> None:
-        """Write the record of an image, atomically, after everything else that is written of it."""
+        """Write the record of an image atomically, after all its other files."""
         own = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
         optional = {"source": source, "label": label}
         about = {"metrics": json.dumps(metrics)}

@@ -1,4 +1,4 @@
-"""Restoration of a batch of images: degrade, invert, measure; and what is passed on of it."""
+"""Restoration of a batch of images: degrade, invert, measure; and the results that are passed to callbacks."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class SearchStep:
         stage: "latent", or the refinement: "features" or "weights".
         number: Number of the step within its stage.
         losses: (B,) best objective of each image so far.
-        render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders some
-            of the images at a time.
+        render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders only
+            some of the images at a time.
     """
 
     names: Sequence[str]
@@ -57,21 +57,21 @@ class Restored:
     """A batch of restored images.
 
     Attributes:
-        names: (B) names of the images, for files; unique in a run.
+        names: (B) names of the images for files, unique in a run.
         degraded: (B,C',H',W') in the range to which the degradation maps [-1, 1].
         restored: (B,C,H,W) in [-1, 1].
         latent: (B, latent_dim).
         history: (steps + 1, B) objective at each step.
         latent_steps: Number of steps in `history` that the search for latents took, before the refinement.
         metrics: (B,) each: "loss", "converged", "num_steps", "noise_level", "explained", the mean "spread" of several
-            searches, and in `test` the errors too.
-        target: (B,C,H,W) in [-1, 1], the ground truth, or None where it is unknown.
+            searches, and in `test` also the errors.
+        target: (B,C,H,W) in [-1, 1], the ground truth, or None if it is unknown.
         blur: Estimate of an unknown blur.
         sources: (B) paths of the photographs relative to their folder, or None if they have no files.
         spread: (B,1,H,W) standard deviation of the solutions of several searches, on the [0, 1] scale, or None for a
             single search.
-        solutions: (B,K,C,H,W) what each search found, from the most to the least likely, or None if not kept.
-        labels: (B) names of the classes that were found, or None where none was searched for.
+        solutions: (B,K,C,H,W) result of each search, from the most to the least likely, or None if not kept.
+        labels: (B) names of the classes that were found, or None if there was no search for the class.
     """
 
     names: list[str]
@@ -96,7 +96,7 @@ class Restored:
 
 @dataclass
 class Restorer:
-    """Networks, which a module owns and moves between devices, and settings, as `LatentRestoration` explains them."""
+    """Networks and settings of a restoration; see `LatentRestoration`, which owns the networks and moves them."""
 
     generator: PlainGenerator | StyleGAN2Prior | ClassPriors
     discriminator: nn.Module | None
@@ -117,7 +117,7 @@ class Restorer:
         self._reduced_prior = self.generator if plain else ReducedPrior(self.generator, self.reduce)
 
     def settings(self) -> dict[str, Any]:
-        """Return plain values that are equal for two restorers only if they restore images in the same way."""
+        """Return plain values that differ between any two restorers whose results may differ."""
         return {
             "inversion": asdict(self.inversion),
             "masks": self.masks and self.masks.describe(),
@@ -132,7 +132,7 @@ class Restorer:
         }
 
     def restore(self, batch: dict[str, Any], rows: list[int], names: list[str], clean: bool) -> Restored:
-        """Restore some rows of a batch, of these names; clean images are degraded first, and the results measured."""
+        """Restore some rows of a batch, with these names; clean images are degraded first, and results are measured."""
         images, indices = batch["image"][rows].clone(), batch["index"][rows].tolist()
         degradation = self.masks.after(self.degradation, batch, rows) if self.masks else self.degradation
         observed = self._degrade(images, degradation, indices) if clean else images
@@ -148,7 +148,7 @@ class Restorer:
         settings = self.inversion
         same = isinstance(unwrap(degradation), Identity) and isinstance(self.reduce, Identity)
         if same and settings.composite and settings.noise_level is None:
-            clean_already = (result.noise_level == 0)[:, None, None, None]  # nothing to remove, and much to lose
+            clean_already = (result.noise_level == 0)[:, None, None, None]  # there is no noise to remove
             result.image = torch.where(clean_already, observed, result.image)
         known = degradation.known(observed)
         metrics = {name: getattr(result, name) for name in INVERSION_METRICS}
@@ -229,12 +229,12 @@ def likeliest_first(result: Inversion) -> Tensor:
 
 
 def image_names(batch: Mapping[str, Any]) -> list[str]:
-    """Return names made of the indices, and of the names of the files if there are any: unique and sortable."""
+    """Return unique, sortable names, made of the indices and of the file names if there are any."""
     return output_names(batch["index"].tolist(), batch.get("name"))
 
 
 def describe(module: nn.Module) -> str:
-    """Return a digest of what determines a module's output: classes, plain attributes, parameters and buffers."""
+    """Return a digest of everything that determines a module's output: classes, attributes, parameters and buffers."""
     digest = hashlib.sha256()
     for part in module.modules():
         plain = {k: v for k, v in vars(part).items() if isinstance(v, bool | int | float | str) and k != "training"}
@@ -245,7 +245,7 @@ def describe(module: nn.Module) -> str:
 
 
 def data_content(data: Any, stage: str) -> str | None:
-    """Return a digest of the images that a data module gives to restore, or None if it does not know them."""
+    """Return a digest of the images of a data module, or None if the data module does not provide one."""
     if stage == "test" and hasattr(data, "protocol"):
         return str(data.protocol("test")["content"])
     if stage == "predict" and hasattr(data, "read_files"):

@@ -9,7 +9,7 @@ from lightning import LightningModule
 
 
 class RunSeed(LightningModule):
-    """Takes the seed of what it draws from the checkpoint, or else from `seed_everything`: the same on every rank."""
+    """A module with a random seed that is the same on every rank: from the checkpoint, or else `seed_everything`."""
 
     _seed = 0
     _loaded_seed: int | None = None
@@ -26,6 +26,6 @@ class RunSeed(LightningModule):
         checkpoint["latent_seed"] = self._seed
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the seed, which a resumed run keeps whatever `seed_everything` is."""
+        """Load the seed, which a resumed run keeps regardless of `seed_everything`."""
         super().on_load_checkpoint(checkpoint)
         self._loaded_seed = checkpoint.get("latent_seed")

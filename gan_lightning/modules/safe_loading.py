@@ -1,4 +1,4 @@
-"""Modules that are loaded from checkpoints without running code from them."""
+"""Loading of modules from checkpoints without executing code from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from gan_lightning.errors import InputError
 
-NETWORK_OPTIONS = (  # what networks are built with: it cannot change when their weights are loaded
+NETWORK_OPTIONS = (  # options of the networks, which cannot change when weights are loaded
     "image_size",
     "channels",
     "latent_dim",
@@ -29,9 +29,9 @@ NETWORK_OPTIONS = (  # what networks are built with: it cannot change when their
 
 
 def constructor_options(cls: type) -> list[str]:
-    """Return the names of the arguments that a class can be built with, those that `**kwargs` hands on included.
+    """Return the names of the arguments of a constructor, including those passed on by `**kwargs`.
 
-    The fields of a dataclass are named after it: "inversion.num_steps".
+    Fields of a dataclass have the name of its argument as a prefix: "inversion.num_steps".
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, fail_untyped=False, sub_configs=False)
@@ -39,7 +39,7 @@ def constructor_options(cls: type) -> list[str]:
 
 
 class SafelyLoaded(LightningModule):
-    """Reads checkpoints with `weights_only`, also those from a URL, which Lightning would unpickle without it."""
+    """A module that reads checkpoints with `weights_only`, even those from a URL, which Lightning would unpickle."""
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -61,13 +61,13 @@ class SafelyLoaded(LightningModule):
         frame: FrameType | None = None,
         logger: bool = True,
     ) -> None:
-        """Save the arguments of the constructor, except modules: a checkpoint that holds one is not loaded safely.
+        """Save the arguments of the constructor, except modules, which cannot be loaded safely.
 
-        From the command line, the class and the options of a module are saved in its place.
+        On the command line, the class and the options of a module are saved instead.
         """
         caller = inspect.currentframe()
         frame = frame or (caller.f_back if caller else None)
-        with warnings.catch_warnings(action="ignore"):  # that there are modules
+        with warnings.catch_warnings(action="ignore"):  # about arguments that are modules
             super().save_hyperparameters(*args, ignore=ignore, frame=frame, logger=logger)
         if modules := [name for name, value in self.hparams.items() if isinstance(value, nn.Module)]:
             ignored = [ignore] if isinstance(ignore, str) else list(ignore or ())
@@ -77,7 +77,7 @@ class SafelyLoaded(LightningModule):
         """Load weights.
 
         Raises:
-            InputError: They belong to networks of another shape.
+            InputError: If they belong to networks of another shape.
         """
         try:
             return super().load_state_dict(state_dict, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Drawing images from a generator, in Python and by `predict`."""
+"""Sampling from a generator, in Python and with `predict`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class SamplingModule(Labeled):
     Attributes:
         latent_dim: Length of the latent vector.
         num_samples: Number of images that `predict` draws; set it before `Trainer.predict`.
-        sample_labels: Names or numbers of the classes of these images, which go through them in turn: one, several in a
-            list or with commas between, or None for all.
-        training_data: Data module of the training, which `predict` of the command line sets for callbacks to look at.
+        sample_labels: Names or numbers of the classes of these images, which take turns: one class, several in a list
+            or separated by commas, or None for all.
+        training_data: Data module of the training, which `predict` of the command line sets for callbacks.
     """
 
     latent_dim: int
@@ -42,16 +42,16 @@ class SamplingModule(Labeled):
 
         Args:
             count: Number of images.
-            rng: Source of the latents, on any device; the images are a function of its state.
-            labels: Number or name of the class of all images, or one for each. By default they are drawn too, as often
-                as they occur in the training data.
+            rng: Random generator of the latents, on any device; the images are a function of its state.
+            labels: Number or name of the class of all images, or one for each image. By default labels are drawn as
+                often as they occur in the training data.
 
         Returns:
             (count,C,H,W) float32 in [-1, 1], on the module's device.
 
         Raises:
-            DivergedError: The images are not finite.
-            InputError: The model has no such classes.
+            DivergedError: If the images are not finite.
+            InputError: If the model has no such classes.
         """
         device = rng.device if rng is not None else self.device
         latents = torch.randn(count, self.latent_dim, generator=rng, device=device)
@@ -78,7 +78,7 @@ class SamplingModule(Labeled):
             number: Number of the image.
 
         Raises:
-            InputError: The model has no such class.
+            InputError: If the model has no such class.
         """
         given, classes = self.sample_labels, self.num_classes
         if given is None or given == []:
@@ -95,7 +95,7 @@ class SamplingModule(Labeled):
         """Return a loader of the numbers of the images, from 0 to `num_samples` - 1.
 
         Raises:
-            InputError: There are fewer images than ranks, or the model has no such classes.
+            InputError: If there are fewer images than ranks, or the model has no such classes.
         """
         self.label_of_sample(0)
         if self.num_samples < self.trainer.world_size:
@@ -105,9 +105,9 @@ class SamplingModule(Labeled):
         return DataLoader(range(self.num_samples), batch_size=64)  # type: ignore[arg-type]
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Draw the images with these numbers (B,), each from a seed of its own, so that batching changes nothing."""
+        """Draw the images with these numbers (B,), each from its own seed, so that they do not depend on the batch."""
         seed = torch.initial_seed() % 2**63
-        no_rank = 2**31  # keeps these latents apart from those of training batches
+        no_rank = 2**31  # gives other latents than those of training batches
         return torch.cat(
             [
                 self.sample(1, batch_rng(seed, no_rank, number), self.label_of_sample(number))

@@ -1,8 +1,8 @@
-"""Modules that are saved as a folder of weights with a model card, and loaded from one, or from the Hugging Face Hub.
+"""Modules that are saved as a folder of weights with a model card, and loaded from it or from the Hugging Face Hub.
 
-The functions have the names that huggingface_hub's `PyTorchModelHubMixin` gives them, and the folder its layout. The
-mixin itself is not inherited: it would be among the bases of a module only where an optional package is installed, and
-it notes the arguments of each constructor in a `__new__` of its own, which the hyperparameters have already.
+Names of functions and the layout of the folder are those of `PyTorchModelHubMixin` of huggingface_hub. The mixin itself
+is not inherited: it would be a base class only if an optional package is installed, and its `__new__` records the
+arguments of each constructor, which the hyperparameters already contain.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gan_lightning.pretrained import (
 
 CONFIG = "config.json"
 CARD = "README.md"
-KEPT = (GENERATOR_CLASS, DISCRIMINATOR_CLASS, CLASS_NAMES)  # of what a checkpoint says beside the hyperparameters
+KEPT = (GENERATOR_CLASS, DISCRIMINATOR_CLASS, CLASS_NAMES)  # kept besides the hyperparameters
 
 
 class SavedWeights(SafelyLoaded):
@@ -56,9 +56,9 @@ class SavedWeights(SafelyLoaded):
 
         Args:
             folder: Folder to write to: model.safetensors, config.json and README.md.
-            run: Folder of the run that trained the module, whose summary.json goes into the card. Default: that of the
-                trainer, if there is one.
-            half: Save in half precision, in half of the space.
+            run: Folder of the run that trained the module, whose summary.json is included in the card. Default: that of
+                the trainer, if there is one.
+            half: Save in half precision, which takes half of the space.
 
         Raises:
             InputError: If the networks have values that are not finite.
@@ -96,7 +96,7 @@ class SavedWeights(SafelyLoaded):
             The module, in evaluation mode, on the CPU.
 
         Raises:
-            InputError: If there is no such folder, nothing can be downloaded, or a file is not whole.
+            InputError: If the folder does not exist and cannot be downloaded, or a file is incomplete.
         """
         found = weights_folder(folder)
         if found is None:
@@ -111,7 +111,7 @@ class SavedWeights(SafelyLoaded):
         """Return the folder of the trainer, if there is one."""
         try:
             return self.trainer.default_root_dir
-        except RuntimeError:  # there is none
+        except RuntimeError:  # there is no trainer
             return None
 
 
@@ -124,7 +124,7 @@ def download(name: str | os.PathLike[str], revision: str | None, cache_dir: str 
         cache_dir: Folder for downloads.
 
     Raises:
-        InputError: If it is no such name, huggingface_hub is not installed, or it cannot download them.
+        InputError: If the name has another form, huggingface_hub is not installed, or the download fails.
     """
     if Path(name).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         known = "a folder of save_pretrained, OWNER/NAME on the Hugging Face Hub, or faces64"
@@ -158,7 +158,7 @@ def checkpoint_of_weights(folder: Path, command: str) -> str:
         command: Command that starts from it.
 
     Raises:
-        InputError: If the command is a fit, the weights are not whole, or lack a network.
+        InputError: If the command is fit, or if the weights are incomplete or lack a network.
     """
     if command == "fit":
         raise InputError(
@@ -180,7 +180,7 @@ def read_whole(folder: Path) -> dict[str, Any]:
     """Return the content of a checkpoint made of a folder of weights.
 
     Raises:
-        InputError: If the weights are not whole, or lack a network.
+        InputError: If the weights are incomplete or lack a network.
     """
     try:
         return whole_checkpoint(folder)
@@ -191,7 +191,7 @@ def read_whole(folder: Path) -> dict[str, Any]:
 
 
 def read_summary(run: str | os.PathLike[str] | None) -> dict[str, Any] | None:
-    """Return the summary.json of a run; None if there is none that can be read."""
+    """Return the summary.json of a run, or None if it cannot be read."""
     try:
         content = json.loads((Path(run) / "summary.json").read_text(encoding="utf-8")) if run is not None else None
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Settings of the training that change with the number of images seen: learning rates, betas, weights of penalties."""
+"""Training settings that change with the number of images seen: learning rates, betas, weights of penalties."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ RAMP = 0.05  # the half-life of an average is at most this fraction of the image
 
 @dataclass(frozen=True)
 class Schedule:
-    """How settings change with the number of images seen, over all ranks.
+    """Schedule of settings by the number of images seen over all ranks.
 
     Attributes:
-        images: Number of images over which settings move to their last values, at which they stay.
+        images: Number of images over which settings change to their last values, which they keep.
         shape: "cosine" or "linear".
         warmup: Number of images over which the learning rates rise from 0 in the beginning.
         lr: Last factor of both learning rates.
-        betas: Last values of Adam's decay rates; null leaves them as they are. They exclude CUDA graphs.
+        betas: Last values of Adam's decay rates; null to keep them constant. Changing betas excludes CUDA graphs.
         penalties: Last factor of the weights of gradient penalties.
     """
 
@@ -41,7 +41,7 @@ class Schedule:
         """Check the values.
 
         Raises:
-            InputError: A value is unsupported.
+            InputError: If a value is unsupported.
         """
         if self.images < 1:
             raise InputError(f"schedule.images must be at least 1, but is {self.images}")
@@ -60,11 +60,11 @@ class Schedule:
 
     @classmethod
     def of(cls, given: Schedule | Mapping[str, Any] | None) -> Schedule | None:
-        """Return a schedule that was given as such, or by its values, as checkpoints hold it."""
+        """Return the given schedule, or the one with the given values, as in checkpoints."""
         return cls(**given) if isinstance(given, Mapping) else given
 
     def progress(self, images_seen: int) -> float:
-        """Return how far settings have moved to their last values, from 0 to 1."""
+        """Return the progress of settings towards their last values, from 0 to 1."""
         done = min(1.0, images_seen / self.images)
         return done if self.shape == "linear" else (1 - math.cos(math.pi * done)) / 2
 
@@ -80,7 +80,7 @@ class Schedule:
     def betas_at(self, first: Sequence[float], images_seen: int) -> tuple[float, float]:
         """Return Adam's decay rates.
 
-        The averages' lengths, 1 / (1 - beta), move on a logarithmic scale: halfway from 0.9 to 0.99 is 0.968.
+        The lengths of the averages, 1 / (1 - beta), change on a logarithmic scale: halfway from 0.9 to 0.99 is 0.968.
 
         Args:
             first: The decay rates at the beginning.
@@ -100,27 +100,27 @@ def moved(first: float, last: float, progress: float) -> float:
 
 
 def half_life_decay(half_life: float, batch: int, images_seen: int) -> float:
-    """Return the decay of an average of weights whose past halves its weight every `half_life` images.
+    """Return the decay of an average in which the weight of the past halves every `half_life` images.
 
     At first the half-life is a fixed fraction of the images seen, so that the initial weights fade quickly.
 
     Args:
         half_life: Number of images.
         batch: Number of images since the last update, over all ranks.
-        images_seen: Number of images seen, those included.
+        images_seen: Number of images seen, including those of the batch.
     """
     return float(0.5 ** (batch / min(half_life, RAMP * images_seen)))
 
 
 class Scheduled(RunSeed):
-    """A module of two networks whose settings follow the number of images seen, which a resumed run takes over.
+    """A module with two networks whose settings follow the number of images seen, which a resumed run continues.
 
     Attributes:
-        images_seen: Number of images that have been trained on, over all ranks.
-        training_schedule: How settings change; None if they do not.
+        images_seen: Number of training images seen over all ranks.
+        training_schedule: Schedule of the settings; None if they are constant.
         penalty_interval: Penalties are computed at every n-th discriminator step, multiplied by n.
         ema_decay: Decay per step of the averaged generator, warmed up from 0.1.
-        ema_half_life: Its half-life in images, in place of the decay; None to use the decay.
+        ema_half_life: Half-life of the average in images, instead of the decay; None to use the decay.
     """
 
     images_seen: int = 0
@@ -130,20 +130,20 @@ class Scheduled(RunSeed):
     ema_half_life: float | None
 
     def set_schedule(self, given: Schedule | Mapping[str, Any] | None) -> None:
-        """Set the schedule that the constructor was given, after `save_hyperparameters`.
+        """Set the schedule from the option of the constructor, after `save_hyperparameters`.
 
         Raises:
-            InputError: An unsupported value.
+            InputError: If a value is unsupported.
         """
         self.training_schedule = Schedule.of(given)
         if self.training_schedule is not None:
             self.hparams["schedule"] = asdict(self.training_schedule)  # checkpoints hold plain values
 
     def start_schedule(self) -> None:
-        """Store the settings that the schedule starts from, once the optimizers have those of this run.
+        """Store the initial settings of the schedule, once the optimizers have those of this run.
 
         Raises:
-            InputError: The module has schedulers of its own besides.
+            InputError: If the module also has its own schedulers.
         """
         if self.training_schedule is not None and self.trainer.lr_scheduler_configs:
             raise InputError("learning rates have two schedules: leave out model.schedule, or the module's schedulers")
@@ -190,6 +190,6 @@ class Scheduled(RunSeed):
         checkpoint["images_seen"] = self.images_seen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Load the number of images seen; checkpoints of earlier versions have none, and no schedule that needs it."""
+        """Load the number of images seen; checkpoints of earlier versions lack it, and have no schedule to need it."""
         super().on_load_checkpoint(checkpoint)
         self.images_seen = checkpoint.get("images_seen", 0)

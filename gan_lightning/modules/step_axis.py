@@ -1,4 +1,4 @@
-"""Metrics that a subclass or a callback logs by `self.log`, on the axis of our own: iterations of the generator."""
+"""The x-axis of metrics that a subclass or a callback logs with `self.log`: iterations of the generator."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from gan_lightning.resume.lightning_internals import count_steps_for_loggers
 
 
 class StepAxis(LightningModule):
-    """Logs "step", which Lightning takes for the x-axis, beside every metric of `fit`.
+    """A module that logs "step", which Lightning uses as the x-axis, with every metric of `fit`.
 
-    Lightning's own axis counts batches, of which an iteration of the generator takes `d_steps`, and lags by one.
+    Lightning's own axis lags by one, and counts batches, of which an iteration of the generator takes `d_steps`.
     """
 
-    _used, _epoch_of_use = False, -1  # whether anything was logged, and the last epoch in whose training
+    _used, _epoch_of_use = False, -1  # whether anything was logged, and the last training epoch in which it was
 
     def log(  # type: ignore[override]
         self, name: str, value: Any, prog_bar: bool = False, logger: bool | None = None, **kwargs: Any
@@ -30,17 +30,17 @@ class StepAxis(LightningModule):
             self._log_axis()
 
     def end_batch_on_axis(self) -> None:
-        """Move the axis on after a training step, whose metrics may have been logged before its end."""
+        """Advance the axis after a training step, whose metrics may have been logged before its end."""
         count_steps_for_loggers(self.trainer, self.global_step)
         if self._epoch_of_use == self.current_epoch:
             self._log_axis()
-        elif self._used:  # ModelCheckpoint takes {step} of a file's name from here
+        elif self._used:  # ModelCheckpoint reads {step} in a file name from here
             self.trainer.callback_metrics["step"] = torch.tensor(float(self.global_step))
 
     def _fits(self) -> bool:
         try:
             return self.trainer.state.fn == "fit"
-        except RuntimeError:  # no trainer: Lightning has warned
+        except RuntimeError:  # no trainer, about which Lightning has warned
             return False
 
     def _log_axis(self) -> None:

@@ -74,7 +74,7 @@ class StepGraphs:
             step_of: Class that defines the step and the hooks within it. Those of subclasses are no part of a replay.
 
         Raises:
-            InputError: Graphs are asked for, but impossible.
+            InputError: If graphs are requested, but impossible.
         """
         self._module, self._asked = module, asked
         self.rng = torch.Generator(module.device)
@@ -257,7 +257,7 @@ def check_memory(device: torch.device) -> None:
     """Check that the memory for a step's activations is free twice: for graphs, and for steps without one.
 
     Raises:
-        RuntimeError: It is not.
+        RuntimeError: If it is not.
     """
     allocated = torch.cuda.memory_allocated(device)
     needed = torch.cuda.max_memory_allocated(device) - allocated

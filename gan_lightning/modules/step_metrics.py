@@ -15,7 +15,7 @@ from gan_lightning.modules.precision import ScalerPerNetwork
 from gan_lightning.modules.step_axis import StepAxis
 from gan_lightning.objectives import Objective
 
-LOSSES = ("loss_d", "loss_g", "penalty_d")  # of the outputs of a step
+LOSSES = ("loss_d", "loss_g", "penalty_d")  # among the outputs of a step
 LOGGED = (*LOSSES, "grad_norm_d", "grad_norm_g", "augment_probability")
 PENALTY = "penalty_d"  # key of our checkpoints
 
@@ -27,14 +27,14 @@ def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], 
 
     Args:
         module: The module that is being trained or validated.
-        metrics: Scalars by the name they are logged under.
+        metrics: Scalars by name.
         bar: Names of the metrics that the progress bar shows.
     """
     values = {name: float(value) for name, value in metrics.items()}
     for logger in module.loggers:
         logger.log_metrics(values, step=module.trainer.global_step)
     if module.training:
-        # Lightning copies what `module.log` shows in the progress bar to the host again after every batch.
+        # Lightning copies values that `module.log` shows in the progress bar to the host again after every batch.
         module.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
         module.trainer.progress_bar_metrics.update({name: values[name] for name in bar})
         return
@@ -44,7 +44,7 @@ def log_metrics(module: LightningModule, metrics: Mapping[str, Tensor | float], 
 
 
 def without_side_effects(network: nn.Module) -> Callable[..., Tensor]:
-    """Return the network's forward pass as a function that records no graph and leaves batch-norm statistics alone."""
+    """Return the network's forward pass without a graph and without updates of batch-norm statistics."""
     state: dict[str, Tensor] = {name: tensor.clone() for name, tensor in network.named_buffers()}
     state.update(network.named_parameters())
 
@@ -62,7 +62,7 @@ class StepClock:
         self.restart()
 
     def restart(self) -> None:
-        """Start again from no images and no time."""
+        """Reset the number of images and the time."""
         self._started, self._images = time.perf_counter(), 0
 
     def add(self, images: int) -> None:
@@ -70,12 +70,12 @@ class StepClock:
         self._images += images
 
     def images_per_second(self) -> float:
-        """Return the rate; on an accelerator wait for the device first, or work is counted that is still queued."""
+        """Return the rate; on an accelerator wait for the device first, so that queued work is not counted."""
         return self._images / (time.perf_counter() - self._started)
 
 
 class LoggedStep(StepAxis):
-    """Logs the metrics of a training step of a generator and a discriminator."""
+    """A module that logs the metrics of the training steps of a generator and a discriminator."""
 
     objective: Objective
     generator: nn.Module
@@ -85,12 +85,12 @@ class LoggedStep(StepAxis):
     _penalty: Tensor | None = None
 
     def keep_penalty(self, outputs: Mapping[str, Tensor]) -> None:
-        """Keep D's penalty of a step that has one: steps that are logged often have none."""
+        """Keep D's penalty of a step that has one, because the steps that are logged often have none."""
         if PENALTY in outputs:
-            self._penalty = outputs[PENALTY].clone()  # a CUDA graph writes over its outputs
+            self._penalty = outputs[PENALTY].clone()  # a CUDA graph overwrites its outputs
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the last penalty, so that a run that resumes this one logs the same."""
+        """Save the last penalty, so that a resumed run logs the same value."""
         super().on_save_checkpoint(checkpoint)
         if self._penalty is not None:
             checkpoint[PENALTY] = self._penalty.item()
@@ -102,7 +102,7 @@ class LoggedStep(StepAxis):
             self._penalty = torch.tensor(checkpoint[PENALTY], device=self.device)
 
     def log_step(self, outputs: Mapping[str, Tensor]) -> None:
-        """Log the metrics of one step, and D on the same latents now that G has been updated.
+        """Log the metrics of one step, including D on the same latents after the update of G.
 
         Args:
             outputs: Losses, norms of gradients, logits of reals and fakes, and the latents of the fakes, with their
@@ -114,7 +114,7 @@ class LoggedStep(StepAxis):
         metrics = {name: known[name] for name in LOGGED if name in known}
         metrics |= {"d_x": score(outputs["logits_real"]), "d_g_z_before": score(outputs["logits_fake"])}
         metrics["d_g_z_after"] = score(without_side_effects(self.discriminator)(images_after, *labels))
-        means = distributed.mean(metrics)  # waits for the device, so that the clock is right
+        means = distributed.mean(metrics)  # waits for the device, which makes the clock accurate
         if isinstance(plugin := self.trainer.precision_plugin, ScalerPerNetwork):
             means |= plugin.scales()
         means["images_per_second"] = self._clock.images_per_second()

@@ -24,7 +24,7 @@ class StyleGAN2(DCGAN):
     """StyleGAN2 (Karras et al. 2020, arXiv 1912.04958) with the training step, the options and the files of `DCGAN`.
 
     Regularizers are lazy: R1 at every `penalty_interval`-th step of the discriminator, the path length at every
-    `path_interval`-th step of the generator. Without style mixing.
+    `path_interval`-th step of the generator. There is no style mixing.
     """
 
     path_mean: Tensor
@@ -66,7 +66,7 @@ class StyleGAN2(DCGAN):
             training: Options of `DCGAN`.
 
         Raises:
-            InputError: An unsupported value.
+            InputError: If a value is unsupported.
         """
         refuse_other_networks("StyleGAN2", training)
         if path_length < 0 or path_interval < 1:
@@ -75,7 +75,7 @@ class StyleGAN2(DCGAN):
             )
         if training.get("cuda_graph"):
             raise InputError("cuda_graph: true is impossible: path lengths are read by the host; set it to false")
-        training["cuda_graph"] = False  # null, too, which the command line gives
+        training["cuda_graph"] = False  # also for null, which the command line passes
         if training.get("num_classes"):
             check_classes(training["num_classes"])
         self.path_length, self.path_interval = path_length, path_interval
@@ -121,7 +121,7 @@ class StyleGAN2(DCGAN):
         )
 
     def on_fit_start(self) -> None:
-        """Note how often each class occurs in the training data; the generator's file has no place for it."""
+        """Store how often each class occurs in the training data, because the generator's file has no place for it."""
         super().on_fit_start()
         data = getattr(self.trainer, "datamodule", None)
         counts = data.class_counts() if self.num_classes and isinstance(data, ImageDataModule) else None
@@ -145,7 +145,7 @@ class StyleGAN2(DCGAN):
         return outputs
 
     def _path_length_step(self, latents: Tensor, *labels: Tensor) -> None:
-        """Draw the path lengths of G to their mean, in a step of their own."""
+        """Pull the path lengths of G towards their mean, in a separate step."""
         generator, (optimizer, _) = cast(StyleGAN2Generator, self.generator), self.optimizer_pair()
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""Residual and modern networks from their state dicts: the architecture is read off names and shapes."""
+"""Residual and modern networks built from state dicts: the architecture is inferred from names and shapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gan_lightning.networks.dcgan import DiscriminatorNormalization, GeneratorNo
 from gan_lightning.networks.modern import NARROWING, ModernDiscriminator, ModernGenerator
 from gan_lightning.networks.residual import ResidualDiscriminator, ResidualGenerator
 
-FIRST_RESIDUAL = "dense.weight"  # by which a generator's state dict is found
+FIRST_RESIDUAL = "dense.weight"  # identifies the state dict of a generator
 FIRST_MODERN = "basis.maps"
 SPECTRAL = ".parametrizations.weight.original"
 
@@ -98,5 +98,5 @@ def _normalization(state: State) -> GeneratorNormalization:
 
 
 def _base_channels(width: int, sizes: int) -> int:
-    """Return `base_channels` from the width at 4 pixels, where it is not rounded."""
+    """Return `base_channels`, computed from the width at 4 pixels, which is not rounded."""
     return width * NARROWING >> (sizes - 1)

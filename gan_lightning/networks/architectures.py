@@ -1,4 +1,4 @@
-"""The networks by the name of their architecture."""
+"""Construction of networks by the name of their architecture."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Kind:
 
     Attributes:
         network: Class of the network.
-        normalizations: Normalizations that it can have, its own first.
+        normalizations: Supported normalizations, the default first.
         with_classes: Class of the network for images with labels; None if there is none.
     """
 

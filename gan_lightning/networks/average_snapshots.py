@@ -1,4 +1,4 @@
-"""Snapshots of two averages of a generator, kept while it trains, and averages of other lengths made of them."""
+"""Snapshots of two averages of a generator during training, and averages of other lengths computed from them."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from gan_lightning.networks.checkpoints import CLASS_NAMES, GENERATOR_CLASS, Any
 from gan_lightning.networks.posthoc_ema import combination
 from gan_lightning.pretrained import SUFFIX, write_weights
 
-TRACKS: Final = (0.05, 0.10)  # lengths of the averages that are kept, relative to the training
-SHORTEST, LONGEST = 0.02, 0.2  # lengths that combinations of them are close to
-FOLDER: Final = "averages"  # in the folder of the run
+TRACKS: Final = (0.05, 0.10)  # lengths of the averages, relative to the training
+SHORTEST, LONGEST = 0.02, 0.2  # lengths that their combinations approximate well
+FOLDER: Final = "averages"  # in the run folder
 NAME: Final = re.compile(rf"images-(\d+)-length-(\d\.\d+){re.escape(SUFFIX)}")
 PREFIX: Final = "generator_ema."  # of the weights in a file, as in a checkpoint
-DESCRIBED: Final = "average"  # key of a file's description with its images and length
+DESCRIBED: Final = "average"  # key of the number of images and the length in the description of a file
 
 
 @dataclass(frozen=True, order=True)
 class Snapshot:
-    """An average at some time of the training.
+    """An average at some point of the training.
 
     Attributes:
         images: Number of images seen.
-        length: Length of the average, relative to the training until then.
+        length: Length of the average, relative to the training up to this point.
     """
 
     images: int
     length: float
 
     def path(self, run_folder: str | os.PathLike[str]) -> Path:
-        """Return the path of its file in the folder of a run."""
+        """Return the path of the file in a run folder."""
         return Path(run_folder) / FOLDER / f"images-{self.images:010d}-length-{self.length:.2f}{SUFFIX}"
 
 
 def find_snapshots(run_folder: str | os.PathLike[str]) -> list[Snapshot]:
-    """Return the snapshots in the folder of a run, in the order of time."""
+    """Return the snapshots in a run folder, in chronological order."""
     names = [NAME.fullmatch(path.name) for path in (Path(run_folder) / FOLDER).glob(f"*{SUFFIX}")]
     return sorted(Snapshot(int(name[1]), float(name[2])) for name in names if name)
 
@@ -55,9 +55,9 @@ def write_snapshot(
 
     Args:
         run_folder: Folder of the run.
-        snapshot: What it is a snapshot of.
+        snapshot: Number of images and length of the average.
         average: The averaged generator.
-        description: What a checkpoint says of the generator: its class, and the names of classes.
+        description: Entries of a checkpoint that describe the generator: its class, and the names of classes.
 
     Raises:
         InputError: If a value is not finite, or too large for half precision.
@@ -67,7 +67,7 @@ def write_snapshot(
 
 
 def remove_later(run_folder: str | os.PathLike[str], images: int) -> None:
-    """Remove the snapshots that a run writes again when it goes on after a number of images."""
+    """Remove the snapshots that a run will write again when it continues after a number of images."""
     for snapshot in find_snapshots(run_folder):
         if snapshot.images > images:
             snapshot.path(run_folder).unlink(missing_ok=True)
@@ -76,16 +76,16 @@ def remove_later(run_folder: str | os.PathLike[str], images: int) -> None:
 def average_after(
     run_folder: str | os.PathLike[str], length: float, file: str | os.PathLike[str] | None = None
 ) -> AnyGenerator:
-    """Return the average of a generator over its training, of a length that is chosen afterwards.
+    """Return an average of a generator over its training, with a length that is chosen after the training.
 
-    It is the combination, by least squares, of the snapshots that the callback `AverageTracks` has left in the folder
-    of the run, and ends at the last one (Karras et al. 2023, arXiv 2312.02696, section 3.2).
+    The average is a least-squares combination of the snapshots that the callback `AverageTracks` wrote to the run
+    folder, and ends at the last one (Karras et al. 2023, arXiv 2312.02696, section 3.2).
 
     Args:
         run_folder: Folder of the run.
         length: Length of the average, from 0.02 to 0.2: standard deviation of its weights over time, relative to the
             length of the training.
-        file: File of safetensors to write it to besides, which is read by whatever takes a generator.
+        file: Safetensors file to which the average is also written, for every function that loads a generator.
 
     Returns:
         The generator in float32, in evaluation mode, on the CPU.
@@ -113,7 +113,7 @@ def average_after(
         _add(state, content["state_dict"], factor, snapshot.path(run_folder))
         description = {key: content[key] for key in (GENERATOR_CLASS, CLASS_NAMES) if key in content}
     for name in [name for name in state if name.endswith("running_var")]:
-        state[name].clamp_(min=0)  # some factors are negative, and variances may not be
+        state[name].clamp_(min=0)  # some factors are negative, but variances must not be
     state = {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
     generator = generator_in({**description, "state_dict": state}, Path(run_folder) / FOLDER)
     if file is not None:
@@ -125,7 +125,7 @@ def read_snapshot(run_folder: str | os.PathLike[str], snapshot: Snapshot) -> dic
     """Read a snapshot as the content of a checkpoint.
 
     Raises:
-        InputError: If it is damaged, or of another time or length than its name says.
+        InputError: If it is damaged, or its name does not match its number of images and length.
     """
     path = snapshot.path(run_folder)
     try:
@@ -144,7 +144,7 @@ def _damaged(path: Path) -> str:
 
 
 def _add(state: dict[str, Tensor], tensors: Mapping[str, Tensor], factor: float, path: Path) -> None:
-    """Add weights times a factor, in float64; counters are those of the last snapshot."""
+    """Add weights times a factor in float64; counters are taken from the last snapshot."""
     shapes = {name: value.shape for name, value in tensors.items()}
     if state and shapes != {name: value.shape for name, value in state.items()}:
         raise InputError(f"snapshot {path} is of another network than those before it: remove those of one of them")

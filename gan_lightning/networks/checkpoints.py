@@ -1,6 +1,6 @@
 """Load networks from checkpoints of this package, of the PyTorch DCGAN tutorial and of StyleGAN2.
 
-Code in a file is never run.
+Code in a file is never executed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ AnyGenerator = Generator | ResidualGenerator | ModernGenerator | StyleGAN2Genera
 AnyDiscriminator = Discriminator | ResidualDiscriminator | ModernDiscriminator | StyleGAN2Discriminator
 
 FIRST_LAYER = "main.0.weight"
-GENERATOR_CLASS = "generator_class"  # key of our checkpoints: shapes do not tell two classes of networks apart
+GENERATOR_CLASS = "generator_class"  # key of our checkpoints, because shapes do not distinguish classes of networks
 DISCRIMINATOR_CLASS = "discriminator_class"
 CLASS_NAMES = "class_names"  # key of checkpoints with labels
 OF_CLASSES = "classes."  # beginning of the names of a discriminator's weights for labels
@@ -57,11 +57,11 @@ PREFERRED = ("generator_ema.", "G_ema.", "generator.")  # the average first, bec
 
 
 def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
-    """Load a generator: of a checkpoint of this package, of the PyTorch DCGAN tutorial, or of StyleGAN2.
+    """Load a generator from a checkpoint of this package, of the PyTorch DCGAN tutorial, or of StyleGAN2.
 
-    The architecture is inferred from the shapes. The state dict may be the file's content or stand under keys of any
-    name ("state_dict", "netG", ...), with or without the prefix "module." of DataParallel. From checkpoints of this
-    package the averaged generator is loaded. StyleGAN2 is read by the names of the public PyTorch implementation.
+    The architecture is inferred from the shapes. The state dict may be the content of the file or nested under keys of
+    any name ("state_dict", "netG", ...), with or without the prefix "module." of DataParallel. From checkpoints of this
+    package, the averaged generator is loaded. Weights of StyleGAN2 have the names of the public PyTorch implementation.
 
     Args:
         path: File written by `torch.save`, by Lightning, or by safetensors (`.safetensors`); folder that
@@ -72,7 +72,7 @@ def load_generator(path: str | os.PathLike[str]) -> AnyGenerator:
 
     Raises:
         InputError: If the file does not exist, is truncated, holds other objects than tensors and plain values,
-            holds no generator, or that of a StyleGAN2 of an unsupported configuration.
+            contains no generator, or contains a StyleGAN2 of an unsupported configuration.
     """
     path = find_weights(path, "generator")
     return generator_in(load_tensors(path), path)
@@ -86,7 +86,7 @@ def generator_in(content: Any, path: str | os.PathLike[str]) -> AnyGenerator:
         path: Path of the file, for messages.
 
     Raises:
-        InputError: If it has none, or another network than those of this package.
+        InputError: If there is no generator, or one that is not a network of this package.
     """
     made = content.get(GENERATOR_CLASS) if isinstance(content, dict) else None
     if made not in (None, *known_generators()):
@@ -113,7 +113,7 @@ def generator_in(content: Any, path: str | os.PathLike[str]) -> AnyGenerator:
 
 
 def load_discriminator(path: str | os.PathLike[str]) -> AnyDiscriminator:
-    """Read the discriminator from a checkpoint of this package; the architecture is read off the shapes.
+    """Read the discriminator from a checkpoint of this package; the architecture is inferred from the shapes.
 
     Args:
         path: Checkpoint of a `DCGAN` or `StyleGAN2`, or weights as for `load_generator`.
@@ -122,7 +122,7 @@ def load_discriminator(path: str | os.PathLike[str]) -> AnyDiscriminator:
         The discriminator, in evaluation mode, without gradients, on the CPU.
 
     Raises:
-        InputError: If the file is missing, truncated, or holds no discriminator.
+        InputError: If the file is missing, truncated, or contains no discriminator.
     """
     prefix, path = "discriminator.", find_weights(path, "discriminator")
     for tree in mappings(load_tensors(path)):
@@ -139,7 +139,7 @@ def load_discriminator(path: str | os.PathLike[str]) -> AnyDiscriminator:
 
 
 def load_tensors(path: str | os.PathLike[str]) -> Any:
-    """Load tensors and plain values from a file of `torch.save` or safetensors, on the CPU; no code in it is run.
+    """Load tensors and plain values from a file of `torch.save` or safetensors, on the CPU, without executing code.
 
     Args:
         path: Path of the file.
@@ -168,7 +168,7 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
 
 
 def check_whole(path: str | os.PathLike[str]) -> None:
-    """Check that a checkpoint is as it was written: torch detects a missing end, but not a changed byte.
+    """Check the checksums of a checkpoint: torch detects a truncated file, but not a changed byte.
 
     Args:
         path: Path of the checkpoint.
@@ -177,7 +177,7 @@ def check_whole(path: str | os.PathLike[str]) -> None:
         InputError: If it is damaged.
     """
     if not zipfile.is_zipfile(path):
-        return  # missing, truncated, or something else: `load_tensors` says which
+        return  # missing, truncated, or something else, which `load_tensors` reports
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -207,7 +207,7 @@ def mappings(content: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def generator_states(tree: Mapping[str, Any], first: str) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yield state dicts that may be a generator's, without prefixes, each with its place in the order of preference.
+    """Yield state dicts that may be those of a generator, without prefixes, each with its rank in `PREFERRED`.
 
     Args:
         tree: Values by name.
@@ -236,7 +236,7 @@ def build_generator(state: dict[str, Tensor]) -> Generator | None:
     }
     try:
         generator = make_generator("dcgan", "batch" if normalized else plain, classes, **sizes)
-        # Files of old torch versions have no counters of batches, which affect no result.
+        # Files of old torch versions lack the counters of batches, which do not affect results.
         counters = {name: value for name, value in generator.state_dict().items() if name.endswith("batches_tracked")}
         generator.load_state_dict(counters | state)
     except (InputError, RuntimeError):
@@ -254,7 +254,7 @@ BUILDERS: dict[str, Callable[[dict[str, Tensor]], AnyGenerator | None]] = {  # b
 def build_discriminator(state: dict[str, Tensor]) -> Discriminator | None:
     """Build the network that the shapes of a state dict describe, with its weights; None if they describe another.
 
-    Of a discriminator with classes, the layers are those of one without: the projection by class is left out.
+    For a discriminator with classes, the projection by class is left out.
     """
     state = {name: value for name, value in state.items() if not name.startswith(OF_CLASSES)}
     kernels = [value for value in state.values() if isinstance(value, Tensor) and value.ndim == 4]

@@ -1,4 +1,4 @@
-"""A generator with classes as the priors of its classes, for a search that chooses one for each image."""
+"""Priors of the classes of a generator, for a search that chooses a class for each image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from gan_lightning.networks.conditional import ConditionalGenerator, numbered
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_prior import LatentSpace, PlainGenerator, StyleGAN2Prior, as_prior
 
-SEARCH = "search"  # in place of a label
-KEPT = 32  # priors, with what a search has computed of them; each takes the memory of three generators
+SEARCH = "search"  # replaces a label
+KEPT = 32  # number of priors that are kept, with the results of their analysis; each takes the memory of 3 generators
 
 Label = int | str
 
 
 class ClassPriors(nn.Module):
-    """Priors of the classes of a generator: called as a prior, it is that of the first class.
+    """Priors of the classes of a generator; called as a prior itself, it is that of the first class.
 
     Attributes:
         names: Names of the classes, by label.
@@ -43,11 +43,11 @@ class ClassPriors(nn.Module):
         self._kept: dict[int, PlainGenerator | StyleGAN2Prior] = {}  # not registered as modules
         first = self.of_class(0)
         self.image_size, self.channels, self.latent_dim = first.image_size, first.channels, first.latent_dim
-        if isinstance(first, StyleGAN2Prior):  # what it offers to searches
+        if isinstance(first, StyleGAN2Prior):  # its additional methods for searches
             self.space, self.noise_sizes, self.num_filters = first.space, first.noise_sizes, first.num_filters
 
     def of_class(self, label: int) -> PlainGenerator | StyleGAN2Prior:
-        """Return the prior of a class, on the device of the generator; the last ones are kept."""
+        """Return the prior of a class, on the device of the generator; the latest ones are kept."""
         device = next(self.generator.parameters()).device
         prior = self._kept.pop(label, None)
         if prior is None or next(prior.parameters()).device != device:
@@ -74,7 +74,7 @@ class ClassPriors(nn.Module):
 def as_priors(
     generator: PlainGenerator | StyleGAN2Generator, space: LatentSpace | None = None, label: Label | None = None
 ) -> PlainGenerator | StyleGAN2Prior | ClassPriors:
-    """Return a generator as a prior, or as those of all of its classes if the label is to be searched for.
+    """Return a generator as a prior, or as the priors of all of its classes if the label is "search".
 
     Args:
         generator: Generator.

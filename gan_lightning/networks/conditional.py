@@ -1,8 +1,8 @@
 """The networks of DCGAN for images of several classes.
 
-The generator scales and shifts each channel by the class (conditional batch normalization: Dumoulin et al. 2017; de
-Vries et al. 2017), the discriminator adds the projection of its features on a vector of the class (Miyato and Koyama
-2018). For one class, the generator is an ordinary `Generator`: see `ConditionalGenerator.of_class`.
+The generator scales and shifts each channel depending on the class (conditional batch normalization: Dumoulin et al.
+2017; de Vries et al. 2017), the discriminator adds the projection of its features on an embedding of the class (Miyato
+and Koyama 2018). For a fixed class, the generator is an ordinary `Generator`: see `ConditionalGenerator.of_class`.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from gan_lightning.networks.dcgan import (
     GeneratorNormalization,
 )
 
-SPREAD = 0.5  # of the first shifts: from equal ones, a generator takes twice as long to tell classes apart
-MANY = 20  # names of classes that a message lists
+SPREAD = 0.5  # of the initial shifts; with equal ones, a generator takes twice as long to distinguish classes
+MANY = 20  # maximum number of class names that a message lists
 
 
 class ClassNormalization(nn.Module):
-    """Normalization, followed by the scale and shift of each channel that a class has."""
+    """Normalization, followed by a scale and shift of each channel that depend on the class."""
 
     def __init__(self, normalization: nn.Module, num_classes: int, channels: int) -> None:
         """Build the layer, with scales drawn from N(1, 0.02) and shifts from N(0, 0.5).
 
         Args:
-            normalization: Normalization without a scale and shift of its own, or the identity.
+            normalization: Normalization without scale and shift, or the identity.
             num_classes: Number of classes.
             channels: Number of channels.
         """
@@ -48,7 +48,7 @@ class ClassNormalization(nn.Module):
         scale, shift = (nn.functional.embedding(given(labels, self), table) for table in (self.weight, self.bias))
         features = self.normalization(features)
         scaled = features * scale[:, :, None, None] + shift[:, :, None, None]
-        return scaled.to(features.dtype)  # computed in float32, as normalization is under autocast
+        return scaled.to(features.dtype)  # computed in float32, like normalization under autocast
 
     @property
     def num_classes(self) -> int:
@@ -61,9 +61,9 @@ class ConditionalGenerator(Generator):
 
     Attributes:
         num_classes: Number of classes.
-        class_names: Their names, by label.
-        class_counts: (num_classes,) int64, how often each class occurs in the training data, as far as it is known:
-            labels of random images are drawn in proportion to it.
+        class_names: Names of the classes, by label.
+        class_counts: (num_classes,) int64, number of training images of each class, if known: labels of random images
+            are drawn in proportion to it.
     """
 
     class_counts: Tensor
@@ -122,7 +122,7 @@ class ConditionalGenerator(Generator):
 
     @torch.no_grad()
     def of_class(self, label: int | str) -> Generator:
-        """Return a copy that makes images of one class: an ordinary `Generator`, in evaluation mode.
+        """Return a copy that generates images of one class: an ordinary `Generator`, in evaluation mode.
 
         Args:
             label: Number of the class, or its name.
@@ -139,7 +139,7 @@ class ConditionalGenerator(Generator):
             state |= {f"{here}.{name.removeprefix(prefix)}": state.pop(name) for name in inner}
             if inner:
                 state |= {f"{here}.weight": scale, f"{here}.bias": shift}
-            else:  # without normalization, the convolution takes both in
+            else:  # without normalization, scale and shift are merged into the convolution
                 state[f"{before}.weight"] = state[f"{before}.weight"] * scale[:, None, None]
                 state[f"{before}.bias"] = state[f"{before}.bias"] * scale + shift
         with torch.device("meta"):  # draws no random weights
@@ -185,7 +185,7 @@ class ConditionalDiscriminator(Discriminator):
             spectral_norm(self.classes)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Map images (B,C,H,W) in [-1, 1] and labels (B,) to logits (B,): positive means real, and of that class.
+        """Map images (B,C,H,W) in [-1, 1] and labels (B,) to logits (B,): positive means real and of that class.
 
         Raises:
             InputError: If there are no labels.
@@ -225,21 +225,21 @@ def given(labels: Tensor | None, network: nn.Module) -> Tensor:
 
 
 def with_labels(network: Callable[..., Tensor], *labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a network as a function of its input alone; it is the network itself if there are no labels."""
+    """Return a network with fixed labels as a function of its input; without labels, the network itself."""
     return (lambda inputs: network(inputs, *labels)) if labels else network
 
 
 def labels_in_turn(network: Any, count: int, device: torch.device) -> tuple[Tensor, ...]:
-    """Return labels (count,) that go through the classes of a network in turn; none if it has no classes.
+    """Return labels (count,) that cycle through the classes of a network; none if it has no classes.
 
-    They are a tuple, to be handed on as further arguments of the network.
+    The result is a tuple of additional arguments for the network.
     """
     classes = getattr(network, "num_classes", 0)
     return (torch.arange(count, device=device) % classes,) if classes else ()
 
 
 def numbered(num_classes: int) -> tuple[str, ...]:
-    """Return the names of classes that have none: their numbers."""
+    """Return the names of unnamed classes: their numbers."""
     return tuple(map(str, range(num_classes)))
 
 

@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gan_lightning.errors import InputError
 
 IMAGE_SIZES = (16, 32, 64, 128, 256)
-MAX_WIDTH = 16  # widest layer, in units of base_channels; at 256 px another doubling would hold half of all parameters
+MAX_WIDTH = 16  # widest layer, in units of base_channels; at 256 px, one more doubling would be half of all parameters
 LAYERS_PER_BLOCK = 3  # of a generator's `main`: convolution, normalization, activation
 
 NORMALIZED_GROUPS = 32  # of group normalization, or the largest number below that divides both it and the channels
@@ -127,7 +127,7 @@ class Discriminator(nn.Module):
 
 
 def normalization_layer(normalization: str, channels: int) -> nn.Module:
-    """Return a layer that normalizes features (B,C,H,W); the identity for "spectral", which is one of weights."""
+    """Return a layer that normalizes features (B,C,H,W); the identity for "spectral", which normalizes weights."""
     if normalization == "batch":
         return nn.BatchNorm2d(channels)
     if normalization == "group":

@@ -13,12 +13,12 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 def frozen_copy(network: NetworkT) -> NetworkT:
-    """Return a copy of a network in evaluation mode and without gradients, to be averaged."""
+    """Return a copy of a network for its average, in evaluation mode and without gradients."""
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
 def warm_decay(decay: float, step: int) -> float:
-    """Return the decay at a step, counted from 0: it rises from 0.1 to `decay`, so that the first weights fade soon."""
+    """Return the decay at a step, counted from 0: it rises from 0.1 to `decay` to let initial weights fade quickly."""
     return min(decay, (1 + step) / (10 + step))
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-PARALLEL = 1e-4  # angle in radians below which a straight line is as good, and exact
+PARALLEL = 1e-4  # angle in radians below which a straight line is used, which is then more accurate
 
 
 def slerp(start: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
-    """Interpolate on a sphere (Shoemake 1985): random latents have nearly one length, and a straight line leaves it.
+    """Interpolate on a sphere (Shoemake 1985), because nearly all random latents have the same length.
 
-    Directions turn at a constant rate, lengths change linearly. Opposite latents have no shortest arc between them.
+    Directions turn at a constant rate, and lengths change linearly. There is no shortest arc between opposite latents.
 
     Args:
         start: Latents (N,D).
         end: Latents (N,D).
-        fractions: (T) positions on the way, 0 at the start and 1 at the end.
+        fractions: (T) positions on the path, 0 at the start and 1 at the end.
 
     Returns:
         (N,T,D).
@@ -32,7 +32,7 @@ def slerp(start: Tensor, end: Tensor, fractions: Tensor) -> Tensor:
 
 
 def closed_path(stations: Tensor, frames: int) -> Tensor:
-    """Return latents (N, S * frames, D) on the way through stations (N,S,D) and back to the first."""
+    """Return latents (N, S * frames, D) on a path through stations (N,S,D) and back to the first."""
     following = stations.roll(-1, dims=1)
     fractions = torch.arange(frames) / frames
     parts = [slerp(stations[:, i], following[:, i], fractions) for i in range(stations.shape[1])]

@@ -75,7 +75,7 @@ class Basis(nn.Module):
 class ModernGenerator(nn.Module):
     """Map from latents to images: a basis of 4x4 pixels, residual blocks, bilinear doubling of the size.
 
-    There is no tanh at the end: images lie only roughly in [-1, 1], as those of StyleGAN2 do.
+    There is no tanh at the end: as with StyleGAN2, images are only roughly in [-1, 1].
     """
 
     def __init__(self, image_size: int = 64, channels: int = 3, latent_dim: int = 100, base_channels: int = 64) -> None:
@@ -111,7 +111,7 @@ class ModernGenerator(nn.Module):
     def render(self, features: Tensor) -> Tensor:
         """Map features (B,C,4,4) to images (B,C,H,W), about [-1, 1]."""
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
-            features = stage(double(transition(features)))  # the two commute, and this order costs a quarter
+            features = stage(double(transition(features)))  # they commute; this order takes a quarter of the time
         images: Tensor = self.last(features)
         return images
 

@@ -25,7 +25,7 @@ def exponent_of(length: float) -> float:
         length: Relative standard deviation of the profile.
 
     Raises:
-        InputError: The length is not positive, or larger than that of equal weights, 0.288.
+        InputError: If the length is not positive, or larger than that of equal weights, 0.288.
     """
     if not 0 < length <= LONGEST:
         raise InputError(f"the length of an average must lie in (0, {LONGEST:.3f}], but is {length}")
@@ -40,12 +40,12 @@ def length_of(exponent: float) -> float:
 
 
 def decay_of(exponent: float, time: int, passed: int = 1) -> float:
-    """Return the decay of an average at an update; the first network replaces what was before.
+    """Return the decay of an average at an update; it is 0 at the first update.
 
     Args:
-        exponent: gamma of its profile.
+        exponent: gamma of the profile.
         time: Steps, or images, from the start of the training to this update.
-        passed: Those since the last update; all of them at the first.
+        passed: Steps, or images, since the last update; equal to `time` at the first.
     """
     return float((1 - passed / time) ** (exponent + 1))
 
@@ -65,25 +65,25 @@ def inner_products(times: Tensor, exponents: Tensor, others: Tensor, other_expon
     t, u = times[:, None], others[None]
     g, h = exponents[:, None], other_exponents[None]
     first = torch.minimum(t, u)
-    # Powers of ratios, as those of steps would overflow.
+    # Powers of ratios, because powers of the numbers of steps would overflow.
     shared: Tensor = (first / t) ** g * (first / u) ** h * first / (t * u)
     return (g + 1) * (h + 1) / (g + h + 1) * shared
 
 
 def combination(times: Sequence[float], lengths: Sequence[float], time: float, length: float) -> Tensor:
-    """Find the combination of snapshots that is nearest to an average of another length, by least squares.
+    """Find the combination of snapshots that is closest to an average of another length, by least squares.
 
     Args:
         times: Step (N,) of each snapshot.
-        lengths: Length (N,) of the average that it is of.
-        time: Step at which the average that is wanted ends.
-        length: Its length.
+        lengths: Length (N,) of the average in each snapshot.
+        time: Step at which the desired average ends.
+        length: Length of the desired average.
 
     Returns:
-        Factors (N,) float64 of the snapshots, whose sum is 1: what never changes is its own average.
+        Factors (N,) float64 of the snapshots. They sum to 1, so that constant weights are preserved.
 
     Raises:
-        InputError: A length is out of range, or there is no snapshot.
+        InputError: If a length is out of range, or there is no snapshot.
     """
     if not times:
         raise InputError("there is no snapshot to combine: train with snapshots of two averages")
@@ -91,7 +91,7 @@ def combination(times: Sequence[float], lengths: Sequence[float], time: float, l
     exponents = torch.tensor([exponent_of(each) for each in lengths], dtype=torch.float64)
     wanted = torch.tensor([time], dtype=torch.float64), torch.tensor([exponent_of(length)], dtype=torch.float64)
     products = inner_products(known, exponents, known, exponents)
-    # Scaled to ones on the diagonal: early snapshots have the largest products.
+    # Scaled to ones on the diagonal, because early snapshots have the largest products.
     scale = products.diagonal().rsqrt()
     right = scale[:, None] * inner_products(known, exponents, *wanted)
     found: Tensor = torch.linalg.lstsq(scale[:, None] * products * scale, right, driver="gelsd").solution

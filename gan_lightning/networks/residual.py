@@ -42,7 +42,7 @@ class UpBlock(nn.Module):
         """Map features (B,inputs,H,W) to (B,outputs,2H,2W)."""
         residual = self.conv0(_double(F.relu(self.norm0(features))))
         residual = self.conv1(F.relu(self.norm1(residual)))
-        # The convolution of one pixel commutes with the repetition, and costs a quarter before it.
+        # The 1x1 convolution commutes with the repetition, and takes a quarter of the time before it.
         result: Tensor = residual + _double(self.skip(features))
         return result
 
@@ -55,7 +55,7 @@ class DownBlock(nn.Module):
         outputs: Number of channels of the output.
         normalization: Normalization before each activation.
         down: Halve the height and width.
-        first: The input is an image: its values are not rectified.
+        first: The input is an image, to which no activation is applied.
     """
 
     def __init__(

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from gan_lightning.errors import InputError
 
 SCALES = (1, 2, 4)
-GROWTH = 32  # channels that a convolution in a dense block adds: programs that read these networks expect no other
+GROWTH = 32  # channels that a convolution in a dense block adds; other programs expect this value
 RESIDUAL = 0.2  # weight of the residuals, in and around the dense blocks
 SLOPE = 0.2
 INITIAL = 0.1  # weights of the dense blocks at the start, relative to He's initialization
 
 
 class ResidualDenseBlock(nn.Module):
-    """Five convolutions, each of which takes the outputs of all before it; the last one's is added to the input."""
+    """Five convolutions on the outputs of all previous ones; the output of the last one is added to the input."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -58,9 +58,9 @@ class RRDB(nn.Module):
 class RRDBNet(nn.Module):
     """Map images in [0, 1] to images that are `scale` times as large.
 
-    The names of its weights are those of the public RRDBNet ("conv_first", "body.0.rdb1.conv1", ...), so that programs
-    which read that network read this one, and the other way around. Smaller scales than 4 begin by moving 2x2 or 4x4
-    pixels into channels, as Real-ESRGAN does (Wang et al. 2021, arXiv 2107.10833, section 3.4).
+    The names of the weights are those of the public RRDBNet ("conv_first", "body.0.rdb1.conv1", ...), so that programs
+    for that network read this one, and vice versa. For scales below 4, 2x2 or 4x4 pixels are first moved into channels,
+    as in Real-ESRGAN (Wang et al. 2021, arXiv 2107.10833, section 3.4).
     """
 
     def __init__(self, channels: int = 3, scale: int = 4, features: int = 64, blocks: int = 23) -> None:
@@ -73,7 +73,7 @@ class RRDBNet(nn.Module):
             blocks: Number of blocks, each of three dense blocks.
 
         Raises:
-            InputError: An unsupported value.
+            InputError: If a value is unsupported.
         """
         super().__init__()
         if scale not in SCALES:

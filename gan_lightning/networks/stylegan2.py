@@ -59,7 +59,7 @@ class Mapping(nn.Module):
         Args:
             z: (B, latent_dim) latents from N(0, 1).
             c: (B,) classes or (B, label_dim) one-hot labels; None for a generator without classes.
-            truncation_psi: Distance from the average of w that is kept: 1 keeps all, 0 returns the average.
+            truncation_psi: Fraction of the distance from the average of w that is kept: 0 returns the average.
             truncation_cutoff: Number of the first inputs that are truncated. Default: all.
 
         Returns:

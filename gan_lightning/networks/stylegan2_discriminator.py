@@ -23,7 +23,7 @@ from gan_lightning.networks.stylegan2_layers import (
     unit_mean_square,
 )
 
-GROUP = 4  # images over which the standard deviation is taken
+GROUP = 4  # number of images in the standard deviation
 
 
 class EqualizedConv(nn.Module):
@@ -162,7 +162,7 @@ class StyleGAN2Discriminator(nn.Module):
         return logits
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Map images (B,C,H,W) to the outputs of the residual blocks, the largest first; each image on its own."""
+        """Map images (B,C,H,W), each independently, to the outputs of the residual blocks, the largest first."""
         features = [images]
         for size in self.sizes[:-1]:
             features.append(self.get_submodule(f"b{size}")(features[-1]))
@@ -172,7 +172,7 @@ class StyleGAN2Discriminator(nn.Module):
 def batch_deviation(features: Tensor) -> Tensor:
     """Return the mean standard deviation of features over groups of images, (B,1,H,W) (Karras et al. 2018).
 
-    A group has four images, or the largest number below that divides the batch. Image i is in the group i modulo the
+    A group has four images, or the largest smaller number that divides the batch. Image i is in group i modulo the
     number of groups.
     """
     batch, channels, height, width = features.shape
@@ -185,7 +185,7 @@ def batch_deviation(features: Tensor) -> Tensor:
 def path_lengths(synthesis: Callable[[Tensor], Tensor], ws: Tensor, rng: torch.Generator | None = None) -> Tensor:
     """Compute the length of J'y for a random image y, where J is the Jacobian of the image with respect to w.
 
-    Equation 4 of arXiv 1912.04958 without the squared distance from their mean, by which a generator is regularized.
+    Equation 4 of arXiv 1912.04958 regularizes a generator by the squared distance of these lengths from their mean.
 
     Args:
         synthesis: Function from w (B, num_ws, w_dim) to images (B,C,H,W).

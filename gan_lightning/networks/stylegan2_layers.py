@@ -1,4 +1,4 @@
-"""What the generator and the discriminator of StyleGAN2 share: equalized weights, resampling by a filter, widths."""
+"""Shared parts of the generator and the discriminator of StyleGAN2: equalized weights, filtered resampling, widths."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TAPS = (1.0, 3.0, 3.0, 1.0)  # of the low-pass filter in each direction
 EPSILON = 1e-8
 MAPPING_RATE = 0.01  # learning rate of mappings, relative to that of other layers
 PRODUCT_ROWS = 8  # rows of a matrix product are bit-identical in multiples of eight
-SMALL = 20480  # elements of a single image, up to which torch convolves it on a CPU by another algorithm than a batch
+SMALL = 20480  # up to this number of elements, torch convolves a single image on a CPU by another algorithm
 
 
 class EqualizedLinear(nn.Module):
@@ -71,7 +71,7 @@ def convolve(features: Tensor, convolution: Callable[[Tensor], Tensor]) -> Tenso
 
 
 def _run_as_written(inputs: Tensor) -> bool:
-    """Return whether a network runs on a CPU; a program that is traced for any batch cannot ask for its size."""
+    """Return whether a network runs on a CPU and is not traced, since a traced program has no batch size."""
     return inputs.device.type == "cpu" and not torch.compiler.is_compiling()
 
 

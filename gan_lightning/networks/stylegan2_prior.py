@@ -17,23 +17,23 @@ from gan_lightning.networks.stylegan2_synthesis import NoiseMode, SynthesisLayer
 
 LatentSpace = Literal["z", "w", "w+"]
 
-SAMPLES = 8192  # of w, for its mean and spread
+SAMPLES = 8192  # number of draws of w for its mean and spread
 
 
-PlainGenerator = Generator | ResidualGenerator | ModernGenerator  # whose latents z are the only space
+PlainGenerator = Generator | ResidualGenerator | ModernGenerator  # generators whose only space is z
 
 
 def as_prior(
     generator: PlainGenerator | StyleGAN2Generator, space: LatentSpace | None = None, label: int | str | None = None
 ) -> PlainGenerator | StyleGAN2Prior:
-    """Return a generator as a prior: a StyleGAN2 in one of its spaces, by default w, and another as it is.
+    """Return a generator as a prior: a StyleGAN2 in one of its spaces, by default w, any other one unchanged.
 
-    A DCGAN with classes becomes one of that class.
+    A DCGAN with classes becomes a generator of the given class.
 
     Args:
         generator: Generator.
         space: Space of the search, for a StyleGAN2.
-        label: Class of the images, for a generator with classes; of a DCGAN, its name will do too.
+        label: Class of the images, for a generator with classes: its number or, for a DCGAN, its name.
 
     Raises:
         InputError: If the generator has no such space or class.
@@ -60,9 +60,9 @@ class StyleGAN2Prior(nn.Module):
     """Map from the latents of a search to images, for `invert`.
 
     In the spaces w and w+, a latent is the distance from the mean of w in units of its spread, the root of the mean
-    square over all elements: zero is the mean, and latents of random images have mean square one. So `latent_weight`
-    does not depend on the scale of w. The refinement of features (`refine="features"`) searches w+ from where the
-    first search ended.
+    square over all elements: zero is the mean, and latents of random images have mean square one. Therefore
+    `latent_weight` does not depend on the scale of w. The refinement of features (`refine="features"`) searches w+ from
+    the result of the first search.
 
     Attributes:
         latent_dim: Length of a latent: that of z, of w, or `num_ws` times that of w.
@@ -131,7 +131,7 @@ class StyleGAN2Prior(nn.Module):
 
         Args:
             features: Latents of w+.
-            noise: (B,N) noise maps of each image, flat and one after the other, in place of those of `noise_mode`.
+            noise: (B,N) noise maps of each image, flat and concatenated, instead of those of `noise_mode`.
         """
         ws = self.mean + self.spread * features.view(len(features), self.num_ws, self.w_dim)
         mode: NoiseMode | list[Tensor] = self.noise_mode
@@ -147,7 +147,7 @@ class StyleGAN2Prior(nn.Module):
         Args:
             features: Latents of w+.
             shifts: (B,F) distances of the latent of each input channel of each convolution from that of its layer,
-                along the vector by which the channel sees it, and in its units.
+                along the vector with which the channel multiplies it, and in the units of latents.
         """
         ws = self.mean + self.spread * features.view(len(features), self.num_ws, self.w_dim)
         styles = self.generator.synthesis.styles(ws)
@@ -162,7 +162,7 @@ class StyleGAN2Prior(nn.Module):
         return len(self._slopes())
 
     def _slopes(self) -> Tensor:
-        """Return (F,), how far the style of each filter moves with its latent."""
+        """Return (F,), the derivative of the style of each filter by its shift."""
         slopes = []
         for block in self.generator.synthesis.blocks():
             layers: list[SynthesisLayer | ToRGB] = [*block.layers(), block.torgb]
@@ -171,7 +171,7 @@ class StyleGAN2Prior(nn.Module):
         return torch.cat(slopes)
 
     def noise(self) -> Tensor:
-        """Return the noise maps of the buffers, flat and one after the other: (N,)."""
+        """Return the noise maps of the buffers, flat and concatenated: (N,)."""
         return torch.cat([layer.noise_const.flatten() for layer in self.generator.synthesis.layers()])
 
     def ws(self, latents: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ class StyleGAN2Prior(nn.Module):
         return self.mean + self.spread * self.features(latents).view(len(latents), self.num_ws, self.w_dim)
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        """Return the latents (count, latent_dim) of random images, a function of the state of `rng`, a CPU's."""
+        """Return the latents (count, latent_dim) of random images, a function of the state of `rng` on the CPU."""
         z = torch.randn(count, self.generator.latent_dim, generator=rng).to(self.mean)
         if self.space == "z":
             return z
@@ -190,7 +190,7 @@ class StyleGAN2Prior(nn.Module):
         return (w - self.mean) / self.spread
 
     def _map(self, z: Tensor) -> Tensor:
-        """Map z (B, z_dim) to w (B, w_dim); the average of w that a mapping in training collects is left alone."""
+        """Map z (B, z_dim) to w (B, w_dim) without updating the average of w, even in training."""
         mapping = self.generator.mapping
         weight = next(mapping.parameters())
         labels = None if self.label is None else torch.full((len(z),), self.label, device=weight.device)

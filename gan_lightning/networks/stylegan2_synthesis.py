@@ -30,8 +30,8 @@ NoiseMode = Literal["const", "none", "random"]
 class SynthesisLayer(nn.Module):
     """Convolution with modulated weights, noise and a leaky rectifier.
 
-    The weights of each image would be `weight * style`, normalized for each output channel. Instead of making them,
-    the input is scaled by the style and the output by the norm, so that all images share one dense convolution.
+    The weights of each image are `weight * style`, normalized for each output channel. Instead of computing them, the
+    input is scaled by the style and the output by the norm, so that all images share one dense convolution.
     """
 
     noise_const: Tensor
@@ -76,7 +76,7 @@ class SynthesisLayer(nn.Module):
         shift = GAIN * self.bias[:, None, None]
         if noise is not None:
             shift = shift + (GAIN * self.noise_strength) * noise
-        # The gain is in scale and shift, since the rectifier commutes with positive factors.
+        # The gain is included in scale and shift, because the rectifier commutes with positive factors.
         return F.leaky_relu(features * scale[:, :, None, None] + shift, LEAK)
 
     def _upsample(self, features: Tensor) -> Tensor:

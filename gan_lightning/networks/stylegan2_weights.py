@@ -1,4 +1,4 @@
-"""Build the networks of StyleGAN2 from state dicts: their configuration is read off the shapes."""
+"""Build the networks of StyleGAN2 from state dicts, with a configuration inferred from the shapes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build_stylegan2(state: Mapping[str, Tensor], path: str | os.PathLike[str]) -
 
     Args:
         state: Tensors by the names of `StyleGAN2Generator`.
-        path: File that they are from, for messages.
+        path: Path of their file, for messages.
 
     Raises:
         InputError: If the tensors are those of another configuration; the first one that does not fit is named.

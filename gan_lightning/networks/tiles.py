@@ -1,4 +1,4 @@
-"""Enlarging an image tile by tile, so that the memory that a network needs does not depend on the image's size."""
+"""Enlargement of an image tile by tile, with memory that does not depend on the size of the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.images import to_uint8
 
 BORDER = 32  # pixels of context on each side of a tile
-SMALLEST_TILE = 3 * BORDER  # the middle third is the tile's own
+SMALLEST_TILE = 3 * BORDER  # a third of the tile is not context
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def check_tile(tile: int, border: int = BORDER) -> None:
         border: Pixels of context on each side.
 
     Raises:
-        InputError: It is smaller than the borders and as much again.
+        InputError: If it is less than three borders.
     """
     if tile != 0 and tile < 3 * border:
         raise InputError(
@@ -53,7 +53,7 @@ def spans(side: int, tile: int, border: int, scale: int, multiple: int = 1) -> l
     """Divide one side of an image into overlapping tiles of equal cores.
 
     Neighbors share `border` pixels on each side of the line between them, and are blended in the middle half of these.
-    What a tile contributes is therefore at least half a border away from where it was cut.
+    Pixels that a tile contributes are therefore at least half a border away from its edges inside the image.
     """
     count = 1 if tile == 0 or side <= tile else math.ceil((side - 2 * border) / (tile - 2 * border - multiple + 1))
     inner = [multiple * round((border + (side - 2 * border) * index / count) / multiple) for index in range(1, count)]
@@ -84,7 +84,7 @@ def enlarge_in_tiles(
         network: Function from images (1,C,H,W) in [-1, 1] to images `scale` times as large.
         image: (C,H,W) in [-1, 1].
         scale: Factor of the network.
-        tile: Largest height and width of what the network is given; 0 for the whole image at once.
+        tile: Largest height and width of the network's input; 0 for the whole image at once.
         border: Pixels of context on each side of a tile. If it is twice the radius of the network's receptive field,
             the result is that of the whole image.
         multiple: Number that must divide the first row and column of a tile; it divides the border.

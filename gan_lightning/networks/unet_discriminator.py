@@ -17,7 +17,7 @@ REDUCTION = 8  # of height and width, at the coarsest level
 class UNetDiscriminator(nn.Module):
     """Map images in [-1, 1] to a logit for each pixel, by convolutions with spectral normalization.
 
-    Images of any size that 8 divides are judged by the same weights.
+    Height and width of the images must be multiples of 8.
     """
 
     def __init__(self, channels: int = 3, base_channels: int = 64) -> None:
@@ -28,7 +28,7 @@ class UNetDiscriminator(nn.Module):
             base_channels: Number of channels at the full size, doubled at each of three halvings of it.
 
         Raises:
-            InputError: A number is below 1.
+            InputError: If a number is below 1.
         """
         super().__init__()
         if channels < 1 or base_channels < 1:
@@ -46,7 +46,7 @@ class UNetDiscriminator(nn.Module):
         return self.judge(images)[0]
 
     def judge(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Return logits (B,1,H,W), and the features of the four levels on the way down."""
+        """Return logits (B,1,H,W), and the features of the four levels of the encoder."""
         found = F.leaky_relu(self.first(images), SLOPE)
         levels = [found]
         for layer in self.down:

@@ -36,7 +36,7 @@ def check_options(options: Namespace, command: str) -> None:
 
 
 def check_nulls(options: Namespace) -> None:
-    """Check that the model and the data are given null only where they take it: jsonargparse lets it pass.
+    """Check that options of the model and the data are null only if they accept it, which jsonargparse does not check.
 
     Args:
         options: Options of the command.
@@ -53,7 +53,7 @@ def check_nulls(options: Namespace) -> None:
                 raise InputError(f"{key}.{name} is null: give a value, or leave the option out")
 
 
-NEVER = {  # options of the Trainer that count -> how to switch off what happens so often
+NEVER = {  # intervals of the Trainer -> how to disable what they schedule
     "val_check_interval": "--trainer.limit_val_batches 0 trains without validation",
     "check_val_every_n_epoch": "--trainer.limit_val_batches 0 trains without validation",
     "log_every_n_steps": "0 logs no training metrics",
@@ -63,7 +63,7 @@ ZERO_ALLOWED = ("log_every_n_steps", "gradient_clip_val")
 
 
 def check_intervals(trainer: Namespace) -> None:
-    """Check the numbers with which Lightning would divide, or which it would silently ignore.
+    """Check numbers by which Lightning would divide, or which it would silently ignore.
 
     Args:
         trainer: Options of the Trainer.
@@ -79,7 +79,7 @@ def check_intervals(trainer: Namespace) -> None:
 
 
 def check_extractor(evaluation: Namespace) -> None:
-    """Check the weights of the network whose features are compared, where they are on disk.
+    """Check the weights of the network whose features are compared, before the run starts.
 
     Args:
         evaluation: Options of the metrics.
@@ -92,7 +92,7 @@ def check_extractor(evaluation: Namespace) -> None:
 
 
 def takes_null(cls: type, name: str) -> bool:
-    """Return whether an argument of a class, or of the parent that it hands the argument on to, may be None."""
+    """Return whether an argument of a class, or of the base class to which it is passed on, may be None."""
     for base in cls.__mro__:
         parameter = inspect.signature(base.__init__).parameters.get(name)  # type: ignore[misc]
         if parameter is not None:
@@ -102,7 +102,7 @@ def takes_null(cls: type, name: str) -> bool:
 
 
 def choose_no_best_checkpoint(options: Namespace) -> None:
-    """Let a run on data that have no real images to compare samples with keep its last checkpoint alone.
+    """Keep only the last checkpoint of a run if its data provide no real images to compare with samples.
 
     Args:
         options: Options of the command, whose `checkpoint` is changed.
@@ -115,7 +115,7 @@ def choose_no_best_checkpoint(options: Namespace) -> None:
 
 
 def take_wandb_variables(options: Namespace) -> None:
-    """Name W&B's run and project as WANDB_NAME and WANDB_PROJECT say, unless options do.
+    """Name W&B's run and project by WANDB_NAME and WANDB_PROJECT, unless options set them.
 
     Args:
         options: Options of the command, whose loggers are changed.

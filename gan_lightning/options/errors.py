@@ -1,4 +1,4 @@
-"""What is wrong with an option, in one line: jsonargparse's reports, read and explained."""
+"""One-line messages for mistakes in options, made from the reports of jsonargparse."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SYNONYMS = {  # names that other programs have for our options
     "resume": "ckpt_path",
     "resume_from_checkpoint": "ckpt_path",
 }
-SIMILAR = 0.7  # of 1: names less alike are not offered
+SIMILAR = 0.7  # minimum similarity, from 0 to 1, of names that are suggested
 ALL_NAMES = "for its names, see `gan-lightning fit --config quickstart --print_config`"
 _UNION = re.compile(
     r"Does not validate against any of the Union subtypes\nSubtypes: .*?\nErrors:\n(.*)\nGiven value type: .*?"
@@ -47,8 +47,8 @@ class Problem(NamedTuple):
 
     Attributes:
         key: Name of the option, such as "model.lr_g"; empty if the report names none.
-        class_path: Class that the option belongs to, if it is the option of a class.
-        reason: What is wrong.
+        class_path: Class of the option, if it is an option of a class.
+        reason: Description of the problem.
     """
 
     key: str
@@ -57,7 +57,7 @@ class Problem(NamedTuple):
 
 
 def read_report(report: str) -> Problem:
-    """Return the option that a report of jsonargparse is about, and what is wrong with it.
+    """Return the option that a report of jsonargparse is about, and its problem.
 
     Args:
         report: Message of an error: nested by indentation, with the errors of all types that an option may have.
@@ -93,7 +93,7 @@ def _type_name(hint: str) -> str:
 
 
 def nearest(given: str, known: Iterable[str]) -> list[str]:
-    """Return the options whose names are nearest to one that does not exist, three at most.
+    """Return up to three options with names similar to one that does not exist.
 
     Args:
         given: Name of the option, such as "model.lr".
@@ -123,7 +123,7 @@ def explain(
     Args:
         report: Message of its error.
         options: Names of all options of the command.
-        classes: For each option that takes a class, those that can be given by their names alone.
+        classes: For each option that takes a class, the classes that can be given by their short names.
     """
     if found := re.match(r"unrecognized arguments: (.*)", report):
         name = re.sub(r"[+=].*", "", found[1].split()[0])

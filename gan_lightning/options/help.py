@@ -57,13 +57,13 @@ GROUPS = {  # key of the options -> title
     "last_checkpoint": "Last checkpoint",
     "trainer": "Lightning's Trainer",
 }
-UNUSED = {  # command -> groups that mean nothing to it
+UNUSED = {  # command -> groups of options that it does not use
     "validate": ("checkpoint", "last_checkpoint"),
     "test": ("checkpoint", "last_checkpoint", "sample_grid", "watch"),
     "predict": ("checkpoint", "last_checkpoint", "sample_grid", "watch", "evaluation"),
 }
-OF_LIGHTNING = ("trainer", "checkpoint")  # their help is cut to its first sentence
-OWN_WORDS = {  # help that Lightning words for programmers
+OF_LIGHTNING = ("trainer", "checkpoint")  # only the first sentence of their help is shown
+OWN_WORDS = {  # replaces help of Lightning that is written for programmers
     "--ckpt_path": 'Checkpoint to start from: a path, or "last" for the last one of the run --name.',
     "--weights_only": "Refuse checkpoints that hold more than tensors and plain values, which could run code.",
     "--seed_everything": "Seed of first weights and latents; true for a random one.",
@@ -93,7 +93,7 @@ class Option(NamedTuple):
 
 
 class WideHelp(DefaultHelpFormatter):
-    """jsonargparse's help with one line for each option, to be laid out anew."""
+    """jsonargparse's help with one line per option, for our own layout."""
 
     def __init__(self, prog: str, **kwargs: Any) -> None:
         super().__init__(prog, **{**kwargs, "width": 1_000_000})  # type: ignore[no-untyped-call]
@@ -103,8 +103,8 @@ def command_help(command: str, text: str, models: Sequence[type] = (), data: Seq
     """Return the help of a command.
 
     Args:
-        command: Its name.
-        text: Help of its parser, formatted by `WideHelp`.
+        command: Name of the command.
+        text: Help of the parser, formatted by `WideHelp`.
         models: Classes for `--model`.
         data: Classes for `--data`.
     """
@@ -128,12 +128,12 @@ def command_help(command: str, text: str, models: Sequence[type] = (), data: Seq
 
 
 def has(cls: type, base: type, method: str | None) -> bool:
-    """Return whether a class implements a method of Lightning's base class; any class does if none is asked for."""
+    """Return whether a class implements a method of Lightning's base class; always true without a method."""
     return method is None or getattr(cls, method) is not getattr(base, method)
 
 
 def class_groups(key: str, classes: Iterable[type]) -> list[str]:
-    """Return a group of options for each class; options that an earlier class has too are explained there alone."""
+    """Return a group of options for each class; options of several classes are only explained at the first one."""
     explained: dict[Option, str] = {}
     groups = []
     for cls in classes:
@@ -152,9 +152,9 @@ def class_groups(key: str, classes: Iterable[type]) -> list[str]:
 
 
 def options_in(text: str) -> list[Option]:
-    """Return the options in a help text of `WideHelp`, but not those that print help or read a part from a file."""
+    """Return the options in a help text of `WideHelp`, except those that print help or read a part from a file."""
     text = re.sub(r"^  ENV:.*\n", "", text, flags=re.MULTILINE).replace("  ARG:   ", "  ")
-    text = re.sub(r"\n {9,}", "  ", text)  # the help of a long name begins on the next line
+    text = re.sub(r"\n {9,}", "  ", text)  # the help of a long name starts on the next line
     found = re.findall(r"^  (?:-\w[^-\n]*, )?(--[\w.]+)(?:[ ,].*?)? {2,}(\S.*)$", text, flags=re.MULTILINE)
     options = [(name, help_text) for name, help_text in found if not name.endswith((".help", "--help"))]
     return [
@@ -165,7 +165,7 @@ def options_in(text: str) -> list[Option]:
 
 
 def default_of(text: str) -> str:
-    """Return the end of a help text that states the type and the default."""
+    """Return the end of a help text, which states the type and the default."""
     found = re.search(r" \((?:required, )?type: .*\)$", text)
     return found[0] if found else ""
 
@@ -186,7 +186,7 @@ def tidy(text: str) -> str:
 
 
 def short_type(hint: str) -> str | None:
-    """Return a type as "int | null", or None if its name would not help."""
+    """Return a type in the form "int | null", or None if its name is not helpful."""
     if not set(re.findall(r"\w+", hint)) <= SIMPLE_TYPES:
         return None
     hint = re.sub(r"Optional\[(.*)\]$", r"\1 | null", hint)
@@ -202,7 +202,7 @@ def shortened(option: Option) -> Option:
 
 
 def layout(option: Option) -> str:
-    """Return the lines of an option: its name, and its help beside it or below."""
+    """Return the lines of an option: its name, and its help next to it or below."""
     column, name = 34, f"  {option.name}"
     lines = wrap(option.text, column).splitlines()
     first = f"{name:{column}}{lines.pop(0)}" if len(name) < column - 1 and lines else name

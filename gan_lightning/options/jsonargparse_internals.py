@@ -9,9 +9,9 @@ from jsonargparse import ArgumentParser
 
 
 def integers_stay_integers(parser: ArgumentParser) -> None:
-    """Read "1" as an integer wherever an option takes `int | float`, such as `--trainer.limit_val_batches`.
+    """Parse "1" as an integer for options of type `int | float`, such as `--trainer.limit_val_batches`.
 
-    To Python `Union[int, float]` and `Union[float, int]` are equal, and its cache may return either for Lightning's
+    Python considers `Union[int, float]` and `Union[float, int]` equal, and its cache may return either for Lightning's
     hint. With float first, 1 batch becomes 1.0, which means all of them. jsonargparse tries the types in order, and has
     no public access to the type of an option.
     """

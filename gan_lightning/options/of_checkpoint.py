@@ -1,4 +1,4 @@
-"""Options of the model in the checkpoint that a command starts from, and those given beside them."""
+"""Options of the model from the checkpoint from which a command starts, combined with those of the command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gan_lightning.modules.safe_loading import NETWORK_OPTIONS
 
 
 def config_of_checkpoint(saved: Mapping[str, Any], class_path: str, words: Sequence[str]) -> str:
-    """Return the options of a checkpoint that the command line does not give, as a configuration in JSON.
+    """Return the options of a checkpoint that are not set on the command line, as a configuration in JSON.
 
     Args:
         saved: Hyperparameters in the checkpoint.
@@ -27,10 +27,10 @@ def config_of_checkpoint(saved: Mapping[str, Any], class_path: str, words: Seque
 
 
 def check_networks(path: str, saved: Mapping[str, Any], options: Namespace) -> None:
-    """Check that the networks are those of a checkpoint.
+    """Check that the options of the networks are those of a checkpoint.
 
     Raises:
-        InputError: If an option that they are built with differs.
+        InputError: If an option of the networks differs.
     """
     for name in NETWORK_OPTIONS:
         if name in saved and options.get(name, saved[name]) != saved[name]:

@@ -1,4 +1,4 @@
-"""Options of a run that follow from its folder: where checkpoints and loggers write, and what is monitored."""
+"""Options that follow from the run: the folders of checkpoints and loggers, and the monitored metric."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gan_lightning.run import Run
 
 
 def as_list(given: Any) -> list[Any]:
-    """Return the items of an option that holds none, one or a list of them."""
+    """Return the items of an option that is null, a single item or a list."""
     return [item for item in (given if isinstance(given, list) else [given]) if item is not None]
 
 
 def complete_checkpoint(checkpoint: Namespace, run: Run, model_class: Any, evaluation: Namespace) -> None:
-    """Set where checkpoints go, and the metric by which the best one is chosen, unless the user has."""
+    """Set the folder of checkpoints and the metric that chooses the best one, unless set by the user."""
     if checkpoint.dirpath is None:
         checkpoint.dirpath = str(run.checkpoints)
     if checkpoint.monitor is None:
@@ -29,11 +29,11 @@ def complete_checkpoint(checkpoint: Namespace, run: Run, model_class: Any, evalu
         if checkpoint.save_on_train_epoch_end is None:
             checkpoint.save_on_train_epoch_end = False  # it is measured at validations, and at the end
     if checkpoint.save_top_k not in (0, 1) and checkpoint.filename == "best":
-        checkpoint.filename = "best-{step}"  # one name for several would be the latest one's
+        checkpoint.filename = "best-{step}"  # several checkpoints need different names
 
 
 def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
-    """Let loggers write to the run folder, and tell W&B what the run is; the first rank alone has its id."""
+    """Make loggers write to the run folder, and set the options of W&B; only the first rank has the id of its run."""
     for logger in as_list(trainer.logger):
         if not isinstance(logger, Namespace) or "init_args" not in logger:
             continue
@@ -47,9 +47,10 @@ def complete_loggers(trainer: Namespace, run: Run, is_first: bool) -> None:
 
 
 def complete_wandb(logger: Namespace, run: Run, is_first: bool) -> None:
-    """Let W&B recognize a resumed run, and show runs by command and by sweep or array, unless options do.
+    """Set id, job type and group of the run of W&B, unless options set them.
 
-    W&B itself reads the variables of the environment that begin with WANDB, among them those that agents of sweeps set.
+    The id identifies a resumed run; the group is a sweep or a Slurm array. W&B itself reads the environment variables
+    that start with WANDB, among them those set by sweep agents.
     """
     options, others = logger.init_args, logger.get("dict_kwargs") or {}
     group = os.environ.get("WANDB_SWEEP_ID") or slurm_array()
@@ -64,6 +65,6 @@ def complete_wandb(logger: Namespace, run: Run, is_first: bool) -> None:
 
 
 def slurm_array() -> str | None:
-    """Return the number of the Slurm array that this job belongs to, after the name of the job; None outside one."""
+    """Return the name of this job and the number of its Slurm array, or None if it does not belong to an array."""
     number = os.environ.get("SLURM_ARRAY_JOB_ID")
     return number and f"{os.environ.get('SLURM_JOB_NAME', 'array')}-{number}"

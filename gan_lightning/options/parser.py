@@ -42,12 +42,12 @@ MODELS, DATA = (
 
 
 def subclasses(base: type) -> list[type]:
-    """Return all classes derived from a class, by whatever way, that do not begin with an underscore."""
+    """Return all direct and indirect subclasses whose names do not start with an underscore."""
     direct: list[type] = base.__subclasses__()
     return [cls for cls in [*direct, *(below for cls in direct for below in subclasses(cls))] if cls.__name__[0] != "_"]
 
 
-CLASSES = {  # option -> classes that can be given to it by name
+CLASSES = {  # option -> classes that it accepts by name
     "model": MODELS,
     "data": DATA,
     "trainer.callbacks": subclasses(Callback),
@@ -56,34 +56,34 @@ CLASSES = {  # option -> classes that can be given to it by name
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the configurations that come with the package by their names, such as "celeba64" and "restore/deblur"."""
+    """Return the paths of the shipped configurations by name, such as "celeba64" and "restore/deblur"."""
     paths = (path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name not in ("cluster", "data", "sweeps"))
     return {path.relative_to(CONFIGS).with_suffix("").as_posix(): path for path in paths}
 
 
 def find_config(given: str) -> str:
-    """Return the path of a configuration: a file on disk, or a shipped one by its name or the end of it.
+    """Return the path of a configuration: a file on disk, or a shipped one by its name or the end of its name.
 
     Args:
-        given: Value of `--config`; inline YAML and URLs are returned as they are.
+        given: Value of `--config`; inline YAML and URLs are returned unchanged.
 
     Raises:
-        InputError: If there is neither.
+        InputError: If neither exists.
     """
     path = Path(given).expanduser()
-    if not re.fullmatch(r"[\w./~-]+", given) or (path.exists() and not path.is_dir()):  # W&B makes a folder "wandb"
+    if not re.fullmatch(r"[\w./~-]+", given) or (path.exists() and not path.is_dir()):  # W&B creates a folder "wandb"
         return given
     shipped = shipped_configs()
     for name, path in shipped.items():
         if f"/{name}".endswith(f"/{given}"):
             return str(path)
     if Path(given).expanduser().is_dir():
-        return given  # reading it is refused by name
+        return given  # reading it raises an error with its name
     raise InputError(f"the configuration {given} does not exist: give a path, or one of {', '.join(shipped)}")
 
 
 def with_last_config(words: Sequence[str], command: str, config: str) -> list[str]:
-    """Insert a configuration after all others of a command line, so that it wins over them, but not over later options.
+    """Insert a configuration after all others of a command line, so that it overrides them, but not later options.
 
     Args:
         words: Words of the command line.
@@ -97,7 +97,7 @@ def with_last_config(words: Sequence[str], command: str, config: str) -> list[st
 
 
 def with_null_for_none(content: Any) -> Any:
-    """Replace "None" by None in what a configuration or an option holds: sweep agents write Python's null so."""
+    """Replace "None" by None in a configuration or an option, because sweep agents write null this way."""
     if isinstance(content, dict):
         return {key: with_null_for_none(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -110,7 +110,7 @@ set_loader("yaml", lambda text: with_null_for_none(_load_yaml(text)), exceptions
 
 
 class ConfigFile(ActionConfigFile):
-    """The option `--config`, with the shipped configurations by name."""
+    """The option `--config`, which also accepts the names of shipped configurations."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Merge a configuration into the options."""
@@ -118,7 +118,7 @@ class ConfigFile(ActionConfigFile):
 
 
 class DataConfigFile(ActionConfigFile):
-    """The option `--config` of a command that takes only the `data` of a training's configuration."""
+    """The option `--config` of a command that only uses the `data` of a training's configuration."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         """Merge the `data` of a configuration into the options.
@@ -140,20 +140,20 @@ class DataConfigFile(ActionConfigFile):
 
 
 class OneLineErrors(ArgumentParser):
-    """jsonargparse's parser, whose errors are one line."""
+    """jsonargparse's parser with one-line errors."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise an error for the user.
 
         Raises:
-            InputError: Unless this is the parser of a part, whose errors are part of a larger one.
+            InputError: Always, except in the parser of a part, whose errors become part of another one.
         """
         if not self.exit_on_error:
             super().error(message, ex)
         raise mistake_behind(ex) or InputError(explain(message, self.option_names(), CLASSES)) from ex
 
     def option_names(self) -> list[str]:
-        """Return the names of all options, those of our models and data included."""
+        """Return the names of all options, including those of our models and data."""
         names = [*CLASSES, *self.get_defaults().keys()]
         named = [name for name in names if "." in name] + [name for name in names if "." not in name]
         of_classes = [
@@ -166,7 +166,7 @@ class OneLineErrors(ArgumentParser):
 
 
 class CommandParser(OneLineErrors):
-    """The parser of a command that is no Trainer loop; its `usage` is the name of the command."""
+    """The parser of a command that is not a Trainer loop; its `usage` is the name of the command."""
 
     def format_help(self, *args: Any) -> str:
         """Return the help of the command, or of the options of a class."""
@@ -183,20 +183,20 @@ class OptionsParser(OneLineErrors, LightningArgumentParser):
     of_commands: ClassVar[dict[str, OptionsParser]] = {}
 
     def option_names(self) -> list[str]:
-        """Return the names of all options; those of all commands for the parser that has them all."""
+        """Return the names of all options; for the main parser, those of all commands."""
         if self in self.of_commands.values():
             return super().option_names()
         return list(dict.fromkeys(name for parser in self.of_commands.values() for name in parser.option_names()))
 
     def add_method_arguments(self, theclass: type, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
-        """Add the options of a Trainer's loop, and set those defaults that differ from Lightning's."""
+        """Add the options of a Trainer loop, and set the defaults that differ from Lightning's."""
         self.of_commands[themethod] = self
         added: list[str] = super().add_method_arguments(theclass, themethod, *args, **kwargs)
         self.set_defaults(weights_only=True)  # Lightning would unpickle a checkpoint from a server
         if themethod == "predict":
             self.add_argument("--num_samples", type=int, default=64, help="Number of images to draw, for a DCGAN.")
             self.add_argument("--labels", type=list[str | int] | str | int | None, default=None, help=LABELS_HELP)
-            self.set_defaults(return_predictions=False)  # they are on disk
+            self.set_defaults(return_predictions=False)  # predictions are on disk
         return added
 
     def format_help(self, *args: Any) -> str:

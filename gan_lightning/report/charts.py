@@ -1,4 +1,4 @@
-"""Curves of metrics as SVG that is part of the page: it takes colors and fonts from there, and needs no script."""
+"""Curves of metrics as inline SVG, with the colors and fonts of the page and without a script."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gan_lightning.report.run_folder import Series
 AXES: Final = {"steps": "G iterations", "images": "images seen", "seconds": "minutes of training"}
 COLORS: Final = 10  # in page.css; then they repeat, with other dashes
 DASHES: Final = ("-", (0, (5, 2)), (0, (1, 1.5)))
-POINTS: Final = 160  # of a curve that is drawn, which is about 350 pixels wide
-SMOOTHED: Final = 40  # number of points from which on a curve is smoothed
-WINDOW: Final = 0.05  # of a curve: width of the moving average
-# Colors that stand for those of the page, by which they are replaced in the SVG; those of runs are #0001NN.
+POINTS: Final = 160  # maximum number of points of a curve, which is about 350 pixels wide
+SMOOTHED: Final = 40  # number of points from which a curve is smoothed
+WINDOW: Final = 0.05  # width of the moving average, relative to the curve
+# Placeholders that are replaced by the colors of the page in the SVG; those of runs are #0001NN.
 INK, LINES = "#010203", "#010204"
 _SETTINGS: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",  # text, which can be read aloud and searched
@@ -47,14 +47,14 @@ def chart(column: Column, axis: str, names: Sequence[str]) -> str:
     """Draw the curve of each run.
 
     Args:
-        column: The metric, in the runs that have measured it.
-        axis: What it is drawn against, a key of `AXES`.
-        names: Names of all runs, for those who hear the page.
+        column: The metric, in the runs that measured it.
+        axis: The x-axis, a key of `AXES`.
+        names: Names of all runs, for screen readers.
 
     Returns:
-        An SVG element; empty if no run has a place on that axis.
+        An SVG element; empty if no run has values on that axis.
     """
-    # Names within an SVG are hashes: equal for equal input, and not those of another chart of the page.
+    # Names within an SVG are hashes: reproducible, and different in each chart of the page.
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": f"{column.title} {axis}"}):
         axes = _empty_axes(_is_logarithmic(column), axis)
         drawn = [run for run, series in column.series.items() if _draw(axes, column, run, series, axis)]
@@ -72,7 +72,7 @@ def chart(column: Column, axis: str, names: Sequence[str]) -> str:
 
 
 def _empty_axes(logarithmic: bool, axis: str) -> Axes:
-    """Return axes without curves: those of the last chart of this kind, since ticks take longer to make than curves."""
+    """Return axes without curves, reusing those of the last chart of this kind, because creating ticks is slow."""
     axes = _make_axes(logarithmic, axis)
     for line in list(axes.lines):
         line.remove()
@@ -100,7 +100,7 @@ def _is_logarithmic(column: Column) -> bool:
 
 
 def _draw(axes: Axes, column: Column, run: int, series: Series, axis: str) -> bool:
-    """Draw a run: the raw curve, the smoothed one before it, a mark at the best value. Return whether there is any."""
+    """Draw the raw curve of a run, the smoothed one over it, and the best value. Return whether there are any."""
     x = np.array(getattr(series, axis)) / (60 if axis == "seconds" else 1)
     y = np.array(series.values)
     shown = np.isfinite(x) & np.isfinite(y)
@@ -125,7 +125,7 @@ def _draw(axes: Axes, column: Column, run: int, series: Series, axis: str) -> bo
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the moving average of values, over a window that is cut at both ends."""
+    """Return the moving average of values, over a window that is truncated at both ends."""
     half = max(1, round(WINDOW * len(values) / 2))
     sums = np.concatenate([[0.0], np.cumsum(values)])
     places = np.arange(len(values))
@@ -137,7 +137,7 @@ def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def thinned(
     x: NDArray[np.float64], y: NDArray[np.float64], points: int = POINTS
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a curve of fewer points, with the lowest and the highest of each stretch, so that no peak is lost."""
+    """Return a curve with fewer points: the lowest and the highest of each section, so that no peak is lost."""
     if len(x) <= points:
         return x, y
     edges = np.linspace(1, len(x) - 1, points // 2, dtype=int)
@@ -149,7 +149,7 @@ def thinned(
 
 
 def _for_page(svg: str, label: str) -> str:
-    """Return an SVG of matplotlib as a part of a page: in the page's colors, without addresses."""
+    """Return an SVG of matplotlib as a part of a page: in the page's colors, without URLs."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s(xmlns(:\w+)?|width|height|version)="[^"]*"', "", svg, count=5)

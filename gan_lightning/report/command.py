@@ -1,4 +1,4 @@
-"""The command `report`: its options, its help, and what it refuses."""
+"""The command `report`: its options, its help, and its checks."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ on a phone. RUN is the folder of a run.
     gan-lightning report runs/* --output report.html
 
 The page shows
-  what differs between the options of the runs
+  options that differ between the runs
   the best and the last value of each metric, with its protocol; values of different protocols are never in one column
   curves against steps, images seen and minutes of training
   the grids of samples side by side, over time
-  restored images, of runs that restore
+  restored images of restorations
 
-  --output FILE   the page; a page of this command is replaced, no other file
-  --title TEXT    heading of the page (default: how many runs it compares)
+  --output FILE   file for the page; only pages of this command are replaced
+  --title TEXT    heading of the page (default: the number of runs)
   -h, --help      this help
 
-A folder that is no run is named and left out. Of a run that is still going, or was killed, the page shows what there
-is.
+A folder that is not a run is reported and left out. The page shows as much as there is of a run that is unfinished or
+was killed.
 """
-MARK: Final = '<meta name="generator" content="gan-lightning report">'  # by which our pages are told from other files
+MARK: Final = '<meta name="generator" content="gan-lightning report">'  # identifies our pages
 
 
 def main(words: Sequence[str]) -> int:

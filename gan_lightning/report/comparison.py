@@ -1,4 +1,4 @@
-"""What differs between runs: options, and metrics of one protocol beside each other."""
+"""Comparison of runs: options that differ, and metrics with the same protocol."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 from gan_lightning.directions import better
 from gan_lightning.report.run_folder import Run, Series
 
-# Options that tell where a run was, not what it did.
+# Options that describe the environment of a run and do not affect its results.
 PLACES: Final[tuple[str, ...]] = (
     "name",
     "ckpt_path",
@@ -22,16 +22,16 @@ PLACES: Final[tuple[str, ...]] = (
     "evaluation.cache_dir",
     "data.cache_dir",
 )
-# Of the network, or of the software: values are the same or can be compared, whatever they are.
+# Parts of a protocol about the network or the software that do not prevent a comparison.
 BESIDE_THE_POINT = ("ema_decay", "ema_half_life", "torchmetrics")
-# Restorations are comparable if these options are equal: they say what was restored.
+# Restorations are comparable if these options are equal, because they describe what was restored.
 OF_RESTORATION = ("data.", "model.degradation", "model.noise", "model.masks", "trainer.limit_test_batches")
 ABSENT = object()
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An option that is not the same in all runs: its dotted name, and its value in each run, as text."""
+    """An option that differs between runs: its dotted name, and its value in each run as text."""
 
     option: str
     values: list[str]
@@ -39,12 +39,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric, in the runs that have measured it in the same way.
+    """A metric in the runs that measured it with the same protocol.
 
     Attributes:
         metric: Name of the metric.
-        letter: Letter of the protocol, if the runs do not share one; empty otherwise.
-        protocol: How it was measured; empty if no run says so.
+        letter: Letter of the protocol, if there are several; empty otherwise.
+        protocol: The protocol; empty if unknown.
         series: Values by the number of the run.
     """
 
@@ -60,16 +60,16 @@ class Column:
 
     @property
     def direction(self) -> str | None:
-        """Whether "min" or "max" of the metric is its best value; None if it has none."""
+        """Direction of the best value, "min" or "max"; None if the metric has no best value."""
         return better(self.metric)
 
     @property
     def once(self) -> bool:
-        """Whether each run has measured it once, so that its best value is its last one."""
+        """Whether each run measured the metric only once, so that the best value is the last one."""
         return all(len(series.values) == 1 for series in self.series.values())
 
     def best(self, run: int) -> tuple[float, float] | None:
-        """Return the best value of a run and its step; None if it has none."""
+        """Return the best value of a run and its step, or None."""
         series = self.series.get(run)
         if series is None or self.direction is None:
             return None
@@ -77,11 +77,11 @@ class Column:
         return (min if self.direction == "min" else max)(pairs, key=lambda pair: pair[0]) if pairs else None
 
     def last(self, run: int) -> float | None:
-        """Return the last value of a run; None if it has none."""
+        """Return the last value of a run, or None."""
         return self.series[run].values[-1] if run in self.series else None
 
     def winner(self) -> int | None:
-        """Return the run with the best of all best values; None if there is a single run, or no best."""
+        """Return the run with the best value of all; None if there is only one run or no best value."""
         found = [(best[0], run) for run in self.series if (best := self.best(run)) is not None]
         if len(found) < 2:
             return None
@@ -89,7 +89,7 @@ class Column:
 
 
 def differences(runs: Sequence[Run]) -> list[Difference]:
-    """Return the options that are not the same in all runs; runs without options are shown without values."""
+    """Return the options that differ between runs; runs without options have no values."""
     known = [run.config for run in runs if run.config]
     names = dict.fromkeys(name for config in known for name in config)
     found = []
@@ -101,7 +101,7 @@ def differences(runs: Sequence[Run]) -> list[Difference]:
 
 
 def columns(runs: Sequence[Run]) -> list[Column]:
-    """Return a column for each metric and protocol, so that none holds values that cannot be compared."""
+    """Return a column for each metric and protocol, so that all values in a column can be compared."""
     found: list[Column] = []
     for metric in dict.fromkeys(name for run in runs for name in run.metrics):
         groups: dict[str, tuple[dict[str, Any], dict[int, Series]]] = {}
@@ -119,7 +119,7 @@ def columns(runs: Sequence[Run]) -> list[Column]:
 
 
 def protocol_of(run: Run, metric: str) -> dict[str, Any]:
-    """Return how a metric was measured: as the run says, or for restorations, what was restored."""
+    """Return the protocol of a metric: as stated by the run, or for restorations, what was restored."""
     if run.restores and metric.startswith("test/"):
         return {
             name: value for name, value in run.config.items() if name.startswith(OF_RESTORATION) and name not in PLACES
@@ -134,7 +134,7 @@ def differing(protocols: Sequence[dict[str, Any]]) -> set[str]:
 
 
 def _text(value: Any) -> str:
-    """Return a value as it is written in YAML, in a line."""
+    """Return a value in YAML on one line."""
     if value is ABSENT:
         return "—"
     if isinstance(value, str):

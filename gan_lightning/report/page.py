@@ -1,4 +1,4 @@
-"""The page: what stands in each of its parts, for the template."""
+"""The content of each part of the page, for the template."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gan_lightning.report.pictures import BUDGET, read_grids, read_panels
 from gan_lightning.report.run_folder import Run
 
 FOLDER = Path(__file__).parent
-SPREADS = ("_median", "_worst", "_degraded", "_hole")  # ends of names of metrics that stand below the table
+SPREADS = ("_median", "_worst", "_degraded", "_hole")  # suffixes of metrics that are shown below the table
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Group:
     """Runs that can be compared: those that train, or those that restore.
 
     Attributes:
-        title: What they do.
-        numbers: Their numbers among all runs.
+        title: Title of the group.
+        numbers: Numbers of its runs among all runs.
         runs: The runs.
-        differences: Options that are not the same in all of them.
+        differences: Options that differ between them.
         best: Metrics that have a best value.
-        others: All others.
+        others: All other metrics.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Group:
 
     @property
     def protocols(self) -> list[tuple[Column, set[str]]]:
-        """The columns that have a protocol, or a letter for want of one, and the parts in which protocols differ."""
+        """Columns with a protocol, or with a letter although it is unknown, and the parts in which protocols differ."""
         found = []
         for column in self.best:
             same_metric = [other.protocol for other in self.best if other.metric == column.metric and other.protocol]
@@ -65,15 +65,15 @@ def make_page(runs: Sequence[Run], left_out: Sequence[str], title: str | None = 
     """Return a page that compares runs.
 
     Args:
-        runs: The runs; what cannot be read is added to their notes.
-        left_out: Why other folders are left out.
-        title: Heading of the page; None for how many runs there are.
+        runs: The runs; unreadable parts are added to their notes.
+        left_out: Reasons for leaving out other folders.
+        title: Heading of the page; None for the number of runs.
     """
     panels = [read_panels(run) for run in runs]
     left = BUDGET - sum(len(panel.data) * 3 // 4 for of_run in panels for panel in of_run)
     with ThreadPoolExecutor(1) as beside:  # pictures are decoded without the interpreter's lock
         reading = beside.submit(read_grids, runs, left)
-        from gan_lightning.report.charts import AXES, COLORS, DASHES  # slow to import, as Matplotlib is
+        from gan_lightning.report.charts import AXES, COLORS, DASHES  # slow to import, because of Matplotlib
 
         found = columns(runs)
         charts = _charts(found, [run.name for run in runs])
@@ -134,12 +134,12 @@ def _charts(found: Sequence[Column], names: Sequence[str]) -> list[Chart]:
 
 
 def _is_constant(column: Column) -> bool:
-    """Return whether a metric is the same throughout each run, as learning rates may be: a table says it better."""
+    """Return whether a metric is constant in each run, like some learning rates, for which a table is clearer."""
     return all(len(set(series.values)) == 1 for series in column.series.values())
 
 
 def number(value: float | None) -> str:
-    """Return a number with four significant digits; a dash if there is none."""
+    """Return a number with four significant digits, or a dash for None."""
     if value is None:
         return "—"
     if not math.isfinite(value):
@@ -149,12 +149,12 @@ def number(value: float | None) -> str:
 
 
 def count(value: Any) -> str:
-    """Return a whole number with separators; a dash if there is none."""
+    """Return a whole number with separators, or a dash for None."""
     return f"{value:,}" if isinstance(value, int) else "—"
 
 
 def duration(seconds: Any) -> str:
-    """Return seconds as "1 h 5 min", "12 min" or "40 s"; a dash if there are none."""
+    """Return seconds as "1 h 5 min", "12 min" or "40 s", or a dash for None."""
     if not isinstance(seconds, int | float):
         return "—"
     if seconds < 120:

@@ -1,4 +1,4 @@
-"""Grids of samples and panels of restorations, small enough for a page that holds them all."""
+"""Grids of samples and panels of restorations, small enough for a single page."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from gan_lightning.hardware import count_cores
 from gan_lightning.report.png import left_columns
 from gan_lightning.report.run_folder import Run
 
-BUDGET: Final = 8_500_000  # bytes of all pictures: base64 makes 11.4 MB of them, and curves take 1 to 3 MB
-WIDTHS: Final = (640, 512, 416, 336, 272, 216, 160)  # of a grid, in pixels; the largest that the budget allows
-MOST_GRIDS: Final = 50  # of a run: more are left out, evenly
-MOST_PANELS: Final = 8  # of a run that restores
+BUDGET: Final = 8_500_000  # bytes of all pictures, which take 11.4 MB in base64; curves take 1 to 3 MB
+WIDTHS: Final = (640, 512, 416, 336, 272, 216, 160)  # possible widths of a grid in pixels, limited by the budget
+MOST_GRIDS: Final = 50  # maximum number of grids of a run; of more, evenly spaced ones are shown
+MOST_PANELS: Final = 8  # maximum number of panels of a restoration
 PANEL_WIDTH: Final = 1000
 QUALITY: Final = 78
 # Pixels around each image of a grid, between grids, and above them for titles: those of callbacks/samples.py, which
@@ -32,10 +32,10 @@ PADDING, GAP, HEADER = 2, 16, 14
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture within the page.
+    """A picture in the page.
 
     Attributes:
-        data: Its `data:` address.
+        data: `data:` URL of the picture.
         width: Width in pixels.
         height: Height in pixels.
         step: Step of a grid; the name of a photograph for a panel.
@@ -49,27 +49,27 @@ class Picture:
 
 @dataclass(frozen=True)
 class Grids:
-    """The grids of a run, in the order of their steps, and the real images beside them, if they are there."""
+    """The grids of a run in the order of their steps, and the grid of real images, if there is one."""
 
     samples: list[Picture]
     real: Picture | None
 
 
 def read_grids(runs: Sequence[Run], budget: int = BUDGET) -> list[Grids]:
-    """Return the grids of each run, all of a width at which their bytes stay within a budget.
+    """Return the grids of each run, all with the same width, which keeps their size within a budget.
 
     A grid that cannot be read is left out, with a note in its run.
 
     Args:
         runs: The runs.
-        budget: Bytes of all grids.
+        budget: Maximum number of bytes of all grids.
     """
     chosen = [evenly(run.grids, MOST_GRIDS) for run in runs]
     for run, kept in zip(runs, chosen, strict=True):
         if len(kept) < len(run.grids):
             run.notes.append(f"{len(kept)} of its {len(run.grids)} grids of samples are shown, evenly spaced.")
     jobs = [(number, step, path) for number, kept in enumerate(chosen) for step, path in kept]
-    # The last grids of the runs: those of untrained networks are gray, and take few bytes.
+    # The last grids of the runs, because those of untrained networks are gray and small.
     last = [(number, *kept[-1]) for number, kept in enumerate(chosen) if kept]
     width = _width(runs, last[:6], budget / max(len(jobs), 1))
 
@@ -96,7 +96,7 @@ def read_grids(runs: Sequence[Run], budget: int = BUDGET) -> list[Grids]:
 
 
 def read_panels(run: Run) -> list[Picture]:
-    """Return the first panels of a run that restores; one that cannot be read is noted in the run."""
+    """Return the first panels of a restoration; one that cannot be read is added to the notes of the run."""
     panels: list[Picture] = []
     for path in run.restorations[:MOST_PANELS]:
         picture = _try(path, partial(_panel, path.stem))
@@ -108,27 +108,27 @@ def read_panels(run: Run) -> list[Picture]:
 
 
 def evenly(items: Sequence[Any], most: int) -> list[Any]:
-    """Return at most so many items, evenly spaced, the first and the last among them."""
+    """Return at most `most` evenly spaced items, including the first and the last."""
     if len(items) <= most:
         return list(items)
     return [items[round(place * (len(items) - 1) / (most - 1))] for place in range(most)]
 
 
 def parts(image: Image.Image, config: dict[str, Any]) -> list[Image.Image]:
-    """Return the grids that stand beside each other in a picture of SampleGrid, without their titles.
+    """Return the grids in a picture of SampleGrid, without their titles.
 
     Args:
         image: The picture, with samples of the averaged generator, of the generator itself, and real images.
-        config: Options of the run, from which the size of a grid follows.
+        config: Options of the run, which determine the size of a grid.
 
     Returns:
-        The grids; the whole picture if it is not of the size that the options tell.
+        The grids, or the whole picture if it does not have the size that follows from the options.
     """
     return [image.crop(box) for box in _boxes(image.size, config)]
 
 
 def first_part(path: Path, image: Image.Image, config: dict[str, Any]) -> Image.Image:
-    """Return the first of the grids in a picture of SampleGrid, without decoding what is beside it.
+    """Return the first grid in a picture of SampleGrid, without decoding the others.
 
     Args:
         path: File of the picture.
@@ -141,7 +141,7 @@ def first_part(path: Path, image: Image.Image, config: dict[str, Any]) -> Image.
 
 
 def _boxes(size: tuple[int, int], config: dict[str, Any]) -> list[tuple[int, int, int, int]]:
-    """Return where the grids lie in a picture of a size, as boxes for cropping."""
+    """Return the boxes of the grids in a picture of a given size."""
     count, side = (
         config.get("sample_grid.num_images", 64),
         config.get("data.image_size", config.get("model.image_size")),
@@ -157,7 +157,7 @@ def _boxes(size: tuple[int, int], config: dict[str, Any]) -> list[tuple[int, int
 
 
 def to_picture(image: Image.Image, width: int, step: int | str) -> Picture:
-    """Return an image as WebP, not wider than so many pixels."""
+    """Return an image as WebP, reduced to a maximum width in pixels."""
     image = image if image.mode == "RGB" else image.convert("RGB")
     if image.width > width:
         size = width, max(1, round(image.height * width / image.width))
@@ -168,7 +168,7 @@ def to_picture(image: Image.Image, width: int, step: int | str) -> Picture:
 
 
 def _width(runs: Sequence[Run], tried: Sequence[tuple[int, int, Path]], mean_bytes: float) -> int:
-    """Return the largest width at which some grids take so many bytes on average; the smallest one if none does."""
+    """Return the largest width at which some grids fit into a mean number of bytes, or otherwise the smallest width."""
 
     def load(number: int, path: Path, image: Image.Image) -> Image.Image:
         return first_part(path, image, runs[number].config)
@@ -185,17 +185,17 @@ def _width(runs: Sequence[Run], tried: Sequence[tuple[int, int, Path]], mean_byt
 
 def _real(image: Image.Image, config: dict[str, Any], width: int) -> Picture | None:
     found = parts(image, config)
-    shown = 1 + bool(config.get("model.ema_decay", 1))  # grids of samples: without an average there is one
+    shown = 1 + bool(config.get("model.ema_decay", 1))  # number of grids of samples; without an average, only one
     return to_picture(found[shown], width, "real") if len(found) > shown else None
 
 
 def _panel(name: str, image: Image.Image) -> Picture:
-    """Return a panel; of a picture that is much higher than wide, such as panels.png, the upper part."""
+    """Return a panel; a picture that is much taller than wide, such as panels.png, is cropped to its upper part."""
     return to_picture(image.crop((0, 0, image.width, min(image.height, 2 * image.width))), PANEL_WIDTH, name)
 
 
 def _try(path: Path, use: Callable[[Image.Image], Any]) -> Any:
-    """Return what a function makes of the image in a file; why the file cannot be read, if it cannot."""
+    """Apply a function to the image in a file; return its result, or a message if the file cannot be read."""
     try:
         with Image.open(path) as image:
             return use(image)

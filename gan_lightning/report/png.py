@@ -1,4 +1,4 @@
-"""The left part of a PNG file, for less than decoding all of it."""
+"""Fast decoding of the left part of a PNG file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 def left_columns(path: Path, columns: int) -> Image.Image | None:
     """Read the first columns of an image.
 
-    A pixel of a PNG is stored as the difference from pixels to the left of it and above it. To sum these differences
-    takes longer than to decompress them, and the columns on the right are not needed for it.
+    A pixel of a PNG is stored as a difference from the pixels to its left and above. Summing these differences takes
+    longer than decompressing them, and does not need the columns on the right.
 
     Args:
         path: Path of a PNG file.
         columns: Number of columns to read, at most the width of the image.
 
     Returns:
-        The image; None if the file is none of those that this package writes: 8 bits, gray or RGB, not interlaced.
+        The image; None if the file does not have the format of this package: 8 bits, gray or RGB, not interlaced.
 
     Raises:
         ValueError, zlib.error, struct.error: If the file is damaged.
@@ -37,7 +37,7 @@ def left_columns(path: Path, columns: int) -> Image.Image | None:
         return None
     mode, channels = CHANNELS[color]
     rows = np.frombuffer(zlib.decompress(_compressed(data)), np.uint8).reshape(height, 1 + width * channels)
-    kept = np.ascontiguousarray(rows[:, : 1 + columns * channels])  # the first byte of a row says how it is stored
+    kept = np.ascontiguousarray(rows[:, : 1 + columns * channels])  # the first byte of a row states its filter
     return Image.frombytes(mode, (columns, height), zlib.compress(kept.tobytes(), level=0), "zip", mode)
 
 

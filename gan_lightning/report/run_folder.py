@@ -1,4 +1,4 @@
-"""What a run has left in its folder, as far as it can be read."""
+"""Reading of a run folder, as far as possible."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ import yaml
 from gan_lightning.file_names import printable
 
 GRID = re.compile(r"step-(\d+)\.png")
-FILES = ("config.yaml", "metrics.csv", "summary.json")  # a folder with none of them is no run
+FILES = ("config.yaml", "metrics.csv", "summary.json")  # a folder without any of them is not a run
 CLOCK = "train/images_per_second"
 
 
 @dataclass(frozen=True)
 class Series:
-    """The values of a metric in the order of time.
+    """The values of a metric in chronological order.
 
     Attributes:
-        steps: Number of G iterations at each value.
-        images: Number of images seen by then; NaN where the run does not say.
-        seconds: Seconds of training by then; NaN where the run does not say.
-        values: The values, NaN among them if the run has diverged.
+        steps: Number of generator iterations at each value.
+        images: Number of images seen so far; NaN if unknown.
+        seconds: Seconds of training so far; NaN if unknown.
+        values: The values, which include NaN if the run has diverged.
     """
 
     steps: list[float] = field(default_factory=list)
@@ -44,14 +44,14 @@ class Run:
     """A run.
 
     Attributes:
-        folder: Its folder.
-        name: Short name, which no other run of the report has.
+        folder: Run folder.
+        name: Short name, unique in the report.
         config: Options by their dotted names; empty if there is no config.yaml.
         metrics: Values of each metric.
         summary: Content of summary.json; empty if there is none.
         grids: Step and path of each grid of samples.
         restorations: Panels of restored images.
-        notes: What is missing or damaged, in whole sentences.
+        notes: Sentences about missing or damaged parts.
     """
 
     folder: Path
@@ -65,11 +65,11 @@ class Run:
 
     @property
     def restores(self) -> bool:
-        """Whether the run restores images, instead of training a network or measuring its samples."""
+        """Whether the run is a restoration, and not a training or an evaluation of samples."""
         return bool(self.restorations) or str(self.config.get("model.class_path", "")).endswith("LatentRestoration")
 
     def protocol(self, metric: str) -> dict[str, Any]:
-        """Return how a metric was measured; empty if the run does not say."""
+        """Return the protocol of a metric; empty if unknown."""
         found = self.summary.get("protocol")
         of_metric = found.get(metric) if isinstance(found, dict) else None
         return dict(of_metric) if isinstance(of_metric, dict) else {}
@@ -79,10 +79,10 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> tuple[list[Run], lis
     """Read runs.
 
     Args:
-        folders: Their folders; one that is given twice counts once.
+        folders: Run folders; duplicates are ignored.
 
     Returns:
-        The runs, and why each of the other folders is left out.
+        The runs, and the reason for leaving out each of the other folders.
     """
     runs: list[Run] = []
     left_out: list[str] = []
@@ -100,7 +100,7 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> tuple[list[Run], lis
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """Read what there is of a run; what is missing or damaged is noted."""
+    """Read a run as far as possible; missing and damaged parts are noted."""
     run = Run(folder, name)
     run.config = _read(run, "config.yaml", lambda text: flatten(_mapping(yaml.safe_load(text)))) or {}
     run.summary = _read(run, "summary.json", lambda text: _mapping(json.loads(text))) or {}
@@ -115,8 +115,8 @@ def read_metrics(text: str, notes: list[str]) -> dict[str, Series]:
     """Read the text of a metrics.csv.
 
     Args:
-        text: The text. A last line that was cut off is left out, as is any line that is damaged.
-        notes: List to which is added what was left out.
+        text: The text. An incomplete last line and damaged lines are left out.
+        notes: List to which notes about such lines are added.
 
     Returns:
         Values by metric.
@@ -162,7 +162,7 @@ def _series(rows: Iterable[Mapping[str, float]]) -> dict[str, Series]:
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings by their dotted names, `init_args` left out of them."""
+    """Return the values of nested mappings by their dotted names, without `init_args`."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         name = prefix if key == "init_args" else f"{prefix}.{key}" if prefix else str(key)
@@ -174,7 +174,7 @@ def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Return the last parts of paths, as many as tell each from all others."""
+    """Return the last parts of paths, as many as make all of them unique."""
     names: list[str] = []
     for path in paths:
         others = [other.parts[::-1] for other in paths if other != path]
@@ -185,7 +185,7 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read(run: Run, file: str, parse: Any) -> Any:
-    """Return what a file of a run holds; None, with a note, if it is missing or damaged."""
+    """Return the content of a file of a run, or None, with a note, if it is missing or damaged."""
     path = run.folder / file
     try:
         return parse(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""best.ckpt: the checkpoint with the best value of a metric, among values that were measured alike."""
+"""best.ckpt: the checkpoint with the best value of a metric, among values with the same protocol."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from gan_lightning.resume.data_identity import as_plain
 
 _log = logging.getLogger(__name__)
 
-NOT_COMPARED = ("ema_decay", "ema_half_life", "torchmetrics")  # parts of a protocol that leave the metric what it is
+NOT_COMPARED = ("ema_decay", "ema_half_life", "torchmetrics")  # parts of a protocol that do not affect the metric
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which compares a metric only with values that were measured in the same way.
+    """Lightning's ModelCheckpoint, except that it only compares values with the same protocol.
 
-    If a resumed run measures its metric in another way (other images, another number of them), or monitors another
-    metric, the best checkpoint is chosen anew, and the former one is kept under another name. The end of a run counts
-    too, if it is measured. A run keeps its best checkpoint when its folder is moved; a new run from another run's
-    checkpoint starts without one.
+    If a resumed run measures its metric in another way (with other images, or another number of them), or monitors
+    another metric, the choice of the best checkpoint starts anew, and the former one is kept under another name. The
+    final networks are also considered if they are measured. A run keeps its best checkpoint when its folder is moved; a
+    new run from another run's checkpoint starts without one.
     """
 
     _measured_as: Mapping[str, Any] | None = None  # protocol of the best value; None if unknown
-    _of_this_run = False  # whether the checkpoint that was loaded is
+    _of_this_run = False  # whether the loaded checkpoint is of this run
 
     @property
     def state_key(self) -> str:
@@ -42,7 +42,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the final networks if they were measured, and are the best ones."""
+        """Save the final networks if they were measured and are the best ones."""
         super().on_train_end(trainer, pl_module)
         measured = [getattr(callback, "measured_at", None) for callback in self._sources(trainer)]
         if trainer.global_step in measured:
@@ -54,7 +54,7 @@ class BestCheckpoint(ModelCheckpoint):
         return {**super().state_dict(), "measured_as": self._measured_as}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note whether the checkpoint is one of this run, and whether it monitored the same metric."""
+        """Record whether the checkpoint belongs to this run, and whether it monitored the same metric."""
         path, folder = trainer.ckpt_path, self.dirpath
         own = None if folder is None else Path(folder).resolve()
         self._of_this_run = path is not None and Path(path).resolve().parent == own
@@ -63,7 +63,7 @@ class BestCheckpoint(ModelCheckpoint):
             self._start_anew(trainer, "the run monitors another metric now", Path(str(folder)) / "best.ckpt")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the state of a run that is resumed, in whatever folder it is now."""
+        """Load the state of a resumed run, whose folder may have been moved."""
         if not self._of_this_run:
             return
         state, folder = dict(state_dict), str(self.dirpath)

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: complete or absent, with the previous last.ckpt beside the current one."""
+"""Checkpoint files that are either complete or absent, with a copy of the previous last.ckpt."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes each checkpoint to a temporary file in the same folder, flushes it to disk, and renames it.
+    """Checkpoint plugin that writes to a temporary file in the same folder, syncs it to disk, and renames it.
 
     Lightning writes to the system's temporary folder, which on most clusters is on another disk. Renaming from there is
-    a copy, and a job killed while it copies leaves half a checkpoint in the place of a whole one.
+    a copy, and a job killed during the copy leaves half a checkpoint in place of a complete one.
 
     When last.ckpt is replaced, its former content is kept as previous.ckpt.
     """
@@ -26,13 +26,13 @@ class WholeCheckpoints(TorchCheckpointIO):
     def __init__(self) -> None:
         super().__init__()
         self.writing = False
-        self._known: set[Path] = set()  # written or read by this process, hence whole
+        self._known: set[Path] = set()  # written or read by this process, and therefore complete
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, *args: Any, **kw: Any) -> None:
-        """Write a checkpoint; Lightning writes those on remote stores.
+        """Write a checkpoint; those on remote stores are written by Lightning.
 
         Raises:
-            StorageError: The disk is full, or the folder is not writable. An existing checkpoint is left unchanged.
+            StorageError: If the disk is full or the folder is not writable. An existing checkpoint is left unchanged.
         """
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, *args, **kw)
@@ -59,12 +59,12 @@ class WholeCheckpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint, by default without running code from it.
+        """Read a checkpoint, by default without executing code from it.
 
-        Lightning's default is to run code from checkpoints on servers.
+        Lightning's default is to execute code from checkpoints on servers.
 
         Raises:
-            InputError: The checkpoint cannot be fetched from its server.
+            InputError: If the checkpoint cannot be fetched from its server.
         """
         whole: dict[str, Any] = {} if map_location is None else {"map_location": map_location}
         try:
@@ -78,11 +78,11 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def keep_previous(last: Path) -> None:
-    """Keep what last.ckpt is now as previous.ckpt, so that a complete checkpoint exists at every moment."""
+    """Keep the current last.ckpt as previous.ckpt, so that a complete checkpoint exists at all times."""
     beside = last.with_name(f".{PREVIOUS}{own_suffix()}")
     try:
         beside.hardlink_to(last)
-    except OSError:  # no hard links on this file system: for a moment only previous.ckpt exists
+    except OSError:  # no hard links on this file system: for a moment, only previous.ckpt exists
         last.replace(last.with_name(PREVIOUS))
     else:
         beside.replace(last.with_name(PREVIOUS))
@@ -90,7 +90,7 @@ def keep_previous(last: Path) -> None:
 
 
 def disk_error_behind(error: BaseException | None) -> str | None:
-    """Return the system's message behind an error, or None; torch wraps errors of the disk in its own."""
+    """Return the system's message behind an error, or None; torch wraps disk errors in its own errors."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return None if error is None else error.strerror or str(error)

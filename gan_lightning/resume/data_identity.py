@@ -1,4 +1,4 @@
-"""What a run is trained on: noted in its checkpoints, and compared when it is resumed."""
+"""Identity of the training images of a run: saved in checkpoints, and compared when the run is resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = {"content": "the images themselves", "images": "the number of images"}
 
 
 def data_identity(trainer: Trainer) -> dict[str, Any] | None:
-    """Return what identifies the training images: dataset, split, crop, size, and a hash of all pixels.
+    """Return the identity of the training images: dataset, split, crop, size, and a hash of all pixels.
 
     Returns:
         Plain values; None if the data module does not describe its training images.
@@ -27,13 +27,13 @@ def data_identity(trainer: Trainer) -> dict[str, Any] | None:
         return None
     try:
         return as_plain(protocol("train"))
-    except Exception as error:  # a user's own may describe the splits of the evaluation alone
+    except Exception as error:  # a user's data module may describe only the splits of the evaluation
         _log.debug("The training images are not described: %s", error)
         return None
 
 
 def as_plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as values that a checkpoint can be read back with: others than plain ones as strings."""
+    """Return settings as plain values, which can be read from a checkpoint safely; other values become strings."""
     return {
         key: value if isinstance(value, str | int | float | None) else str(value) for key, value in settings.items()
     }
@@ -46,10 +46,10 @@ def check_same_data(before: Mapping[str, Any] | None, now: Mapping[str, Any] | N
         before: Identity of the images in the checkpoint, if it has one.
         now: Identity of the images of the run, if they have one.
         path: Path of the checkpoint.
-        resumes: Whether the run is the one that wrote the checkpoint; if not, a difference is only reported.
+        resumes: Whether this run wrote the checkpoint; otherwise a difference is only reported.
 
     Raises:
-        InputError: A run is resumed with other images.
+        InputError: If a run is resumed with other images.
     """
     if before is None or now is None or before == now or before.get("content", before) == now.get("content"):
         return

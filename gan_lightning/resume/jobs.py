@@ -1,4 +1,4 @@
-"""Jobs of a cluster: their number, whether the scheduler has restarted them, and its warning before the time limit."""
+"""Jobs of a cluster: their id, their restarts, and the scheduler's warning before the time limit."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _log = logging.getLogger(__name__)
 
 
 def job_stamp(own: str) -> str | None:
-    """Return a string that identifies the run, and is the same in all processes of a job.
+    """Return a string that identifies the run and is the same in all processes of a job.
 
-    Under Slurm it is the number of the job, which a requeued job keeps. Under torchrun it is the string of the process
-    that asks first, or the rendezvous id if the launcher shares no store. Processes that another launcher has started
-    share nothing before they meet.
+    Under Slurm it is the number of the job, which a requeued job keeps. Under torchrun it is the string of the first
+    process that asks, or the rendezvous id if the launcher shares no store. With any other launcher, the processes
+    cannot communicate before the process group exists.
 
     Args:
-        own: String that this process would choose if it were alone, for example the time.
+        own: String that a single process would use, for example the time.
 
     Returns:
         The common string, or None if the processes cannot agree on one.
@@ -47,13 +47,13 @@ def job_stamp(own: str) -> str | None:
 
 
 def runs_again() -> bool:
-    """Return whether this job was restarted: by Slurm after a requeue, or by torchrun after a failure."""
+    """Return whether this job was restarted, by Slurm after a requeue or by torchrun after a failure."""
     return any(int(os.environ.get(name) or 0) > 0 for name in STARTS_BEFORE)
 
 
 @contextmanager
 def requeued_when_warned() -> Iterator[None]:
-    """Treat SIGUSR1, Slurm's warning, like SIGTERM within the context, and requeue the job when the command has ended.
+    """Treat SIGUSR1, Slurm's warning, like SIGTERM within the context, and requeue the job when the command ends.
 
     This replaces Lightning's handler of SIGUSR1, which saves in the middle of a step, at a different point on each
     rank.
@@ -62,7 +62,7 @@ def requeued_when_warned() -> Iterator[None]:
 
     def warn(number: int, frame: FrameType | None) -> None:
         nonlocal warned
-        if os.getpid() != process:  # Slurm signals data workers too, which must not end before the training
+        if os.getpid() != process:  # Slurm also signals data workers, which must not end before the training
             return
         warned = True
         if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
@@ -83,7 +83,7 @@ def requeued_when_warned() -> Iterator[None]:
 
 
 def requeue() -> bool:
-    """Put this job back into Slurm's queue, and print that; do nothing outside Slurm.
+    """Put this job back into Slurm's queue and print a message; do nothing outside Slurm.
 
     Returns:
         Whether the job was requeued.

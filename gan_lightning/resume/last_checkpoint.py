@@ -1,4 +1,4 @@
-"""last.ckpt: the state to resume from, whatever the metrics are."""
+"""last.ckpt: the state from which a run is resumed, regardless of metrics."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResumeNotes:
-    """What a checkpoint says to the run that resumes from it; the defaults are for checkpoints without notes."""
+    """Notes in a checkpoint for the run that resumes from it; the defaults are for checkpoints without notes."""
 
-    metrics_rows: int | None = None  # rows of metrics.csv at that moment; None: those up to the checkpoint's step
+    metrics_rows: int | None = None  # number of rows in metrics.csv; None for those up to the checkpoint's step
     validation_due: bool = False  # before the next step
-    ended: bool = True  # nothing was left to do after the last step
+    ended: bool = True  # whether nothing was left to do after the last step
 
 
 class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, after all others
-    """Writes checkpoints/last.ckpt after each validation, at the end, and when the run is stopped or fails.
+    """Callback that writes checkpoints/last.ckpt after each validation, at the end, and when a run is stopped or fails.
 
-    Every checkpoint holds whole steps: Ctrl-C and SIGTERM wait for the end of the step under way. When a run fails,
-    the state after its last whole step is saved, unless the networks have diverged. With several ranks, a signal to
-    any of them stops all at the same step; after an error on one rank nothing is saved, as the others may stand
-    elsewhere.
+    Every checkpoint contains complete steps: Ctrl-C and SIGTERM wait for the end of the current step. When a run fails,
+    the state after its last complete step is saved, unless the networks have diverged. With several ranks, a signal to
+    any of them stops all at the same step; after an error on one rank nothing is saved, because the others may be at
+    another step.
 
     Lightning's `save_last` writes last.ckpt only together with a new best checkpoint, and loses all later steps.
     """
@@ -51,11 +51,11 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         """Configure how much work is lost when a job is killed without a warning.
 
         Args:
-            every_n_steps: Number of G iterations after which last.ckpt is written between validations too. By
-                default it is written after validations only.
+            every_n_steps: Number of generator iterations after which last.ckpt is also written between validations. By
+                default it is only written after validations.
 
         Raises:
-            InputError: The interval is less than 1.
+            InputError: If the interval is less than 1.
         """
         if every_n_steps is not None and every_n_steps < 1:
             raise InputError(
@@ -68,30 +68,30 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         self._saved_state: tuple[int, bool] | None = None
         self._rows_before_validation: int | None = 0
         self._ended = False
-        self._data: dict[str, Any] | None = None  # what identifies the training images
+        self._data: dict[str, Any] | None = None  # identity of the training images
         self._resumed_notes, self._resumed_step = ResumeNotes(metrics_rows=0), 0  # of a run that starts anew
         self._resumed_random_states: list[dict[str, Any]] = []
 
-    # What a checkpoint holds
+    # Content of a checkpoint
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the notes and random states, and set Lightning's counters to the end of a whole step."""
+        """Add the notes and random states, and set Lightning's counters to the end of a complete step."""
         if trainer.state.fn != "fit":
             return
         due = self._position.validation_is_due
         set_to_batch_boundary(checkpoint["loops"]["fit_loop"], trainer.num_training_batches, due)
         rows = rows_logged(trainer)
-        if due and trainer.validating:  # it will be repeated, and write its rows again
+        if due and trainer.validating:  # the validation will be repeated, and write its rows again
             rows = self._rows_before_validation
         checkpoint["last_checkpoint"] = asdict(ResumeNotes(rows, due, self._ended))
         checkpoint["random_states"] = random_states()
         checkpoint["data"] = self._data
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Read what `on_save_checkpoint` has added.
+        """Read the notes and random states that `on_save_checkpoint` added.
 
         Raises:
-            InputError: The run was trained on other data than it is to be resumed with.
+            InputError: If the run was trained on different data.
         """
         self._resumed_notes = ResumeNotes(**checkpoint.get("last_checkpoint", {}))
         self._resumed_step = checkpoint["global_step"]
@@ -104,17 +104,17 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
     # When a run starts or resumes
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write all checkpoints atomically, unless the user has chosen another way."""
+        """Write all checkpoints atomically, unless the user has chosen another plugin."""
         self._position = TrainingPosition(trainer)
         self._data = data_identity(trainer) if stage == "fit" else None
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = WholeCheckpoints()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remove the rows of metrics.csv that the resumed run writes again.
+        """Remove the rows of metrics.csv that the resumed run will write again.
 
         Raises:
-            InputError: The ranks have started from different checkpoints.
+            InputError: If the ranks have started from different checkpoints.
         """
         check_same_start(trainer, self._resumed_step)
         if trainer.is_global_zero:
@@ -122,8 +122,8 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
                 log.rewind(self._resumed_notes.metrics_rows, self._resumed_step)
         self._max_steps = trainer.max_steps
         if not self._resumed_notes.ended and self._resumed_step >= self._max_steps > 0:
-            # All steps were taken, but validation or the end of the training was still to come. Lightning skips a
-            # fit with no step left, so one more is allowed until the training has begun.
+            # All steps were taken, but the validation or the end of the training was still missing. Lightning skips a
+            # fit without remaining steps, so one more is allowed until the training has started.
             set_max_steps(trainer, self._resumed_step + 1)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -139,7 +139,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
     # When last.ckpt is written
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Note that a step is under way."""
+        """Record that a step has started."""
         self._position.begin_step()
 
     def on_train_batch_end(
@@ -155,7 +155,7 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
             self._save(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note how many rows metrics.csv has before validation adds its own."""
+        """Record the number of rows in metrics.csv before the validation adds its own."""
         if trainer.state.fn == "fit":
             set_max_steps(trainer, self._max_steps)
         else:
@@ -190,25 +190,25 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
         """Check that all ranks measure, or sample from, the same checkpoint.
 
         Raises:
-            InputError: They do not.
+            InputError: If they do not.
         """
         check_same_start(trainer, self._resumed_step)
 
     on_predict_start = on_test_start
 
-    # What stops a run
+    # When a run is stopped
 
     def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Stop `predict` after the batch if SIGTERM has come; Lightning's loop does not.
 
         Raises:
-            SIGTERMException: The process has received SIGTERM.
+            SIGTERMException: If the process has received SIGTERM.
         """
         if trainer.received_sigterm:
             raise SIGTERMException
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save the last whole step if all ranks have reached it; else kill the ranks that would wait for this one."""
+        """Save the last complete step if all ranks have reached it; otherwise kill ranks that would wait for it."""
         if trainer.state.fn != "fit" or self._signals is None:
             return
         self._position.fail()

@@ -1,7 +1,7 @@
-"""What has launched this process, and whether the Trainer knows of all the processes that were launched.
+"""Detection of the launcher of this process, and a check that the Trainer uses all launched processes.
 
-Without this check, each of several processes would be a training of its own in one run folder: Lightning asks the
-launcher only if several devices were asked for.
+Without this check, each of several processes would train on its own in the same run folder, because Lightning asks the
+launcher only if several devices are requested.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from gan_lightning.errors import InputError
 
 INTERACTIVE = ("bash", "interactive")  # names of Slurm jobs in which Lightning ignores Slurm
 MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
-MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # of Open MPI; of MPICH and Intel MPI
+MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")  # Open MPI; MPICH and Intel MPI
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Processes that a launcher has started for one command.
+    """Processes that a launcher started for one command.
 
     Attributes:
         launcher: Name of the launcher.
@@ -37,7 +37,7 @@ class Launch:
 def is_first_process() -> bool:
     """Return whether this process writes the run folder: the first of its job, or the only one.
 
-    Lightning knows the rank of a process of MPI when the Trainer is made, which is too late.
+    Lightning knows the rank of an MPI process only once the Trainer exists, which is too late.
     """
     if (launch := find_launch()) is not None and launch.launcher == "MPI":
         return next((rank for name in MPI_RANKS if (rank := _number(name)) is not None), 0) == 0
@@ -46,12 +46,12 @@ def is_first_process() -> bool:
 
 
 def is_interactive_job() -> bool:
-    """Return whether this is a shell of Slurm's, in which commands are started one after the other, without `srun`."""
+    """Return whether this is an interactive Slurm shell, in which commands are started one by one without `srun`."""
     return os.environ.get("SLURM_JOB_NAME") in INTERACTIVE
 
 
 def find_launch() -> Launch | None:
-    """Return what has launched this process, in the order in which Lightning looks for it; None if nothing has."""
+    """Return the launch of this process, looking for launchers in Lightning's order; None if there is none."""
     known = os.environ
     if "TORCHELASTIC_RUN_ID" in known and "WORLD_SIZE" in known:
         return Launch("torchrun", int(known["WORLD_SIZE"]), _number("LOCAL_WORLD_SIZE"))
@@ -70,10 +70,10 @@ def find_launch() -> Launch | None:
 
 
 def check_launch(trainer: Trainer) -> None:
-    """Check that the trainer uses exactly the processes that were launched.
+    """Check that the trainer uses exactly the launched processes.
 
     Raises:
-        InputError: If there are more or fewer, or Lightning would start them a second time.
+        InputError: If the numbers differ, or Lightning would start the processes a second time.
     """
     launch, expected = find_launch(), trainer.num_devices * trainer.num_nodes
     environment = getattr(trainer.strategy, "cluster_environment", None)

@@ -1,4 +1,4 @@
-"""What the ranks of a job tell each other outside of collectives, in the store through which they have met."""
+"""Messages between the ranks of a job outside of collectives, in the store of their process group."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from gan_lightning.errors import RankError
 
 @dataclass(frozen=True)
 class Failure:
-    """What has ended the run of a rank.
+    """Error or signal that ended the run of a rank.
 
     Attributes:
         rank: The rank.
-        teller: Rank that tells of it: itself, or one that misses it.
+        teller: Rank that reports the failure: the rank itself, or another one that no longer hears from it.
         status: Exit status of all processes.
-        reason: The error, in one line.
-        stopped: Whether it was a signal, not an error.
+        reason: The error in one line.
+        stopped: Whether it was a signal and not an error.
     """
 
     rank: int
@@ -44,10 +44,10 @@ LOST = Failure(0, 1, 1, "rank 0 has ended without a message, perhaps killed for 
 
 
 class NoticeBoard:
-    """Notices of the ranks of one run: failures, signs of life, and who has left.
+    """Notices of the ranks of one run: failures, heartbeats, and departures.
 
-    The connection is one of its own, because a client that waits for a value blocks all other calls of its process. The
-    store ends with the process that serves it, rank 0 or a launcher, and all others notice that.
+    It uses a separate connection, because a client that waits for a value blocks all other calls of its process. The
+    store ends with the process that serves it, rank 0 or a launcher, which all others notice.
     """
 
     def __init__(self, rank: int, world_size: int, run: int) -> None:
@@ -59,8 +59,8 @@ class NoticeBoard:
             run: Number of the run in this process, the same on every rank.
 
         Raises:
-            KeyError: The ranks have not met at an address.
-            RuntimeError: There is no store at the address.
+            KeyError: If the ranks have not agreed on an address.
+            RuntimeError: If there is no store at the address.
         """
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         client = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
@@ -70,7 +70,7 @@ class NoticeBoard:
         self._neighbor, self._beat, self._silent = (rank + 1) % world_size, 0, 0
 
     def tell(self, failure: Failure) -> Failure:
-        """Write why the run of this rank has ended, and return what the first rank wrote that did so."""
+        """Write why the run of this rank has ended, and return the failure that was written first."""
         try:
             first = self._store.compare_set("failed", "", json.dumps(asdict(failure)))
         except RuntimeError:
@@ -78,35 +78,35 @@ class NoticeBoard:
         return Failure(**json.loads(first))
 
     def failure(self) -> Failure | None:
-        """Return what has been told, if anything.
+        """Return the failure that was written, if any.
 
         Raises:
-            RuntimeError: Nobody serves the store any more.
+            RuntimeError: If no process serves the store any more.
         """
         return Failure(**json.loads(self._store.get("failed"))) if self._store.check(["failed"]) else None
 
     def look(self, silent: int) -> Failure | None:
-        """Write a sign of life, and return the failure of a rank, or None.
+        """Write a heartbeat, and return the failure of a rank, or None.
 
         Args:
-            silent: Number of looks after which a rank without a sign of life has failed. Looks are counted, not
-                seconds, in case this process was suspended itself.
+            silent: Number of looks after which a rank without a heartbeat has failed. Looks are counted instead of
+                seconds, in case this process itself was suspended.
         """
         try:
             self._store.add(f"beat/{self._rank}", 1)
             if (failure := self.failure()) is not None:
                 return failure
             beat = self._store.add(f"beat/{self._neighbor}", 0)
-            self._silent = self._silent + 1 if beat == self._beat > 0 else 0  # 0: it has not begun to look
+            self._silent = self._silent + 1 if beat == self._beat > 0 else 0  # 0: it has not started yet
             self._beat = beat
             if self._silent < silent or self._store.check([f"left/{self._neighbor}"]):
                 return None
-        except RuntimeError:  # nobody serves the store any more
+        except RuntimeError:  # no process serves the store any more
             return LOST
         return self.tell(Failure(self._neighbor, self._rank, 1, f"rank {self._neighbor} shows no sign of life"))
 
     def leave(self) -> None:
-        """Write that this rank ends."""
+        """Write that this rank leaves."""
         try:
             if not self._store.check([f"left/{self._rank}"]):
                 self._store.set(f"left/{self._rank}", "")

@@ -1,7 +1,7 @@
 """States of the global random number generators, for checkpoints.
 
-Random numbers of this package are functions of seed, rank and batch, and need no state. Users' own modules, callbacks
-and data sets may draw from the global generators.
+Random numbers of this package are functions of seed, rank and batch, and need no state. Modules, callbacks and data
+sets of users may draw from the global generators.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def set_random_states(states: list[dict[str, Any]], rank: int) -> None:
 
     Args:
         states: States by rank, from `random_states`.
-        rank: Rank of this process. The generators of a rank that the list does not have are left as they are.
+        rank: Rank of this process. If the list has no states for it, its generators are not changed.
     """
     if rank >= len(states):
         return

@@ -1,9 +1,8 @@
-"""The end of every process of a job after one of them has failed, wherever the others wait for it.
+"""Termination of all processes of a job after one of them has failed, even while they wait for it.
 
-A rank that waits in a collective of nccl cannot be told anything, and notices the death of another rank only when the
-collective times out. Therefore a thread of each process looks at the store through which the ranks have found each
-other: a rank that fails writes its reason there, and the others end. It costs a step nothing, and needs no group of
-processes of its own.
+A rank that waits in an NCCL collective cannot receive messages, and notices the death of another rank only when the
+collective times out. Therefore a thread of each process watches the store of the process group: a rank that fails
+writes its reason there, and the others end. This does not slow down steps, and needs no separate process group.
 """
 
 from __future__ import annotations
@@ -33,33 +32,34 @@ from gan_lightning.resume.notice_board import Failure, NoticeBoard
 _log = logging.getLogger(__name__)
 
 POLL = 1.0  # seconds between two looks at the store
-GRACE = 4.0  # for the main thread to end in good order: with gloo it is woken by the end of the failed rank
-GRACE_OF_STOP = 60.0  # the same after a signal, which may let a batch end first
+GRACE = 4.0  # for the main thread to end normally; with gloo it is woken by the end of the failed rank
+GRACE_OF_STOP = 60.0  # the same after a signal, which may wait for the end of a batch
 SAVING = 5.0  # for a checkpoint that is being written
-TEARDOWN = 10.0  # for Lightning's, which on a GPU may wait for a collective that nobody else has joined
-LAST = 7.0  # until which the failed rank stays: launchers kill the others, without warning, as soon as one has ended
-EXIT = 3.0  # for what the interpreter does at exit
-JOINING = 1800.0  # for all processes to start: torch's own default, where a run waits longer later
-SILENT = 600  # looks at the store during which a rank shows no life: ten minutes, longer than a file system hangs
+TEARDOWN = 10.0  # for Lightning's teardown, which on a GPU may wait for a collective that no other rank has joined
+LAST = 7.0  # until the failed rank exits, because launchers then kill the others without warning
+EXIT = 3.0  # for the cleanup of the interpreter at exit
+JOINING = 1800.0  # for all processes to start: torch's default, even if a run waits longer later
+SILENT = 600  # number of looks without a heartbeat of a rank: ten minutes, longer than a file system hangs
 
 
 class RankWatch(Callback):
-    """Ends this process within seconds after another rank of the job has failed, in any command of the Trainer.
+    """Callback that ends this process within seconds after another rank of the job has failed, in any command.
 
-    The rank that fails says why, as it would alone. The others end without a message, with the same exit status: by an
-    error at the end of the batch or in the collective that they wait in, or else, if nothing interrupts the wait, at
-    once. A checkpoint that is being written is finished. A rank that was killed is noticed too: rank 0 within seconds,
-    another one by its launcher or, without one, after ten minutes.
+    The failed rank prints the reason, as a single process would. The others end without a message and with the same
+    exit
+    status: by an error at the end of the batch or in the collective in which they wait, or immediately if nothing
+    interrupts the wait. A checkpoint that is being written is finished. A killed rank is also noticed: rank 0 within
+    seconds, another one by its launcher or, without a launcher, after ten minutes.
 
-    Put it before other callbacks: an error is told to the other ranks when it has reached this one.
+    Put it before other callbacks, because an error is reported to the other ranks when it reaches this callback.
     """
 
     def __init__(self, ends_process: bool = False) -> None:
-        """Configure the end.
+        """Configure how the process ends.
 
         Args:
-            ends_process: Whether an error is going to end this process, as on the command line. Then it also ends if
-                Lightning cannot tear down its strategy.
+            ends_process: Whether an error will end this process, as on the command line. Then it also ends if Lightning
+                cannot tear down its strategy.
         """
         self.failure: Failure | None = None  # of another rank
         self._ends_process, self._status, self._runs, self._told = ends_process, 1, 0, 0.0
@@ -71,13 +71,13 @@ class RankWatch(Callback):
         self._error: BaseException | None = None
 
     def __reduce__(self) -> tuple[type[RankWatch], tuple[bool]]:
-        """Copy the settings alone, as for processes that Lightning spawns."""
+        """Copy only the settings, for processes that Lightning spawns."""
         return type(self), (self._ends_process,)
 
     # When the watch begins and ends
 
     def start(self, trainer: Trainer) -> None:
-        """Start the watch of a run; before the ranks have met, so that the preparation of the data is watched too."""
+        """Start the watch of a run before the process group exists, so that the preparation of data is also watched."""
         if trainer.world_size == 1 or (self._over is not None and self._process == os.getpid()):
             return
         if not distributed.is_distributed():
@@ -96,11 +96,11 @@ class RankWatch(Callback):
             self._connect()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End the watch of a run that has ended well; on rank 0 when it has on all others.
+        """End the watch of a successful run; on rank 0, after all others have ended theirs.
 
         Raises:
-            RankError: Another rank has failed after this one had nothing left to do.
-            SIGTERMException: Another rank was stopped.
+            RankError: If another rank has failed after this one finished its work.
+            SIGTERMException: If another rank was stopped.
         """
         if self._over is None:
             return
@@ -115,7 +115,7 @@ class RankWatch(Callback):
         self._over = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Report to the other ranks what has ended the run of this one."""
+        """Report the error or signal that ended the run of this rank to the others."""
         if self._over is None:
             return
         self._over.set()
@@ -139,18 +139,18 @@ class RankWatch(Callback):
     # When another rank has failed or was stopped
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Raise if another rank has failed; for signals during a training see signals.py.
+        """Raise an error if another rank has failed; signals during a training are handled in signals.py.
 
         Raises:
-            RankError: It has.
+            RankError: If another rank has failed.
         """
         if self.failure is not None and not self.failure.stopped:
             raise self.failure.error()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let SIGTERM wait for the end of the batch, on any rank; then all end.
+        """Make SIGTERM on any rank wait for the end of the batch, after which all ranks end.
 
-        Lightning's own handler would first wait for rank 0 to receive the signal too.
+        Lightning's own handler would first wait for rank 0 to receive the signal.
         """
         listening = threading.current_thread() is threading.main_thread()
         if self._over is None or trainer.state.fn == "fit" or not listening:
@@ -167,11 +167,11 @@ class RankWatch(Callback):
     on_validation_start = on_test_start = on_predict_start
 
     def on_predict_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Raise if another rank has failed, or if any has received SIGTERM.
+        """Raise an error if another rank has failed, or if any rank has received SIGTERM.
 
         Raises:
-            RankError: A rank has failed.
-            SIGTERMException: A rank was stopped.
+            RankError: If a rank has failed.
+            SIGTERMException: If a rank was stopped.
         """
         if self._asked:
             raise SIGTERMException
@@ -182,7 +182,7 @@ class RankWatch(Callback):
 
     @contextmanager
     def ending(self, finish: Callable[[BaseException], None]) -> Iterator[None]:
-        """Call a function when an error has ended the body, which raises RankError if another rank has failed before.
+        """Call a function if an error ends the body; the error is a RankError if another rank has failed before.
 
         Args:
             finish: Function of the error.
@@ -191,7 +191,7 @@ class RankWatch(Callback):
             yield
         except BaseException as error:
             self._limit(None)
-            self._error = None  # whoever catches it prints it
+            self._error = None  # printed by the code that catches it
             finish(error)
             if self.failure is None or self.failure.stopped or isinstance(error, RankError):
                 raise
@@ -207,7 +207,7 @@ class RankWatch(Callback):
             return self._board
 
     def _watch(self, trainer: Trainer, over: threading.Event) -> None:
-        """Look at the store until the run is over or another rank has failed: the work of the thread."""
+        """Watch the store until the run is over or another rank has failed; runs in the thread."""
         started = time.monotonic()
         while not distributed.is_distributed():
             if over.wait(POLL / 10):
@@ -228,13 +228,13 @@ class RankWatch(Callback):
         while getattr(trainer.strategy.checkpoint_io, "writing", False) and time.monotonic() < limit:
             time.sleep(0.05)
         board.leave()
-        missed = failure.teller != failure.rank  # it has not said why itself
+        missed = failure.teller != failure.rank  # it has not reported the reason itself
         self._end(failure.status, failure.reason if missed and failure.teller == trainer.global_rank else None)
 
     # The end of this process
 
     def _limit(self, seconds: float | None) -> None:
-        """End this process by force after some seconds; None for never."""
+        """Kill this process after some seconds; None for never."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -258,16 +258,16 @@ class RankWatch(Callback):
         os._exit(status)
 
     def _leave(self, board: NoticeBoard) -> None:
-        """Leave the other ranks at the exit of this process, last if they can be awaited."""
+        """Leave the other ranks at the exit of this process, after them if this process can wait."""
         self._limit(max(0.0, self._told + LAST - time.monotonic()) + EXIT)
         self._error = None  # it has been printed
-        store = default_store()  # rank 0 serves it: the others may still have to read the reason
+        store = default_store()  # served by rank 0; the others may still have to read the reason
         distributed.leave_group()  # wakes ranks that wait for this one in a collective of gloo
         board.leave()
         while time.monotonic() < self._told + LAST and not board.others_left():
             time.sleep(0.05)
         if store is not None:
-            time.sleep(0.2)  # the others have to see that all have left
+            time.sleep(0.2)  # lets the others see that all have left
 
 
 def _reason(error: BaseException) -> str:

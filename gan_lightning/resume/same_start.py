@@ -11,18 +11,18 @@ from gan_lightning.errors import InputError
 
 
 def check_same_start(trainer: Trainer, step: int) -> None:
-    """Check that all ranks have loaded the checkpoint that rank 0 has.
+    """Check that all ranks have loaded the same checkpoint as rank 0.
 
-    Each rank looks for the file itself. A shared folder may show a node an older last.ckpt, or none, for a minute after
-    another node has written it; ranks at different steps would then train on as if nothing were wrong. Paths may
-    differ, as those of copies on the disks of the nodes do.
+    Each rank looks for the file itself. For a minute after a node has written last.ckpt, a shared folder may show an
+    older one, or none, to another node; ranks at different steps would then continue without an error. Paths may
+    differ, such as those of copies on the disks of the nodes.
 
     Args:
         trainer: Trainer that has loaded the checkpoint.
-        step: Step of the checkpoint; of no account without one.
+        step: Step of the checkpoint; ignored without one.
 
     Raises:
-        InputError: A rank has loaded another one, or none.
+        InputError: If a rank has loaded another one, or none.
     """
     path = trainer.ckpt_path
     own = "no checkpoint" if path is None else f"{Path(path).name} of step {step}"

@@ -1,4 +1,4 @@
-"""Signals that wait for the end of a step, so that what is then saved or stopped is whole."""
+"""Signals that wait for the end of a step, so that only complete steps are saved."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ STOPPING = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: SIGTERMException}
 
 
 class StepSignals:
-    """Holds signals back while a step is under way; several ranks act on a signal at the same step.
+    """Handler that delays signals until the end of a step; several ranks act on a signal at the same step.
 
-    A signal obeyed at once could save a discriminator that is one step ahead of its generator, and ranks that stop a
-    step apart wait for each other forever. Several ranks exchange their signals while the next step runs, and so act
-    one step late, without waiting for each other.
+    An immediate reaction could save a discriminator that is one step ahead of its generator, and ranks that stop at
+    different steps would wait for each other forever. Several ranks exchange their signals while the next step runs,
+    and therefore act one step later, without waiting for each other.
     """
 
     def __init__(self, trainer: Trainer, position: TrainingPosition) -> None:
@@ -32,15 +32,15 @@ class StepSignals:
 
         Args:
             trainer: Trainer whose training has just started.
-            position: Where that training stands, at any moment.
+            position: Current position of this training.
         """
         self._trainer, self._position = trainer, position
         self._process = os.getpid()
-        # Lightning's handler has received what came while the untrained networks were validated.
+        # Lightning's handler has received signals during the validation of the untrained networks.
         self._waiting: list[int] = [signal.SIGTERM] if trainer.received_sigterm else []
-        self.agreed = trainer.world_size == 1  # whether all ranks stand where this one does
+        self.agreed = trainer.world_size == 1  # whether all ranks are at the same step
         self._ranks: Any = None  # a process group on the CPU, through which ranks exchange signals
-        self._exchange: tuple[Any, torch.Tensor] | None = None  # under way: its work, and what it is going to tell
+        self._exchange: tuple[Any, torch.Tensor] | None = None  # current exchange: its work, and its result
         if not self.agreed:
             self._ranks = torch.distributed.new_group(backend="gloo", timeout=WAIT)
             skip_sigterm_broadcast(trainer)
@@ -59,15 +59,15 @@ class StepSignals:
             self._act(number)
 
     def act(self, at_once: bool = False) -> None:
-        """Act on a signal that any rank had received by the end of the step before.
+        """Act on a signal that any rank had received by the end of the previous step.
 
         Args:
-            at_once: Wait for the signals received during the step that has just ended, too: something long, or the end
-                of the training, comes next. The same on every rank.
+            at_once: Also wait for signals received during the step that has just ended, because something long, or the
+                end of the training, comes next. It must be the same on every rank.
 
         Raises:
-            SIGTERMException: A rank has received SIGTERM.
-            KeyboardInterrupt: A rank has received Ctrl-C.
+            SIGTERMException: If a rank has received SIGTERM.
+            KeyboardInterrupt: If a rank has received Ctrl-C.
         """
         number = max(self._waiting, default=0)
         if self._ranks is not None:
@@ -82,7 +82,7 @@ class StepSignals:
             self._act(number)
 
     def _finish_exchange(self) -> int:
-        """Return the highest signal of the exchange that is under way."""
+        """Return the highest signal of the current exchange."""
         if self._exchange is None:
             return 0
         work, latest = self._exchange

@@ -66,9 +66,9 @@ def test_all_faces_are_aligned_and_one_without_is_left_alone(capsys, caplog):
     save("photos/two.png", photo), save("photos/one.jpg", placed(8)[0]), save("photos/wall.png", photo[:60, :60] * 0)
     assert main(["align", "photos", "--output", "aligned"]) == 0
     assert (
-        "aligned 3 faces of 2 photographs to celeba, 178x218 pixels; 1 photograph left alone" in capsys.readouterr().out
+        "aligned 3 faces of 2 photographs to celeba, 178x218 pixels; 1 photograph skipped" in capsys.readouterr().out
     )
-    assert "wall.png is left alone: no face was found" in caplog.text
+    assert "wall.png is skipped: no face was found" in caplog.text
     assert {path.name for path in Path("aligned").iterdir()} == {"one.png", "two_1.png", "two_2.png", "alignment.csv"}
     assert pixels("aligned/two_1.png").shape == (218, 178, 3)
     faces = {face.aligned: face for face in read_table(Path("aligned/alignment.csv"))}
@@ -208,7 +208,7 @@ def test_a_hole_in_a_face_of_a_photograph_is_filled(generator, capsys):
     words += ["--mask", "masks", "--output", "out", *QUICK]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "aligned 1 face of 1 photograph to celeba_square, 16x16 pixels; 1 photograph left alone" in printed
+    assert "aligned 1 face of 1 photograph to celeba_square, 16x16 pixels; 1 photograph skipped" in printed
     assert "two.png -> out/two.png" in printed
     changed = (pixels("out/two.png") != photo).any(axis=2)
     assert changed[175:195, 145:175].mean() > 0.9

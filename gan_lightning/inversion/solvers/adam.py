@@ -26,7 +26,7 @@ def adam(
         start: (B,D) initial variables.
         stopping: Stopping criteria; `num_steps` is the length of the cosine.
         learning_rate: Initial learning rate, or largest one of the ramps.
-        ramps: Ramps and noise in place of the cosine. The search then goes on until all steps are taken, or the noise
+        ramps: Ramps and noise that replace the cosine. The search then continues until all steps are taken or the noise
             level is reached.
     """
     # While the learning rate is high, the objective can stagnate without having converged.

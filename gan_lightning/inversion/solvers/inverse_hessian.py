@@ -7,8 +7,8 @@ from torch import Tensor
 
 from gan_lightning.inversion.reductions import sum_of_each
 
-LEAST_CURVATURE = 1e-20  # pairs with less are skipped: with them the direction could be one of ascent
-CHUNK = 256  # variables that are summed at once on a CPU; sums of more would depend on the size of the batch
+LEAST_CURVATURE = 1e-20  # pairs with less are skipped, because the direction could become one of ascent
+CHUNK = 256  # number of variables in a sum on a CPU; longer sums would depend on the size of the batch
 
 
 class InverseHessian:
@@ -20,11 +20,11 @@ class InverseHessian:
 
         H = c I + [S cY] [[R^-T (D + c Y'Y) R^-1, -R^-T], [-R^-1, 0]] [S cY]'.
 
-    A pair replaces the oldest one of its image. Then the inverse of R only loses a row and a column, and gains others,
-    wherever they are stored: nothing is moved or solved, and no order of the pairs is kept. Each image has its own
-    place for its next pair, since images take their steps at different times.
+    A pair replaces the oldest one of its image. The inverse of R then loses a row and a column and gains new ones in
+    any position: no entry is moved, no equation is solved, and the pairs are not kept in order. Each image has its own
+    position for its next pair, because images take their steps at different times.
 
-    On a CPU a single image is computed twice: products of one matrix are summed in another order than those of several.
+    On a CPU a single image is computed twice, because products of a single matrix are summed in a different order.
 
     Args:
         gradient: (B,D) gradient at the initial variables, which sets the length of the first step to one.
@@ -39,7 +39,7 @@ class InverseHessian:
         chunks = -(-size // CHUNK) if gradient.device.type == "cpu" else 1
         width = -(-size // chunks)
         self.memory, self._padding = memory, chunks * width - size
-        # S and Y, and a place to write to where no pair is to be added.
+        # S and Y, and a dummy position for images to which no pair is added.
         self._pairs = gradient.new_zeros(batch, chunks, 2 * memory + 2, width)
         self._inverse = gradient.new_zeros(batch, memory, memory)  # of R
         self._products = torch.zeros_like(self._inverse)  # Y'Y
@@ -48,7 +48,7 @@ class InverseHessian:
         self._next = torch.zeros_like(self._scale, dtype=torch.int64)
         self._rows = torch.arange(batch, device=gradient.device)[:, None]
         self._places = torch.arange(memory, device=gradient.device)
-        self._starts = torch.tensor([0, memory], device=gradient.device)  # of the places of S and of Y
+        self._starts = torch.tensor([0, memory], device=gradient.device)  # first positions of S and of Y
         self._nowhere = torch.tensor([2 * memory, 2 * memory + 1], device=gradient.device)
 
     @property
@@ -57,7 +57,7 @@ class InverseHessian:
         return self._scale[: self._count]
 
     def select(self, rows: Tensor) -> None:
-        """Keep some images of the batch only."""
+        """Keep only some images of the batch."""
         self._count, rows = len(rows), self._at_least_two(rows)
         for name in ("_pairs", "_inverse", "_products", "_curvatures", "_scale", "_next"):
             setattr(self, name, getattr(self, name)[rows])
@@ -70,7 +70,7 @@ class InverseHessian:
             step: (B,D) change of the variables.
             change: (B,D) change of the gradient.
             gradient: (B,D) gradient at the current variables.
-            taken: (B,) true where the pair is to be added. Elsewhere the pair may hold anything.
+            taken: (B,) true where the pair is added. Elsewhere its values are ignored.
 
         Returns:
             (B,D), minus H times the gradient.
@@ -88,7 +88,7 @@ class InverseHessian:
         return torch.addcmul(self._combine(weights), gradient, self._scale, value=-1)[: self._count]
 
     def _replace(self, here: Tensor, taken: Tensor, products: Tensor, squares: Tensor) -> None:
-        """Put a pair in its place, given its products (B,M) y's of all steps, and y'y of all changes."""
+        """Store a pair, given its products (B,M) y's with all steps and y'y with all changes."""
         curvature, square = products.gather(1, self._next), squares.gather(1, self._next)
         unusable = curvature <= LEAST_CURVATURE
         scale = (curvature / square.clamp(min=1e-30)).masked_fill(unusable, 1.0)

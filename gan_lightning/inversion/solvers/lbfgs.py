@@ -14,7 +14,7 @@ from gan_lightning.inversion.solvers.recorded import RecordedStep, record_cuda_g
 
 LBFGS_MEMORY = 20  # storing vectors is cheap compared with evaluating the generator
 LBFGS_WINDOW = 10
-MAX_HALVINGS = 12  # of the step in a line search
+MAX_HALVINGS = 12  # maximum number of halvings of the step in a line search
 ARMIJO = 1e-4  # sufficient decrease, relative to the slope
 RECORDS = False  # whether steps are recorded as CUDA graphs
 
@@ -22,8 +22,8 @@ RECORDS = False  # whether steps are recorded as CUDA graphs
 def lbfgs(problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
     """Minimize any smooth loss by L-BFGS (Liu & Nocedal 1989), with a backtracking line search for each image.
 
-    Each round tries one point of each image. Where it is accepted, the next round tries the next step; elsewhere, half
-    of the same one. So no image waits for the line search of another.
+    Each round tries one point of each image. If the point is accepted, the next round tries the next step; otherwise it
+    tries half of the same step. No image waits for the line search of another.
 
     Args:
         problem: Problem with a smooth loss.
@@ -50,7 +50,7 @@ def lbfgs(problem: Problem, start: Tensor, stopping: Stopping) -> Solution:
 
 
 def can_record(problem: Problem) -> bool:
-    """Return whether steps are recorded as CUDA graphs: on a GPU, where no function of the user is part of them."""
+    """Return whether steps are recorded as CUDA graphs: only on a GPU, and without user-defined functions in them."""
     return RECORDS and problem.observed.device.type == "cuda" and isinstance(problem.degradation, Degradation)
 
 
@@ -64,13 +64,13 @@ class _Search:
         self.length = torch.ones_like(losses)
 
     def select(self, rows: Tensor) -> None:
-        """Keep some images of the batch only."""
+        """Keep only some images of the batch."""
         for name in ("variables", "losses", "gradient", "direction", "length"):
             setattr(self, name, getattr(self, name)[rows])
         self.inverse_hessian.select(rows)
 
     def advance(self, problem: Problem, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Try a point; move there where it satisfies Armijo's condition, and shorten the step elsewhere.
+        """Try a point of each image; move there if it satisfies Armijo's condition, otherwise shorten the step.
 
         Args:
             problem: Problem to solve.

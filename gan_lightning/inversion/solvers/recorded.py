@@ -1,4 +1,4 @@
-"""A step that a GPU repeats by itself: recorded once as a CUDA graph, then launched as a whole."""
+"""A solver step that is recorded once as a CUDA graph and then replayed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WARM_UP = 2  # steps before the recording, in which libraries allocate what a recording may not
+WARM_UP = 2  # steps before the recording, in which libraries make allocations that a recording must not make
 
 _log = logging.getLogger(__name__)
 
@@ -18,11 +18,11 @@ Step = Callable[[], None]
 
 
 class RecordedStep:
-    """A step of a solver, which is recorded and then replayed for as long as its tensors stay the same ones.
+    """A solver step that is recorded, and then replayed as long as it works on the same tensors.
 
-    The step computes on the tensors that are attributes of some objects, and assigns others to them, of the same
-    shapes. It must not wait for the device, nor change anything else. A replay writes the results into the tensors with
-    which the step was recorded. Where a recording fails, all steps are run as they are.
+    The step reads tensors that are attributes of some objects, and assigns new tensors of the same shapes to them. It
+    must not wait for the device or change anything else. A replay writes the results into the tensors with which the
+    step was recorded. If the recording fails, all steps run without it.
 
     Args:
         step: Function that takes a step.
@@ -39,7 +39,7 @@ class RecordedStep:
     def __call__(self) -> None:
         """Take a step."""
         if self._replay is not None and not self._same():
-            self._replay, self._steps = None, 0  # the images of the batch are others now
+            self._replay, self._steps = None, 0  # the images of the batch have changed
         if self._replay is None and self._steps >= WARM_UP and not self._failed:
             self._try_to_record()
         if self._replay is not None:
@@ -56,7 +56,7 @@ class RecordedStep:
             _log.debug("a step of the search could not be recorded: %s", error)
 
     def _in_place(self) -> None:
-        """Take a step, and copy its results into the tensors that it began with."""
+        """Take a step, and copy its results into the tensors from which it started."""
         before = list(self._tensors())
         try:
             self._step()
@@ -82,10 +82,10 @@ class RecordedStep:
 
 
 def record_cuda_graph(step: Step) -> Step:
-    """Record what a step launches on the current device, and return a function that launches all of it at once.
+    """Record the operations of a step on the current device, and return a function that launches them all at once.
 
     Raises:
-        RuntimeError: If the step does what cannot be recorded, such as reading a number from the device.
+        RuntimeError: If the step does something that cannot be recorded, such as reading a number from the device.
     """
     graph: Any = torch.cuda.CUDAGraph()
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
