@@ -1,5 +1,5 @@
-# The public names and where each is defined: this list is the only one. Type checkers read it, `__init__.py` imports by
-# it, and the command line takes its models and data modules from it.
+# The only list of public names and their modules. Type checkers read it, `__init__.py` uses it for imports, and the
+# command line takes its models and data modules from it.
 from gan_lightning.callbacks.average_tracks import AverageTracks as AverageTracks
 from gan_lightning.callbacks.curves import Curves as Curves
 from gan_lightning.callbacks.defaults import default_callbacks as default_callbacks

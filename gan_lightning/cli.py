@@ -108,7 +108,7 @@ class GanCLI(LightningCLI):
         self.save_config_kwargs = {"config_filename": run.config_name, "given": given, "overwrite": True}
 
     def instantiate_classes(self) -> None:
-        """Make the model, the data, the callbacks, the loggers and the trainer."""
+        """Create the model, the data, the callbacks, the loggers and the trainer."""
         with problems_of_loggers():
             super().instantiate_classes()
 
@@ -125,13 +125,13 @@ class GanCLI(LightningCLI):
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def finish_loggers(self, error: BaseException | None = None) -> None:
-        """Finish W&B's run, which says how the command has ended."""
+        """Finish the run of W&B, including how the command ended."""
         for logger in self.loggers:
             if isinstance(logger, SteadyWandbLogger) and not self.options.trainer.fast_dev_run:
                 logger.finish(*([error] if error is not None else []))
 
     def after_instantiate_classes(self) -> None:
-        """Leave the data out where the model brings its own: samples are drawn from latents."""
+        """Leave out the data if the model has its own loader, for example of latents for samples."""
         check_launch(self.trainer)
         self.watch.start(self.trainer)
         command = self.config.subcommand
@@ -146,10 +146,10 @@ class GanCLI(LightningCLI):
 
 @requeued_when_warned()
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run a command line, such as `["fit", "--config", "quickstart"]`; that of the process by default.
+    """Run a command line, such as `["fit", "--config", "quickstart"]`, by default that of the process.
 
     Raises:
-        InputError: If what was asked for cannot be done; the message says what to do.
+        InputError: If the command cannot be run; the message says what to do.
     """
     hide_needless_warnings()
     cli = GanCLI(

@@ -44,11 +44,11 @@ def model_card(
     Args:
         name: Name of the weights.
         options: Hyperparameters of the module.
-        files: Parts that there are: generator, discriminator, encoder, model.
+        files: Available parts: generator, discriminator, encoder, model.
         summary: Content of the summary.json of the run, if there is one.
         data: Options of the data module, if they are known.
         license_id: Identifier of the license.
-        notes: What else there is to say about this training, in Markdown.
+        notes: Further notes about this training, in Markdown.
     """
     summary = summary or {}
     size, channels = options.get("image_size", "?"), "gray" if options.get("channels") == 1 else "color"
@@ -74,7 +74,7 @@ def _data(summary: Mapping[str, Any], data: Mapping[str, Any] | None) -> list[st
 
 
 def _metrics(summary: Mapping[str, Any]) -> list[str]:
-    """Return a table of the metrics of generated images, each with what it depends on."""
+    """Return a table of the metrics of generated images, each with its protocol."""
     metrics = {name: of for name, of in summary.get("metrics", {}).items() if "best" in of and better(name)}
     measured = {name: of for name, of in metrics.items() if not name.startswith("train/")}
     if not measured:

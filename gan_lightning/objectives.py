@@ -93,10 +93,10 @@ class Objective:
     discriminator: Callable[..., Tensor]  # (logits_real, logits_fake, real_target=1.0) -> scalar
     generator: Callable[[Tensor, Tensor | None], Tensor]  # (logits_fake, logits_real) -> scalar
     probability: bool  # D's output is the logit of a probability, and its sigmoid is reported
-    needs_real: bool = False  # the generator's loss takes the logits of reals, too
+    needs_real: bool = False  # the generator's loss also takes the logits of reals
 
     def score(self, logits: Tensor) -> Tensor:
-        """Return the mean of D over a batch: a probability if the objective has one, D's plain output otherwise."""
+        """Return the mean of D over a batch: a probability if the objective has one, otherwise D's output."""
         logits = logits.detach().float()
         return logits.sigmoid().mean() if self.probability else logits.mean()
 

@@ -1,7 +1,7 @@
 """Weights of trained networks as folders of safetensors: those that come with the package, and those that users save.
 
-A file has the state dict of a checkpoint. Beside it, in the file's metadata, stands what else a checkpoint says of
-networks, so that it is read as one: by `load_generator`, and by all that takes a generator.
+A file has the state dict of a checkpoint. The file's metadata has the other entries of a checkpoint about the networks,
+so that `load_generator`, and every function that takes a generator, reads it like a checkpoint.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from gan_lightning.atomic import atomic_path
 from gan_lightning.errors import InputError
 
 SHIPPED: Final = Path(__file__).parent / "weights"
-PARTS: Final = ("generator", "discriminator", "encoder")  # each in a file of its own
+PARTS: Final = ("generator", "discriminator", "encoder")  # each in its own file
 WHOLE: Final = "model"  # or all in one file, as `save_pretrained` writes them
 SUFFIX: Final = ".safetensors"
-DESCRIPTION: Final = "checkpoint"  # key of the metadata with everything of a checkpoint but tensors, as JSON
+DESCRIPTION: Final = "checkpoint"  # key of the metadata with everything of a checkpoint except tensors, as JSON
 ORDER: Final = "names"  # key of the metadata with the names of the tensors, in the order of the layers
 VALUES: Final = "images are float32 in [-1, 1]"
 
@@ -36,14 +36,14 @@ def shipped_weights() -> list[str]:
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """Return the files of weights in a folder; none if it is something else."""
+    """Return the files of weights in a folder, or none for anything else."""
     return [path for name in (WHOLE, *PARTS) if (path := folder / f"{name}{SUFFIX}").is_file()]
 
 
 def weights_folder(given: str | os.PathLike[str]) -> Path | None:
-    """Return the folder of weights that a path or a name stands for; None if it stands for something else.
+    """Return the folder of weights with a path or a name, or None if it is something else.
 
-    A file on disk, or a folder with weights, wins over weights of the package that have the same name.
+    A file or a folder of weights on disk takes precedence over weights of the package with the same name.
 
     Args:
         given: Path, or name of weights that come with the package.
@@ -57,14 +57,14 @@ def weights_folder(given: str | os.PathLike[str]) -> Path | None:
 
 
 def find_weights(given: str | os.PathLike[str], part: str) -> str | os.PathLike[str]:
-    """Return the path of the file that has a network: the given one, unless that is a folder or a name of weights.
+    """Return the path of the file with a network: the given path, unless it is a folder or a name of weights.
 
     Args:
         given: Path of a checkpoint or of a folder of weights, or name of weights that come with the package.
         part: "generator", "discriminator" or "encoder".
 
     Raises:
-        InputError: If there is no such file and there are no weights of this name, or they lack the network.
+        InputError: If neither a file nor weights with this name exist, or the weights lack the network.
     """
     if (folder := weights_folder(given)) is not None:
         there = [path.stem for path in weights_in(folder)]
@@ -76,7 +76,7 @@ def find_weights(given: str | os.PathLike[str], part: str) -> str | os.PathLike[
 
 
 def check_name(given: str | os.PathLike[str]) -> None:
-    """Check that what can only be a name of weights, as it is neither on disk nor a file name, is one.
+    """Check that weights exist if the argument can only be their name, because it is neither on disk nor a file name.
 
     Raises:
         InputError: If there are no such weights.
@@ -93,8 +93,8 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: Path of the file.
 
     Returns:
-        The tensors by name, in the order of the layers, which the format does not keep. Of a file that `write_weights`
-        has written, the content of a checkpoint: the tensors are under the key "state_dict".
+        The tensors by name, in the order of the layers, which the format does not keep. For a file written by
+        `write_weights`, the content of a checkpoint, with the tensors under the key "state_dict".
     """
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
@@ -114,8 +114,8 @@ def write_weights(
         path: File to write.
         tensors: Tensors by their names in the checkpoint.
         description: The other content of a checkpoint that belongs to the networks, such as hyperparameters.
-        half: Write matrices and kernels in half precision. Vectors stay as they are: they are few, and variances of
-            batch normalization may be out of its range.
+        half: Write matrices and kernels in half precision. Vectors are kept, because they are small, and variances of
+            batch normalization may be out of range.
 
     Raises:
         InputError: If a value is not finite, or too large for half precision.
@@ -123,7 +123,7 @@ def write_weights(
     written = {}
     for name, value in tensors.items():
         to_half = half and value.is_floating_point() and value.ndim > 1
-        # A copy: tensors of one memory are not written twice, and are refused otherwise.
+        # A copy, because safetensors rejects tensors that share memory.
         written[name] = (value.half() if to_half else value.clone()).contiguous().cpu()
         if value.is_floating_point() and not written[name].isfinite().all():
             raise InputError(f"{name} has values that are not finite{' in half precision' * to_half}: train it again")
@@ -135,18 +135,18 @@ def write_weights(
 
 
 def description_of(checkpoint: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    """Return what a checkpoint says of its networks, without tensors and without Lightning's own notes.
+    """Return the entries of a checkpoint about its networks, without tensors and without entries of Lightning.
 
     Args:
         checkpoint: Content of a checkpoint.
-        keys: Keys to keep beside the hyperparameters.
+        keys: Keys to keep in addition to the hyperparameters.
     """
     own = {name: value for name, value in checkpoint["hyper_parameters"].items() if name[0] != "_"}
     return {"hyper_parameters": own} | {key: checkpoint[key] for key in keys if key in checkpoint}
 
 
 def whole_checkpoint(folder: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint of a `DCGAN` made of a folder of weights, in the precision they are in.
+    """Return a folder of weights as the content of a checkpoint of a `DCGAN`, in the precision of the files.
 
     Args:
         folder: Folder of weights, with a generator and a discriminator.
@@ -156,16 +156,16 @@ def whole_checkpoint(folder: Path) -> dict[str, Any]:
     """
     content: dict[str, Any] = {}
     state: dict[str, Tensor] = {}
-    for part in ("discriminator", "generator"):  # the generator's description comes last, as it says more
+    for part in ("discriminator", "generator"):  # the generator's description comes last, because it is more detailed
         read = read_weights(find_weights(folder, part))
         if "hyper_parameters" not in read:
             raise InputError(f"{folder} is not a folder of weights of this package: give a checkpoint")
         content, state = read, state | read["state_dict"]
-    for name in [name for name in state if name.startswith("generator_ema.")]:  # shipped alone: nothing is trained on
+    for name in [name for name in state if name.startswith("generator_ema.")]:  # shipped without G
         state.setdefault(name.replace("generator_ema.", "generator.", 1), state[name])
     return {**content, "state_dict": state}
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:
-    """Return a key by which main.10 follows main.9."""
+    """Return a sort key that puts main.10 after main.9."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]

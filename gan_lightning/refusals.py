@@ -1,4 +1,4 @@
-"""Errors by which other packages refuse what a user asked for, told from bugs."""
+"""Recognition of errors by which other packages refuse input of the user, as opposed to bugs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 _OF_THE_PROGRAM = tuple(os.path.join("gan_lightning", name) for name in ("cli.py", "__main__.py"))
 _DELIBERATE = (ValueError, TypeError, RuntimeError, NotImplementedError, ImportError, OSError)
-_PASSED_THROUGH = re.compile(  # what may stand between the command and Lightning's own code
+_PASSED_THROUGH = re.compile(  # frames that may be between the command and Lightning's own code
     r"[/\\](lightning|lightning_utilities|jsonargparse)[/\\]|[/\\](contextlib|functools|_contextlib)\.py$"
 )
 _LIGHTNING = re.compile(r"[/\\]lightning[/\\](pytorch|fabric)[/\\]")
-_ADVICE = {  # part of a message of Lightning's -> what to do here
+_ADVICE = {  # part of a message of Lightning -> what to do in this package
     "gradient_clip_val=": "of a DCGAN, set model.gradient_clip instead",  # GANs are optimized manually
     "accumulate_grad_batches=": "of a DCGAN, set model.accumulate instead",
     "barebones=True": "a run of this command always writes metrics.csv: leave trainer.barebones out",
@@ -21,13 +21,13 @@ _ADVICE = {  # part of a message of Lightning's -> what to do here
 
 
 def refusal(error: BaseException) -> str | None:
-    """Return what to tell the user of an error by which another package refused what was asked for, in one line.
+    """Return a one-line message for an error by which another package refused input of the user.
 
     Args:
         error: Error that ended the command.
 
     Returns:
-        The line; None if the error may be a bug, whose traceback is needed.
+        The message; None if the error may be a bug, whose traceback is needed.
     """
     if (message := refusal_of_lightning(error)) is not None:
         return message
@@ -41,9 +41,9 @@ def refusal(error: BaseException) -> str | None:
 def refusal_of_lightning(error: BaseException) -> str | None:
     """Return the message of an error by which Lightning refused the configuration; None for any other error.
 
-    Such an error is raised on purpose, by a `raise` statement of Lightning's, and between the command and that
-    statement there is no other code: neither a hook of a model, a callback or data, nor torch. What is raised below
-    those may be a bug, whose traceback is needed.
+    Such an error is raised on purpose by a `raise` statement of Lightning, and there is no other code between the
+    command and that statement: neither a hook of a model, a callback or data, nor torch. Errors raised below those may
+    be bugs, whose traceback is needed.
 
     Args:
         error: Error that ended the command.
@@ -55,10 +55,10 @@ def refusal_of_lightning(error: BaseException) -> str | None:
 
 
 def report_of_parser(error: BaseException) -> str | None:
-    """Return the report of jsonargparse that a class cannot be built; None for any other error.
+    """Return the report of jsonargparse that a class cannot be instantiated; None for any other error.
 
     Args:
-        error: Error that ended the command. Where it has the error of a constructor as its cause, that error counts.
+        error: Error that ended the command. If its cause is the error of a constructor, that error counts.
     """
     *_, last = _chain(error)
     frames = traceback.extract_tb(last.__traceback__)

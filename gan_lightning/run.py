@@ -1,4 +1,4 @@
-"""A run: its name and folder, the lock on it, and what it resumes from."""
+"""A run: its name, its folder with a lock, and the checkpoint from which it resumes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from gan_lightning.resume.jobs import job_stamp, runs_again
 
 _log = logging.getLogger(__name__)
 
-RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # hands the name to the processes that Lightning starts for other GPUs
+RUN_NAME_VARIABLE = "GAN_LIGHTNING_RUN"  # passes the name to the processes that Lightning starts for other GPUs
 LOCK = ".claim"
 UNTRAINED = "untrained"
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)  # on some network file systems
@@ -38,20 +38,21 @@ TRACES_OF_A_RUN = ("metrics.csv", "summary.json", "checkpoints", "records")
 
 
 class Run:
-    """A command and the folder it runs in.
+    """A command with its run folder.
 
-    `validate`, `test` and `predict` of a run's own checkpoint get a folder inside that of the run. A trial,
-    Lightning's `fast_dev_run`, gets a temporary folder.
+    `validate`, `test` and `predict` with a run's own checkpoint get a folder inside that of the run. A trial
+    (Lightning's `fast_dev_run`) gets a temporary folder.
 
-    Every rank has a `Run` of the same folder; only the first claims it. The claim is a lock of the operating system on
-    a file in the folder: it ends with the process, however that ends, and on network file systems it holds between
-    nodes.
+    Every rank has a `Run` of the same folder; only the first rank claims it. The claim is a lock of the operating
+    system
+    on a file in the folder: the system releases it when the process ends in any way, and on network file systems it
+    also excludes other nodes.
 
     Attributes:
         folder: Folder of the run.
         label: Name of the run in loggers.
-        resumes: Whether the command resumes the run in the folder; known once `resolve_checkpoint` was called.
-        config_name: File name for the configuration; a resumed run keeps those of earlier commands.
+        resumes: Whether the command resumes the run in the folder; set by `resolve_checkpoint`.
+        config_name: File name of the configuration; a resumed run keeps those of earlier commands.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Run:
             command: Subcommand, such as "fit".
             name: Name of the run; None for the command and the time or the number of the job.
             root: Parent of the folder, "runs" by default; the folder itself if there is no name.
-            trial: Whether this is a trial, of which nothing is kept.
+            trial: Whether this is a trial, which keeps nothing.
 
         Raises:
             InputError: If the processes of this job cannot agree on a name.
@@ -74,7 +75,7 @@ class Run:
         self.label = self.folder.name
         self._trial = tempfile.TemporaryDirectory(prefix="gan-lightning-trial-") if trial else None
         self._lock: FileLock | None = None
-        self._made: list[Path] = []  # folders that this command has made
+        self._made: list[Path] = []  # folders created by this command
 
     @property
     def checkpoints(self) -> Path:
@@ -87,17 +88,17 @@ class Run:
         return self._trial is not None
 
     def resolve_checkpoint(self, given: str | None, needs_training: bool = True) -> str | None:
-        """Return the path of the checkpoint to start from, and note whether this resumes the run.
+        """Return the path of the checkpoint to start from, and record whether this resumes the run.
 
-        A job that its scheduler has started again resumes from its last checkpoint, whatever it began with.
+        A job that was restarted by its scheduler resumes from its last checkpoint, regardless of its first one.
 
         Args:
-            given: Path; "last" or "best" for that checkpoint of this run; "wandb:ENTITY/PROJECT/NAME:best" for one that
-                is downloaded; "untrained" for none; or None.
-            needs_training: Whether the model has no networks to measure or to sample without a checkpoint.
+            given: Path; "last" or "best" for that checkpoint of this run; "wandb:ENTITY/PROJECT/NAME:best" for a
+                download; "untrained" for none; or None.
+            needs_training: Whether the model needs a checkpoint to measure or sample networks.
 
         Returns:
-            The path; None for a fit that starts at its first step, and for networks that are not trained.
+            The path; None for a fit that starts at its first step, and for untrained networks.
 
         Raises:
             InputError: If "last" or "best" is given without a name, or a command that needs trained networks has no
@@ -126,7 +127,7 @@ class Run:
         return None if path == UNTRAINED else path
 
     def _find_checkpoint(self, given: str | None) -> str | None:
-        """Return the path of the last or best checkpoint, whether or not it exists; None if there are none yet."""
+        """Return the path of the last or best checkpoint, which may not exist; None if there are none yet."""
         if given == "best" and not runs_again():
             return str(best_checkpoint(self.checkpoints))
         paths = [self.checkpoints / name for name in (LAST, PREVIOUS)]
@@ -137,13 +138,13 @@ class Run:
         return None if self.resumes and self.command == "fit" else str(paths[0])
 
     def claim(self, may_resume: bool = False) -> None:
-        """Make the folder and lock it, and remove what a killed job left half written.
+        """Create the folder and lock it, and remove unfinished files of a killed job.
 
         Args:
-            may_resume: Whether the command continues any earlier run in its folder, as a restoration does.
+            may_resume: Whether the command continues any earlier run in its folder, like a restoration.
 
         Raises:
-            InputError: If the folder is read-only, in use by another job, or holds a run that is not to be resumed.
+            InputError: If the folder is read-only, in use by another job, or contains a run that is not resumed.
         """
         if self.is_trial:
             return
@@ -160,7 +161,7 @@ class Run:
                 part.unlink(missing_ok=True)
         if not any((self.folder / trace).exists() for trace in TRACES_OF_A_RUN):
             return
-        # Slurm's own checkpoints are of a job that was requeued.
+        # Lightning writes such checkpoints when a Slurm job is requeued.
         if not (self.resumes or may_resume or any(self.folder.glob("hpc_ckpt_*.ckpt"))):
             own = "resume it with --ckpt_path last" if self.command == "fit" else "take its --ckpt_path best or last"
             raise InputError(f"{self.folder} already holds a run: choose another --name, or {own}")
@@ -193,11 +194,11 @@ class Run:
             self._trial.cleanup()
         if self._lock is None:
             return
-        Path(self._lock.lock_file).unlink(missing_ok=True)  # while it is locked: nobody else's file is removed
+        Path(self._lock.lock_file).unlink(missing_ok=True)  # while it is locked, so that no other job's file is removed
         self._lock.release()
         self._lock = None
         if self.folder in self._made and [path.name for path in self.folder.iterdir()] == [WANDB_ID]:
-            (self.folder / WANDB_ID).unlink()  # the run has not begun
+            (self.folder / WANDB_ID).unlink()  # the run has not started
         for folder in self._made:
             try:
                 folder.rmdir()
@@ -205,7 +206,7 @@ class Run:
                 break
 
     def wandb_id(self) -> str:
-        """Return the W&B id of the run, which a resumed run keeps."""
+        """Return the id of the run in W&B, which a resumed run keeps."""
         kept = self.folder / WANDB_ID
         if self.resumes and kept.is_file():
             return kept.read_text().strip()
@@ -215,7 +216,7 @@ class Run:
         return identity
 
     def report(self, monitor: str | None) -> str:
-        """Describe what the folder holds now, and how far the monitored metric of a fit came."""
+        """Describe the content of the folder, and the first, best and last value of the monitored metric of a fit."""
         if self.is_trial:
             return "\nThe trial run (fast_dev_run) has passed; nothing was kept"
         contents = sorted(path.name + "/" * path.is_dir() for path in self.folder.iterdir() if path.name[0] != ".")
@@ -230,7 +231,7 @@ class Run:
 
 
 def run_folder(root: str | None, name: str | None, command: str) -> Path:
-    """Return the folder of a run, the same on every rank: `root` itself if only that is given, else runs/NAME.
+    """Return the folder of a run, the same on every rank: `root` itself if only that is given, otherwise runs/NAME.
 
     Raises:
         InputError: If the processes of this job cannot agree on a name.
@@ -241,14 +242,14 @@ def run_folder(root: str | None, name: str | None, command: str) -> Path:
 
 
 def default_name(prefix: str) -> str:
-    """Return a name that begins with a prefix, the same on every rank, and another one for every job.
+    """Return a name that starts with a prefix, the same on every rank, and unique to each job.
 
     Raises:
         InputError: If the processes of this job cannot agree on a name.
     """
     if (name := os.environ.get(RUN_NAME_VARIABLE)) is not None:
         return name
-    # Of jobs that start in the same second, as those of a sweep, each has a name of its own.
+    # Jobs that start in the same second, such as those of a sweep, get different names.
     stamp = job_stamp(f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
     if stamp is None:
         raise InputError("the processes of this job cannot agree on a name for the run: add --name NAME")
@@ -259,7 +260,7 @@ def default_name(prefix: str) -> str:
 def best_checkpoint(folder: Path) -> Path:
     """Return the path of the best checkpoint in a folder, which may not exist.
 
-    If several are kept (`checkpoint.save_top_k`), the last checkpoint knows which of them is the best.
+    If several are kept (`checkpoint.save_top_k`), the last checkpoint states which of them is the best.
     """
     if (single := folder / "best.ckpt").exists() or not (folder / LAST).is_file():
         return single
@@ -273,10 +274,10 @@ def check_checkpoint(path: str, model_class: type[LightningModule]) -> dict[str,
     """Check that a file is an undamaged checkpoint of this class of model.
 
     Returns:
-        Its hyperparameters, by the names of the arguments of the class.
+        Hyperparameters by the names of the constructor's arguments.
 
     Raises:
-        InputError: If it is not; if last.ckpt is damaged, the message names the checkpoint to use instead.
+        InputError: If it is not. If last.ckpt is damaged, the message names the checkpoint to use instead.
     """
     if Path(path).is_dir():
         raise InputError(f"{path} is a folder: give a checkpoint in it, such as {Path(path) / 'checkpoints' / LAST}")
@@ -294,7 +295,7 @@ def check_checkpoint(path: str, model_class: type[LightningModule]) -> dict[str,
         raise InputError(f"{path} is not a checkpoint of {model_class.__name__}: give one from runs/NAME/checkpoints")
     found = {key: value for key, value in content["hyper_parameters"].items() if key[0] != "_"}  # Lightning's own
     known = {option.partition(".")[0] for option in constructor_options(model_class)}
-    # A module trained in Python saves the arguments of its parents' constructors too; its own sets them.
+    # A module trained in Python also saves the arguments of its base classes, which its own constructor sets.
     of_parents = {name for base in model_class.__mro__ for name in inspect.signature(base).parameters}
     if unknown := ", ".join(sorted(found.keys() - known - of_parents)):
         raise InputError(

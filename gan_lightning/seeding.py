@@ -1,4 +1,4 @@
-"""Random generators seeded by their purpose, so that checkpoints need not hold their states."""
+"""Random generators seeded by their purpose, so that checkpoints do not need their states."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def image_rng(seed: int, index: int, purpose: str) -> torch.Generator:
     Args:
         seed: Seed of the run.
         index: Index of the image in its data set.
-        purpose: Name of what is drawn; draws for different purposes are independent.
+        purpose: Name of the purpose; draws for different purposes are independent.
     """
     digest = hashlib.sha256(f"{seed}/{index}/{purpose}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def batch_seed(seed: int, rank: int, batch: int) -> int:
-    """Return the seed of what is drawn for one batch of one rank.
+    """Return the seed of the random numbers of one batch of one rank.
 
     Args:
         seed: Seed of the run.

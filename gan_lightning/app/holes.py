@@ -1,4 +1,4 @@
-"""From the strokes of the brush to a mask of the photograph."""
+"""Conversion of the strokes of the brush to a mask of the photograph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page accepts as a photograph; all is read off the header, before a pixel is decoded."""
+"""Limits of the page on photographs, which are checked by the header before a pixel is decoded."""
 
 from __future__ import annotations
 

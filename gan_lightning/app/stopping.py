@@ -10,9 +10,9 @@ from torch.overrides import TorchFunctionMode
 
 
 class Stopped(BaseException):
-    """The work was stopped, as was asked for.
+    """The work was stopped on request.
 
-    Like KeyboardInterrupt, it is no `Exception`, so that none of the code takes it for the fault of a broken file.
+    Like KeyboardInterrupt, it is not an `Exception`, so that no code mistakes it for the error of a broken file.
     """
 
 

@@ -21,8 +21,8 @@ NAMES: Final = {
 }
 HINTS: Final = {
     "inpaint": "Paint over what is missing or damaged. Transparent parts of the photograph count as missing, too.",
-    "denoise": "Grain of the photograph is removed.",
-    "deblur": "A blur that is the same all over the photograph is removed.",
+    "denoise": "Removes the grain of the photograph.",
+    "deblur": "Removes a blur that is uniform over the photograph.",
     "super_resolve": "For photographs that are smaller than what the generator makes.",
     "colorize": "The brightness of the photograph is kept, and the colors are a guess.",
     "invert": "The photograph is imitated as closely as possible.",

@@ -1,4 +1,4 @@
-"""What the browser sent, before anything is decoded: gradio's own components would decode files of any size."""
+"""Files sent by the browser, before they are decoded: gradio's own components would decode files of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latent inversion with a generator whose class is unknown: choose one for each image, and invert with that."""
+"""Latent inversion with an unknown class: choose a class for each image, and invert with its generator."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def invert_classes(
 
 
 def in_one(parts: Sequence[Inversion], order: Tensor) -> Inversion:
-    """Return inversions of parts of a batch as one of all of it.
+    """Return inversions of parts of a batch as one inversion of the whole batch.
 
     Args:
         parts: Inversions.

@@ -1,4 +1,4 @@
-"""Combination of the solutions of several searches: consistent with the photograph, averaged, with their spread."""
+"""Combination of the solutions of several searches: consistency with the photograph, mean and spread."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mean_and_spread(solutions: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def excess_residual(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
-    """Return (B,), the root mean square of A(images) - y over what was observed, in excess of the noise, in [0, 1]."""
+    """Return (B,), the root mean square of A(images) - y over observed values, in excess of the noise, in [0, 1]."""
     difference = (problem.degradation(images) - problem.observed) / 2
     squares = mean_of_each(difference.square()) / problem.known_fraction
     return (squares - noise.square()).clamp(min=0).sqrt()
@@ -42,13 +42,13 @@ def excess_residual(images: Tensor, problem: Problem, noise: Tensor) -> Tensor:
 
 @torch.no_grad()
 def make_consistent(images: Tensor, problem: Problem, noise: Tensor, searches: int = 1) -> Tensor:
-    """Return the images, made to agree with the observed ones; those of an identity without noise are left alone.
+    """Return the images, made to agree with the observed ones; those of an identity without noise are not changed.
 
     Args:
         images: Images of the generator (B,C,H,W).
         problem: Problem that they solve.
         noise: (B,) standard deviation of the noise on the [0, 1] scale.
-        searches: Number of successive images that are results of searches for the same one.
+        searches: Number of successive images that are the results of several searches for the same image.
     """
     degradation = problem.degradation
     plain = _is_plain(degradation, noise)
@@ -59,7 +59,7 @@ def make_consistent(images: Tensor, problem: Problem, noise: Tensor, searches: i
 
 @torch.no_grad()
 def without_generator(images: Tensor, problem: Problem, noise: Tensor, explained: Tensor) -> Tensor:
-    """Return the images, in place of those that explain nothing the linear estimate from what was observed."""
+    """Return the images, replacing those that do not explain the photograph by the linear estimate."""
     degradation = problem.degradation
     if bool(explained.all()) or not has_adjoint(degradation):
         return images
@@ -98,5 +98,5 @@ def add_details(images: Tensor, problem: Problem, noise: Tensor, residual: Tenso
 
 
 def _is_plain(degradation: object, noise: Tensor) -> Tensor:
-    """Return (B,1,1,1), true where the image itself was observed: the generator's image of it is asked for."""
+    """Return (B,1,1,1), true for plain inversion of an image without noise, which returns the generator's image."""
     return (noise[:, None, None, None] == 0) & isinstance(degradation, Identity)

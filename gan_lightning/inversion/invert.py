@@ -1,4 +1,4 @@
-"""Latent inversion: given G, A and y, find the image that G can make, or nearly make, whose degradation explains y."""
+"""Latent inversion: given G, A and y, find an image in or near the range of G that explains y when degraded by A."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ SOLVERS: dict[str, Solver] = {
     "lbfgs": lbfgs,
     "robust": search_in_w,
 }
-LATENT_WEIGHT = 3e-3  # where every value is observed; chosen on photographs and on faces of the generator's domain
-EXACT = 1e-8  # mean squared error, 80 dB: far below what 8 bits can represent
+LATENT_WEIGHT = 3e-3  # if every value is observed; chosen on photographs and on faces of the generator's domain
+EXACT = 1e-8  # mean squared error of 80 dB, far below the resolution of 8 bits
 
 
 @dataclass
@@ -54,22 +54,22 @@ class Inversion:
 
     Attributes:
         image: (B,C,H,W) in [-1, 1].
-        latent: (B, latent_dim), from whose images the refinement of the best search started.
+        latent: (B, latent_dim), from which the refinement of the best search started.
         noise_level: (B,) standard deviation of the noise, given or estimated, on the [0, 1] scale.
-        loss: (B,) lowest objective of the searches, before images were made consistent with what is known, on the
+        loss: (B,) lowest objective of the searches, before images were made consistent with the observed ones, on the
             [0, 1] scale of pixels.
         history: (steps + 1, B) objective of the best search at each step, first of the search for latents, then of the
-            refinement. Images that are done stay at their best.
-        converged: (B,) false where the last stage of the best search ran out of steps.
+            refinement. Finished images keep their best value.
+        converged: (B,) false if the last stage of the best search ran out of steps.
         num_steps: (B,) number of steps over all searches, starts and stages.
-        explained: (B,) false where no search explains the photograph. Unless the output of the generator was asked
-            for, the image is then the `linear_estimate`, while spread and solutions are those of the searches.
+        explained: (B,) false if no search explains the photograph. Unless `composite` is off, the image is then the
+            `linear_estimate`, while spread and solutions are those of the searches.
         spread: (B,1,H,W) standard deviation of the solutions of the searches, on the [0, 1] scale: where it is high,
             the image is a guess.
-        solutions: (B,K,C,H,W) images that the K searches found, each consistent with what is known.
-        weights: (B,K) of the solutions in their mean, which add up to one; the likeliest solution has the largest.
-        latent_steps: Number of steps in `history` that the search for latents took, before the refinement.
-        noise_maps: (B,N) noise maps that were found beside `latent`, flat, or None where they were held.
+        solutions: (B,K,C,H,W) results of the K searches, each consistent with the observed values.
+        weights: (B,K) weights of the solutions in their mean, which add up to one; the likeliest one has the largest.
+        latent_steps: Number of steps in `history` before the refinement.
+        noise_maps: (B,N) optimized noise maps, flat, or None if they were not optimized.
     """
 
     image: Tensor
@@ -100,16 +100,16 @@ def invert(
     callback: Callback | None = None,
     **changes: Any,
 ) -> Inversion:
-    """Restore a batch of images. The result of an image does not depend on the other images of the batch.
+    """Restore a batch of images. The result for an image does not depend on the other images of the batch.
 
     Args:
         generator: A `Prior`: network from (B, latent_dim) to (B,C,H,W) in [-1, 1] with an attribute `latent_dim`. It is
-            used in evaluation mode and left unchanged.
+            used in evaluation mode and not changed.
         degradation: A, a module of gan_lightning.degradations or any differentiable function on (B,C,H,W) that treats
             the images alike and independently. With `loss_size`, it is applied to images that are reduced to that size.
-        observed: y = A(x) + noise, (B,...) of the shape of A(G(z)), in the range to which A maps [-1, 1].
+        observed: y = A(x) + noise, (B,...) with the shape of A(G(z)), in the range to which A maps [-1, 1].
         settings: Settings of the search.
-        start: The setting of this name, or latents (B, latent_dim) to start from, such as the guess of an encoder;
+        start: Replaces the setting of this name, or initial latents (B, latent_dim), such as the guess of an encoder;
             further searches for an image then start from random latents.
         discriminator: Discriminator for the perceptual loss.
         rng: Generator whose seed (not its state), with the index of each image, determines all random draws.
@@ -131,7 +131,7 @@ def invert(
     check_pixels(observed)
     check_prior(generator, noise_maps=settings.noise_maps, solver=settings.solver)
     degradation = unwrap(degradation)
-    # No gradient can flow through tensors made in Lightning's inference mode, even outside of it: hence the copy.
+    # Copy the images: no gradient can flow through tensors created in Lightning's inference mode, even outside of it.
     device = next(generator.parameters()).device
     with float32_gradients(device):
         frozen = freeze_generator(generator)
@@ -168,7 +168,7 @@ def invert(
 
 
 def _noise_apart(inversion: Inversion, frozen: FrozenGenerator) -> Inversion:
-    """Return the inversion with the noise maps, if there are any, apart from the latents."""
+    """Return the inversion with noise maps, if there are any, separated from the latents."""
     noise = inversion.latent[:, frozen.latent_dim :]
     if not noise.shape[1]:
         return inversion
@@ -177,12 +177,12 @@ def _noise_apart(inversion: Inversion, frozen: FrozenGenerator) -> Inversion:
 
 
 def _of_the_best(callback: Callback, count: int, total: int) -> Callback:
-    """Return a callback that is told of the best of `count` searches for each image."""
+    """Return a callback that receives the best of `count` searches for each image."""
 
     def tell(stage: str, step: int, losses: Tensor, render: Callable[[], Tensor]) -> None:
         if count == 1:
             return callback(stage, step, losses, render)
-        if len(losses) != total:  # a restart of some searches, or the weights of some
+        if len(losses) != total:  # a restart or a refinement of weights with only some of the searches
             return None
         best = losses.view(-1, count).argmin(1) + count * torch.arange(total // count, device=losses.device)
         callback(stage, step, losses[best], lambda: render()[best])
@@ -203,7 +203,7 @@ def build_problem(
     fraction = observed.new_ones(len(observed))
     if known is not None:
         known = known.to(observed)
-        observed = observed * known  # pixels in a hole are no observation, whatever they contain
+        observed = observed * known  # the values of pixels in a hole are not observations
         fraction = known.flatten(1).mean(1).expand(len(observed))
     center = observed.new_zeros(len(observed), frozen.latent_dim)
     image = reduce(frozen(center[:1]))
@@ -237,7 +237,7 @@ def _refine(
     settings: InversionSettings,
     stopping: Stopping,
 ) -> tuple[Tensor, Solution]:
-    """Return the images, refined if they are to be, and the solution with the course of both stages."""
+    """Return the images, refined if requested, and the solution with the history of both stages."""
     if settings.refine == "none" or not stopping.num_steps:
         with torch.no_grad():
             return frozen(found.variables), found
@@ -262,14 +262,14 @@ def _refine(
 def _combine(
     images: Tensor, found: Solution, latents: Tensor, problem: Problem, noise: Tensor, settings: InversionSettings
 ) -> Inversion:
-    """Return the mean of the solutions of each image, and the course of its best search."""
+    """Return the mean of the solutions of each image, and the history of its best search."""
     batch = len(noise)
     count = len(images) // batch
     losses = found.loss.view(batch, count)
     first = torch.arange(batch, device=losses.device) * count
     best = losses.argmin(1) + first
     rows = first.repeat_interleave(count) // count
-    gaussian = settings.loss == "mse"  # other losses are for noise that a squared error says nothing about
+    gaussian = settings.loss == "mse"  # other losses are for noise that is not Gaussian
     residual = excess_residual(images[best], problem, noise)
     explained = residual < UNEXPLAINED if gaussian else torch.ones_like(noise, dtype=torch.bool)
     composite = settings.composite and (gaussian or not isinstance(problem.degradation, Identity))

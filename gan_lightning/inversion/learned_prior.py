@@ -1,4 +1,4 @@
-"""What images look like from near by, learned from drawings: the small denoising network of the package."""
+"""Removal of noise with the small denoising network of the package, a prior learned from drawings."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from gan_lightning.pretrained import SHIPPED, SUFFIX, read_weights
 WEIGHTS = SHIPPED / "denoiser" / f"denoiser{SUFFIX}"
 
 
-# Of the estimate in what the network sees last, and what is left of the noise then: the rest of the photograph's noise,
-# and a quarter of it for the errors of the estimate. Chosen on photographs and on rendered faces.
+# Share of the estimate in the last input of the network, and noise level of this input relative to the photograph: its
+# remaining noise, and a quarter of that for the errors of the estimate. Chosen on photographs and on rendered faces.
 ESTIMATE, LEFT = 0.7, 0.35
-# Mean squared error of the network, relative to the variance of the noise: it is trusted wholly up to the first,
-# and not at all from the second. It is 0.05 to 0.35 for photographs, and about 1 for images that resemble none.
+# Mean squared error of the network, relative to the variance of the noise: its result is fully used up to the first
+# value, and not at all from the second. It is 0.05 to 0.35 for photographs, and about 1 for images unlike photographs.
 TRUSTED, UNTRUSTED = 0.5, 0.8
 PROBE = 0.1  # size of the step of the divergence, in standard deviations of the noise
 
 
 @torch.no_grad()
 def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
-    """Remove noise from photographs by what recurs in them, what the generator knows, and what photographs look like.
+    """Remove noise from photographs with self-similarity, the images of the generator, and a denoising network.
 
-    The mean of two estimates is better than either, since their errors differ: `nonlocal_bayes`, where the statistics
-    of patches are those of the generator's images, and in a second pass those of the result; and `learned_denoiser`.
-    The network then sees this mean with some of the photograph added back, and finds details that both had lost
-    (Romano & Elad 2015). Images that are not in color, and those that resemble no photograph, have the first estimate
-    alone: see `relative_error`.
+    The mean of two estimates is better than either, because their errors differ: `nonlocal_bayes`, with the statistics
+    of patches of the generator's images, and in a second pass those of the result; and `learned_denoiser`. The network
+    then processes this mean with some of the photograph added back, and recovers details that both have lost (Romano &
+    Elad 2015). Images that are not in color, and those unlike photographs (see `relative_error`), only get the first
+    estimate.
 
     Args:
         pilot: Images of the generator (B,C,H,W) in [-1, 1].
@@ -40,7 +40,7 @@ def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
         noise_level: (B,) standard deviation of the noise on the [0, 1] scale.
 
     Returns:
-        Denoised photographs (B,C,H,W). An image does not depend on the others of the batch.
+        Denoised photographs (B,C,H,W). Each image is independent of the rest of the batch.
     """
     similar = nonlocal_bayes(nonlocal_bayes(pilot, noisy, noise_level), noisy, noise_level)
     if noisy.shape[1] != CHANNELS:
@@ -55,14 +55,14 @@ def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
 
 @torch.no_grad()
 def learned_denoiser(noisy: Tensor, noise_level: Tensor) -> Tensor:
-    """Denoise images in color by the network of the package.
+    """Denoise color images with the network of the package.
 
     Args:
         noisy: Noisy images (B,3,H,W) in [-1, 1].
         noise_level: (B,) standard deviation of the noise on the [0, 1] scale.
 
     Returns:
-        Denoised images (B,3,H,W). On a CPU, an image has the same last bit alone and in any batch.
+        Denoised images (B,3,H,W). On a CPU, an image is bit-identical alone and in any batch.
     """
     network = _network(noisy.device)
     at_once = 1 if noisy.device.type == "cpu" else len(noisy)
@@ -74,11 +74,11 @@ def learned_denoiser(noisy: Tensor, noise_level: Tensor) -> Tensor:
 def relative_error(noisy: Tensor, denoised: Tensor, noise_level: Tensor) -> Tensor:
     """Estimate the mean squared error of `learned_denoiser` without the noise-free images (Stein 1981).
 
-    The divergence is that along one random direction, the same for all images (Ramani et al. 2008).
+    The divergence is estimated along one random direction, which is the same for all images (Ramani et al. 2008).
 
     Args:
         noisy: Noisy images (B,3,H,W).
-        denoised: What the network makes of them.
+        denoised: Output of the network for these images.
         noise_level: (B,) standard deviation of the noise on the [0, 1] scale.
 
     Returns:

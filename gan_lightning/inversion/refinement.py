@@ -1,6 +1,6 @@
 """Refinement beyond the range of the generator, over its features or over a copy of its weights.
 
-Both start from the latents that inversion found, and neither modifies the generator.
+Both start from the latents found by inversion, and neither modifies the generator.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gan_lightning.inversion.solvers.lbfgs import lbfgs
 from gan_lightning.seeding import image_rng
 
 WEIGHT_RATE = 1e-3
-WEIGHTS_AT_ONCE = 2**26  # in all copies that are tuned at once on a GPU; the search holds some ten numbers for each
-SAMPLES = 1024  # latents for the standard deviation of the features
+WEIGHTS_AT_ONCE = 2**26  # in all copies that are tuned at once on a GPU; the search needs about ten numbers for each
+SAMPLES = 1024  # number of latents in the estimate of the standard deviation of features
 # Tuned on validation faces, for 8x8 holes and 4x super-resolution; a factor of two makes no difference.
 FEATURE_PENALTY = 2e-3
 NOISE_PENALTY = 3e-2
@@ -32,7 +32,7 @@ def feature_penalty(noise_level: Tensor, lossy: bool) -> Tensor:
 
     Args:
         noise_level: (B,) standard deviation of the noise on the [0, 1] scale.
-        lossy: Whether the degradation loses information. Without loss and without noise there is no penalty.
+        lossy: Whether the degradation loses information. Without such loss and without noise, there is no penalty.
 
     Returns:
         (B,) weight of the penalty.
@@ -48,7 +48,7 @@ def refine_features(
     Args:
         problem: Problem whose variables are latents.
         generator: Frozen generator.
-        latents: (B, latent_dim) result of the latent optimization. Noise maps may follow, which are optimized, too.
+        latents: (B, latent_dim) result of the latent optimization. Noise maps may follow, which are also optimized.
         weight: (B,) weight of the mean squared distance to the features of the latents, in standard deviations.
         stopping: Stopping criteria.
 
@@ -68,7 +68,7 @@ class FeatureSpace:
 
     Args:
         generator: Frozen generator.
-        latents: (B, latent_dim) latents, whose features are `center` (B,D). Noise maps that follow them are the last
+        latents: (B, latent_dim) latents, whose features are `center` (B,D). Noise maps after them become the last
             variables.
     """
 
@@ -137,7 +137,7 @@ class WeightSpace:
         self.center = torch.cat([parameter.flatten() for parameter in self.parameters.values()])[None]
 
     def at_once(self) -> int:
-        """Return the number of copies to tune at once; on a CPU a second one would change the last bit of the first."""
+        """Return the number of copies to tune at once; on a CPU only one, so that results are bit-identical."""
         return 1 if self.latents.device.type == "cpu" else max(1, WEIGHTS_AT_ONCE // self.center.shape[1])
 
     def select(self, rows: Tensor) -> WeightSpace:
@@ -159,7 +159,7 @@ class WeightSpace:
 
 
 def _concatenate(solutions: list[Solution], latents: Tensor) -> Solution:
-    """Concatenate the solutions of some images each, padding shorter histories with their final loss."""
+    """Concatenate solutions for parts of the images, padding shorter histories with their final loss."""
     steps = max(len(solution.history) for solution in solutions)
     columns = [torch.cat([s.history, s.loss.expand(steps - len(s.history), -1)]) for s in solutions]
     return Solution(

@@ -72,7 +72,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
             base_channels: Number of channels of the first layer of the encoder.
             hidden_dim: Width of the dense layer.
             lr: Initial learning rate of Adam; it decays to zero on a cosine schedule.
-            image_weight: Weight of the squared error of the image of the guess, relative to that of the latent.
+            image_weight: Weight of the squared error of the guessed image, relative to that of the latent.
             batch_size: Number of images per batch and device.
             batches_per_epoch: Number of batches, over all devices, between two validations.
             validation_images: Number of fixed validation images, over all degradations.
@@ -113,7 +113,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
 
     @property
     def generator(self) -> PlainGenerator | StyleGAN2Prior:
-        """The generator, which is left unchanged."""
+        """The generator, which is not trained."""
         return self._generator[0]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         }
 
     def on_fit_start(self) -> None:
-        """Choose the seed, and note the learning rate."""
+        """Choose the seed, and store the learning rate."""
         super().on_fit_start()
         self._rates = LearningRates(self, ["lr"])
 

@@ -38,7 +38,7 @@ DEFAULT_SETTINGS = InversionSettings()
 
 
 class LatentRestoration(LightningModule):
-    """Restoration of degraded images with the generator of a GAN, which is left unchanged.
+    """Restoration of degraded images with the generator of a GAN, which is not changed.
 
     `test` degrades clean images, restores and measures them. `predict` takes photographs that are degraded already.
     The results are written to the folder of the run (`RestorationWriter`). A run that was interrupted is resumed by
@@ -184,7 +184,7 @@ class LatentRestoration(LightningModule):
         return self._restore(batch, clean=True)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Restored | None:
-        """Restore photographs that are degraded already.
+        """Restore photographs that are already degraded.
 
         Args:
             batch: "image" (B,C',H',W') in [-1, 1], and "index" (B); optionally "name", a list of B, and "alpha"

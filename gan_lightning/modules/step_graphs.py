@@ -1,4 +1,4 @@
-"""The training step as CUDA graphs: what the device does in a step is launched by the host in one call."""
+"""The training step as CUDA graphs, whose operations the host launches in one call."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def repeated(count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def why_impossible(module: LightningModule) -> str | None:
-    """Return what keeps a module's step from being a CUDA graph, and the way on; None if nothing is known to."""
+    """Return why a module's step cannot be a CUDA graph, and what to do; None if there is no known reason."""
     trainer = module.trainer
     if trainer.strategy.root_device.type != "cuda":
         return "it needs a GPU: choose --trainer.accelerator gpu"

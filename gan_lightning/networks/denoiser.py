@@ -1,4 +1,4 @@
-"""A small network that removes white noise of a known level from images in color."""
+"""A small network that removes white noise of a known level from color images."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CHANNELS = 3
-MULTIPLE = 4  # of which both sides of an image are inside the network
+MULTIPLE = 4  # images are padded so that both sides are multiples of this
 
 
 class Denoiser(nn.Module):
     """U-Net of two scales that predicts the noise, with the noise level as an input (DRUNet, Zhang et al. 2021).
 
-    It works on blocks of 2x2 pixels (FFDNet, Zhang et al. 2018). Nothing in it has a bias: of an image and a noise
-    level twice as large, the result is twice as large, so that levels outside of those of the training are no surprise
-    (Mohan et al. 2020).
+    It works on blocks of 2x2 pixels (FFDNet, Zhang et al. 2018). There are no biases: scaling the image and the noise
+    level scales the result by the same factor, so that the network generalizes to noise levels outside of the training
+    range (Mohan et al. 2020).
 
     Args:
         width: Number of channels of the features.
