@@ -23,12 +23,12 @@ class RestorationSummary:
         self._seconds, self._restored = 0.0, 0
 
     def rows_to_restore(self, names: Sequence[str]) -> list[int]:
-        """Include the images of a batch that an earlier run has restored, and return the rows of the others."""
+        """Add the images of a batch that an earlier run has restored, and return the rows of the others."""
         self._rows |= {name: self.finished[name] for name in names if name in self.finished}
         return [row for row, name in enumerate(names) if name not in self.finished]
 
     def add(self, restored: Restored, started: float) -> None:
-        """Include images that this run has restored.
+        """Add images that this run has restored.
 
         Args:
             restored: The images and their metrics.

@@ -131,6 +131,13 @@ def test_lightnings_own_logger_is_made_steady(faces_root, monkeypatch, name):
     assert len(finished) == 1
 
 
+@pytest.mark.usefixtures("own_folder")
+def test_a_trial_starts_no_run(faces_root, tmp_path):
+    logger = ("--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true")
+    assert fit(faces_root, "--data.count", FACES, *logger, "--trainer.fast_dev_run", "true") == 0
+    assert not list(tmp_path.rglob("*-run-*"))
+
+
 class Broken:
     """A run of W&B's whose every method fails."""
 
