@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -23,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import environment  # noqa: F401  first: it sets what torch reads when it is imported
+from browser import BROWSERS, find_browser, launched, paint
 from PIL import Image
-from playwright.sync_api import sync_playwright
 from report import print_header, print_table
 
 from gan_lightning.app.tasks import NAMES, default_searches
 from gan_lightning.faces import render_face, sample_face
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TASKS = ("inpaint", "denoise", "deblur", "colorize", "invert")
 AIM = 3.0
 
@@ -46,19 +44,6 @@ def served() -> Iterator[str]:
             yield found[1]
         finally:
             process.terminate()
-
-
-def paint(page: Any) -> None:
-    """Paint a stroke across the face."""
-    canvas = page.locator("#editor canvas").first
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 60, y)
-    page.mouse.down()
-    page.mouse.move(x + 60, y, steps=6)
-    page.mouse.up()
-    page.wait_for_timeout(1000)
 
 
 def click(page: Any) -> tuple[float, float]:
@@ -78,6 +63,7 @@ def measure(page: Any, task: str, repeats: int) -> list[str]:
     page.wait_for_timeout(1000)
     if task == "inpaint":
         paint(page)
+        page.wait_for_timeout(1000)
     seconds, of_server = zip(*(click(page) for _ in range(repeats)), strict=True)
     median = statistics.median(seconds)
     return [
@@ -100,12 +86,12 @@ def main() -> None:
         "the browser, with WebGL in software, runs on the same cores",
         "load of the machine before: {:.1f}, {:.1f}, {:.1f}".format(*os.getloadavg()),
     )
-    path = next(path for name in BROWSERS if (path := shutil.which(name)))
+    if (path := find_browser()) is None:
+        sys.exit(f"there is no browser: install one of {', '.join(BROWSERS)}")
     rows = []
-    with served() as address, tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with served() as address, tempfile.TemporaryDirectory() as folder, launched(path) as browser:
         photo = Path(folder, "face.png")
         Image.fromarray(render_face(sample_face(11, 2))).save(photo)
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"] if os.geteuid() == 0 else [])
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.goto(address)
         page.set_input_files("input[type=file]", photo)
@@ -113,7 +99,6 @@ def main() -> None:
         page.wait_for_timeout(3000)
         for task in TASKS:
             rows.append(measure(page, task, arguments.repeats))
-        browser.close()
     print_table(["task", "searches", "first, s", "median (lowest to highest), s", "of the server, s", "3 s?"], rows)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from gan_lightning import ImageFolder, InputError, load_generator
 from gan_lightning.degradations import Degradation, Identity, Mask
 from gan_lightning.inversion import InversionSettings
-from gan_lightning.inversion.class_search import find_classes
+from gan_lightning.inversion.class_search import ClassSearch
 from gan_lightning.networks.class_priors import ClassPriors
 from gan_lightning.networks.conditional import ConditionalGenerator
 
@@ -43,14 +43,14 @@ def lower_half_missing() -> Mask:
 def search(priors: ClassPriors, degradation: Degradation, images: Tensor) -> Tensor:
     """Return the class (N,) that is found for each image."""
     found = [
-        find_classes(
+        ClassSearch(
             priors,
             degradation,
             degradation(part),
             SETTINGS,
             rng=torch.Generator().manual_seed(0),
             indices=range(start, start + len(part)),
-        )
+        ).find()
         for start, part in zip(range(0, len(images), BATCH), images.split(BATCH), strict=True)
     ]
     return torch.cat(found)

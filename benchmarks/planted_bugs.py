@@ -209,10 +209,14 @@ BUGS = [
     *bugs_of(
         "inversion/smoothness.py",
         CONSISTENCY,
-        ("a noise weight not squared", "weight = noise**-2", "weight = noise**-1"),
         ("colors as free as the brightness", "return _scale_color(coefficients, CHROMA**-2)", "return _scale_color(coefficients, 1.0)"),
-        ("holes filled from the wrong side", "-hole * prior.multiply_by_precision(correction)", "hole * prior.multiply_by_precision(correction)"),
         ("a flat spectrum", "shape = squared**-EXPONENT", "shape = squared**-0.0"),
+    ),
+    *bugs_of(
+        "inversion/posterior_mean.py",
+        CONSISTENCY,
+        ("a noise weight not squared", "weight = noise**-2", "weight = noise**-1"),
+        ("holes filled from the wrong side", "-hole * prior.multiply_by_precision(correction)", "hole * prior.multiply_by_precision(correction)"),
     ),
     *bugs_of(
         "inversion/nonlocal_bayes.py",
@@ -340,14 +344,18 @@ BUGS = [
         "modules/step_graphs.py",
         "tests/modules/test_step_graphs.py",
         ("replays are no steps of the trainer", "        if kind.of_generator:\n            count_optimizer_step(self._module.trainer)\n", ""),
+        ("a step counted twice", "count_optimizer_step(self._module.trainer, -1)", "pass"),
+        ("hooks that a replay leaves out", "            return f\"a replay would not call {hook}\"\n", "            pass\n"),
+    ),
+    *bugs_of(
+        "modules/captured_step.py",
+        "tests/modules/test_step_graphs.py",
         ("a replay of the images of the capture", "            ours.copy_(theirs)\n", "            pass\n"),
         ("a replay at the learning rate of the capture", "            self.tensor.fill_(value)\n", ""),
         ("a replay for a batch of another size", "[tensor.shape for tensor in inputs] == [tensor.shape for tensor in self.inputs]", "True"),
         ("a replay with other betas", " and self.settings == list(map(settings_of, self.optimizers))", ""),
         ("a replay with layers frozen since", "same and self.state == state", "same"),
-        ("a step counted twice", "count_optimizer_step(self._module.trainer, -1)", "pass"),
         ("rates that stay tensors", "        for group, settings in zip(groups, before, strict=True):\n            group.update(settings)\n", "        pass\n"),
-        ("hooks that a replay leaves out", "            return f\"a replay would not call {hook}\"\n", "            pass\n"),
     ),
     *bugs_of(
         "networks/conditional.py",

@@ -36,9 +36,9 @@ from gan_lightning.degradations import (
 )
 from gan_lightning.images import to_float, to_uint8
 from gan_lightning.inversion import Inversion, estimate_blur, invert
-from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.networks.checkpoints import load_generator
 from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.encoder_checkpoint import load_encoder
 from gan_lightning.seeding import image_rng
 
 BATCH = 16

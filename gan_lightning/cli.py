@@ -17,8 +17,9 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from gan_lightning.callbacks.defaults import BEST_CHECKPOINT, CONFIGURABLE, displays, reports
 from gan_lightning.errors import InputError
-from gan_lightning.loggers import MetricsFile, SteadyWandbLogger
+from gan_lightning.loggers import MetricsFile
 from gan_lightning.loggers.problems import problems_of_loggers
+from gan_lightning.loggers.wandb import finish_runs
 from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.options.checks import check_options
 from gan_lightning.options.jsonargparse_internals import integers_stay_integers
@@ -40,10 +41,9 @@ class GanCLI(LightningCLI):
     run: Run | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.loggers: list[Logger] = []
         self.watch = RankWatch(ends_process=True)
         try:
-            with self.watch.ending(self.finish_loggers):
+            with self.watch.ending(lambda error: finish_runs(getattr(self, "trainer", None), error)):
                 super().__init__(*args, **kwargs)  # runs the command
         finally:
             if self.run is not None:
@@ -115,20 +115,12 @@ class GanCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add metrics.csv after the user's loggers, unless there are to be none, and progress bar and summary."""
         options = self.config_init[self.config_init.subcommand].trainer
-        if options.logger is not False:
-            self.loggers = [logger for logger in as_list(options.logger) if isinstance(logger, Logger)]
-            self.loggers.append(MetricsFile(options.default_root_dir))
-        kwargs["logger"] = self.loggers
+        given = [logger for logger in as_list(options.logger) if isinstance(logger, Logger)]
+        kwargs["logger"] = [] if options.logger is False else [*given, MetricsFile(options.default_root_dir)]
         callbacks = [self.watch, *as_list(options.callbacks)]
         bar, table = options.enable_progress_bar is not False, options.enable_model_summary is not False
         callbacks += displays(callbacks, progress_bar=bar, model_summary=table)
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-
-    def finish_loggers(self, error: BaseException | None = None) -> None:
-        """Finish the run of W&B, including how the command ended."""
-        for logger in self.loggers:
-            if isinstance(logger, SteadyWandbLogger) and not self.options.trainer.fast_dev_run:
-                logger.finish(*([error] if error is not None else []))
 
     def after_instantiate_classes(self) -> None:
         """Leave out the data if the model has its own loader, for example of latents for samples."""
@@ -166,4 +158,4 @@ def run(arguments: Sequence[str] | None = None) -> None:
     )
     if cli.trainer.is_global_zero and cli.run is not None:
         print(cli.run.report(cli.options.checkpoint.monitor))
-    cli.finish_loggers()
+    finish_runs(cli.trainer)

@@ -16,6 +16,7 @@ import torch
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 # What the scripts import.
 SHARED = (
+    "browser",
     "environment",
     "reference_methods",
     "report",

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from gan_lightning import DCGAN, InputError, InversionSettings, LatentRestoration, load_generator
 from gan_lightning.images import write_png
-from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.networks.checkpoints import load_discriminator, load_tensors
+from gan_lightning.networks.encoder_checkpoint import load_encoder
 from gan_lightning.pretrained import PARTS, SHIPPED, find_weights, shipped_weights, weights_folder, write_weights
 from tests.commands import command, refusal
 

@@ -20,9 +20,9 @@ from gan_lightning.data.listing import read_paths
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import target_names
 from gan_lightning.modules.dcgan import DCGAN
-from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.options.parser import shipped_configs
+from tests.generators import write_generator
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -32,11 +32,7 @@ QUICK = ["--searches", "1", "--model.inversion.num_steps", "2", "--model.inversi
 
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory):
-    torch.manual_seed(0)
-    network = Generator(SIZE, latent_dim=6, base_channels=4)
-    path = tmp_path_factory.mktemp("generator") / "generator.pt"
-    torch.save(network.state_dict(), path)
-    return str(path)
+    return write_generator(tmp_path_factory.mktemp("generator"), SIZE)
 
 
 def draw(path, size=(SIZE, SIZE), mode="RGB"):

@@ -1,42 +1,25 @@
-"""The page: its layout, and which function each event calls."""
+"""The page: what its events do, and which function each of them calls."""
 
 from __future__ import annotations
 
-import html
 import json
 import shutil
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Event, Lock
-from typing import Any, Final
+from typing import Any
 
 import gradio as gr
 
 from gan_lightning.app.holes import painted_pixels
+from gan_lightning.app.layout import add_inputs, add_outputs, say
 from gan_lightning.app.pictures import enlarge, shown_side
 from gan_lightning.app.restoration import PhotoRestoration
 from gan_lightning.app.stopping import Stopped
-from gan_lightning.app.tasks import HINTS, MOST_SEARCHES, NAMES, Wish, default_searches, factors, in_words_of_the_page
+from gan_lightning.app.tasks import HINTS, MOST_SEARCHES, NAMES, Wish, default_searches, in_words_of_the_page
 from gan_lightning.app.uploads import Sent, layer_files, photo_file
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
-
-FONT: Final = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
-MONO: Final = ("ui-monospace", "Menlo", "Consolas", "monospace")
-BRUSH: Final = ("#e11d48", 0.85)
-STYLE: Final = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto; }
-.gradio-container .main { max-width: 100vw; box-sizing: border-box; }
-.gradio-container .column { max-width: 100%; }
-#fillings .grid-container { grid-template-columns: repeat(auto-fill, minmax(84px, 1fr)) !important; }
-#status p { margin: 0; }
-#status .error { color: var(--error-text-color); font-weight: 600; }
-"""
-
-
-def theme() -> gr.themes.Base:
-    """Return the look of the page, with fonts of the system: none is fetched from elsewhere."""
-    return gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=FONT, font_mono=MONO)
 
 
 class Page:
@@ -54,8 +37,6 @@ class Page:
         self._results: dict[str | None, Path] = {}  # folder of the last result of each session
         self.tasks = [task for task in NAMES if task != "colorize" or restoration.channels == 3]
         self.side = shown_side(restoration.image_size)
-
-    # What the events do
 
     def load(self, sent: Sent) -> tuple[Any, Any]:
         """Show the square of a new photograph that is restored; return the updates of editor and status."""
@@ -93,7 +74,7 @@ class Page:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  gradio finds it so
     ) -> list[Any]:
-        """Restore a photograph; return the updates of what `_outputs` returns."""
+        """Restore a photograph; return the updates of what `add_outputs` returns."""
         known = {"noise": noise, "blur": blur} if not estimate else {"noise": None, "blur": None}
         wish = Wish(task, **known, factor=factor, searches=min(searches, MOST_SEARCHES))
         stop = self._stops[request.session_hash] = Event()
@@ -139,8 +120,6 @@ class Page:
         if (folder := self._results.pop(session, None)) is not None:
             shutil.rmtree(folder, ignore_errors=True)
 
-    # Layout
-
     def build(self) -> gr.Blocks:
         """Return the page."""
         size, kind = self.restoration.image_size, {1: "gray"}.get(self.restoration.channels, "color")
@@ -152,82 +131,12 @@ class Page:
             )
             with gr.Row(equal_height=False):
                 with gr.Column():
-                    inputs = self._inputs()
+                    inputs = add_inputs(self.tasks, self.restoration.image_size)
                 with gr.Column():
-                    outputs = self._outputs()
+                    outputs = add_outputs()
             self._connect(inputs, outputs)
             blocks.unload(self.leave)
         return blocks
-
-    def _inputs(self) -> dict[str, Any]:
-        first = self.tasks[0]
-        found: dict[str, Any] = {
-            "photo": gr.Image(
-                label="Photograph",
-                sources=["upload", "webcam", "clipboard"],
-                height=220,
-                buttons=[],
-                placeholder="Drop a photograph here\n- or -\nClick to choose a file",
-            ),
-            "task": gr.Radio([(NAMES[task], task) for task in self.tasks], value=first, label="Task"),
-            "hint": gr.Markdown(HINTS[first], elem_id="hint"),
-            "drawing": gr.ImageEditor(
-                label="Paint over what is missing",
-                show_label=False,  # its tools would cover it on a narrow screen
-                sources=(),
-                transforms=(),
-                layers=False,
-                buttons=[],
-                height=430,
-                brush=gr.Brush(default_size=self.side // 10, colors=[BRUSH], default_color=BRUSH, color_mode="fixed"),
-                canvas_size=(self.side, self.side),
-                fixed_canvas=True,
-                format="png",
-                elem_id="editor",
-            ),
-            "estimate": gr.Checkbox(True, label="Estimate how strong it is", visible=False),
-            "noise": gr.Slider(0.02, 0.5, 0.1, step=0.01, label="Noise level (1: from black to white)", visible=False),
-            "blur": gr.Slider(0.3, 4.0, 2.0, step=0.1, label="Blur, in pixels of the result", visible=False),
-        }
-        by = factors(self.restoration.image_size)
-        found["factor"] = gr.Radio(by, value=4 if 4 in by else None, label="Enlarge by", visible=False)
-        found["searches"] = gr.Slider(
-            1,
-            MOST_SEARCHES,
-            default_searches(first),
-            step=1,
-            label="Searches",
-            info="The result is their mean. More take longer, and show better where it is a guess.",
-        )
-        with gr.Row():
-            found["restore"] = gr.Button("Restore", variant="primary", elem_id="restore")
-            found["stop"] = gr.Button("Stop", variant="stop", elem_id="stop")
-        return found
-
-    def _outputs(self) -> list[Any]:
-        """Add what the page shows of a result; return status, slider, download, the rest, spread and fillings."""
-        status = gr.HTML(say(""), elem_id="status")
-        slider = gr.ImageSlider(
-            label="Before and after", format="png", interactive=False, buttons=["fullscreen"], elem_id="result"
-        )
-        download = gr.DownloadButton("Download the result", interactive=False, elem_id="download")
-        with gr.Column(visible=False, elem_id="searches") as rest:
-            gr.Markdown("### Spread\nBright where the searches differ, and the result is a guess.")
-            spread = gr.Image(
-                label="Spread", show_label=False, format="png", height=260, interactive=False, buttons=["fullscreen"]
-            )
-            gr.Markdown("### What each search found\nThe likeliest first; the result is their mean.")
-            fillings = gr.Gallery(
-                label="What each search found",
-                show_label=False,
-                format="png",
-                columns=4,
-                height="auto",
-                interactive=False,
-                buttons=["download", "fullscreen"],
-                elem_id="fillings",
-            )
-        return [status, slider, download, rest, spread, fillings]
 
     def _connect(self, inputs: dict[str, Any], outputs: list[Any]) -> None:
         """Connect the events with what they do."""
@@ -250,9 +159,3 @@ class Page:
             show_progress_on=result,
         )
         inputs["stop"].click(self.stop, outputs=status, queue=False, cancels=[run], show_progress="hidden")
-
-
-def say(text: str, kind: str = "note") -> str:
-    """Return a message of the page as HTML, which screen readers read out."""
-    role = "alert" if kind == "error" else "status"
-    return f'<p class="{kind}" role="{role}">{html.escape(text)}</p>'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from gan_lightning.app.holes import Mask, write_mask
 from gan_lightning.app.limits import Limits, check_photo
@@ -27,7 +27,8 @@ from gan_lightning.data.photos import photo_loader
 from gan_lightning.degradations import Identity
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable, writable
-from gan_lightning.inversion.checks import PixelRangeWarning
+from gan_lightning.inversion.blind import CURVE_STEPS, SIGMAS
+from gan_lightning.inversion.frozen_generator import share_frozen
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.modules.restorer import Restored, SearchStep, image_names
 from gan_lightning.networks.checkpoints import load_generator
@@ -73,6 +74,7 @@ class PhotoRestoration:
         network = load_generator(generator)
         self.generator, self.limits, self.device = generator, limits, device
         self.image_size, self.channels = network.image_size, network.channels
+        self._last: nn.Module = network  # the generator of the last restoration
 
     def preview(self, photo: Path) -> Image.Image:
         """Return the square in the center of a photograph, in the size of the generator's images.
@@ -117,6 +119,8 @@ class PhotoRestoration:
             job = Job(wish.options(copy, self.generator, mask, Path(folder, "restored")))
             job.check()
             model = load_model(job, self.device)
+            share_frozen(model.generator, self._last)  # its preconditioner takes as long as many steps
+            self._last = model.generator
             batch = read_batch(job, model)
             restored = search(model, batch, tell)
             before = shown_before(model, batch, restored)
@@ -148,9 +152,8 @@ def load_model(job: Job, device: torch.device) -> LatentRestoration:
     parser.add_argument("--config", action=ConfigFile)
     parser.add_subclass_arguments(LatentRestoration, "model")
     models = [as_json({"model": config["model"]}) for config in job.configs()]
-    options = parser.parse_args([f"--config={config}" for config in models])
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
-    model: LatentRestoration = instantiate(options).model
+    options = parser.parse_classes([f"--config={config}" for config in models])
+    model: LatentRestoration = options.model
     return model.to(device).eval()
 
 
@@ -175,18 +178,21 @@ def search(model: LatentRestoration, batch: dict[str, Any], tell: Tell) -> Resto
     restorer = model.restorer
     every_pixel = isinstance(restorer.degradation, Identity) and restorer.masks is None and not restorer.blind_blur
     counts = restorer.inversion.counts(every_pixel)
-    limits = {"latent": counts.num_steps, "features": counts.refine_steps, "weights": counts.refine_steps}
+    refining = "Refining", 0.5, 0.45, counts.refine_steps
+    stages = {  # what is being done, the fraction that is done before, that of the stage, and its most steps
+        "blur": ("Estimating the blur", 0.02, 0.03, len(SIGMAS) * CURVE_STEPS),
+        "latent": ("Searching", 0.05, 0.45, counts.num_steps),
+        "features": refining,
+        "weights": refining,
+    }
     tell(0.02, "Estimating the blur" if restorer.blind_blur else "Starting the searches")
 
     def observe(step: SearchStep) -> None:
-        done = step.number / max(1, limits[step.stage])
-        what = "Searching" if step.stage == "latent" else "Refining"
-        tell((0.05 if step.stage == "latent" else 0.5) + 0.45 * min(1.0, done), f"{what}, step {step.number}")
+        what, before, part, limit = stages[step.stage]
+        tell(before + part * min(1.0, step.number / max(1, limit)), f"{what}, step {step.number}")
 
     restorer.observers.append(observe)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PixelRangeWarning)
-        return restorer.restore(batch, [0], image_names(batch), clean=False)
+    return restorer.restore(batch, [0], image_names(batch), clean=False)
 
 
 def shown_before(model: LatentRestoration, batch: dict[str, Any], restored: Restored) -> Image.Image:

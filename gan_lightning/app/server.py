@@ -55,7 +55,8 @@ def launch(restoration: Any, host: str, port: int, max_bytes: int) -> Any:
     Raises:
         InputError: If the port is in use.
     """
-    from gan_lightning.app.page import STYLE, Page, theme
+    from gan_lightning.app.layout import STYLE, theme
+    from gan_lightning.app.page import Page
 
     here = "this computer" if is_loopback(host) else "the computer that serves this page"
     blocks = Page(restoration, f"Photographs stay on {here}.").build()

@@ -70,8 +70,8 @@ class RestorationWriter(Callback):
             pl_module.observe_steps(self.write_step)  # type: ignore[operator]
 
     def write_step(self, step: SearchStep) -> None:
-        """Write the images of every n-th step."""
-        if step.number % self.intermediate_every:
+        """Write the images of every n-th step of a search."""
+        if step.number % self.intermediate_every or step.stage == "blur":  # of which no image is a result
             return
         images = step.render()
         if len(images) == len(step.names):  # the refinement of weights works on only some at a time

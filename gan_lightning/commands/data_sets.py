@@ -39,9 +39,7 @@ def parse(arguments: Sequence[str]) -> tuple[str, Namespace]:
     words = list(arguments)
     if words[0] == "pack":  # not as a default, whose crop would be kept if another class is chosen
         words[1:1] = ["--data", "SyntheticFaces"]
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # the name before 4.49
-    options = instantiate(parser.parse_args(words))
-    return words[0], options[words[0]]
+    return words[0], parser.parse_classes(words)[words[0]]
 
 
 def pack(data: ImageDataModule) -> None:
@@ -57,9 +55,4 @@ def pack(data: ImageDataModule) -> None:
     data.prepare_data()
     data.setup()
     seconds = time.perf_counter() - started
-    images = data.packed
-    print(f"path     {images.folder}")
-    print(f"images   {len(images.rows):,}")
-    print(f"skipped  {len(images.skipped):,}")
-    print(f"bytes    {sum(path.stat().st_size for path in images.folder.iterdir()):,}")
-    print(f"seconds  {seconds:.1f}")
+    print(f"{data.packed.report()}\nseconds  {seconds:.1f}")

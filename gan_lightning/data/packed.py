@@ -85,6 +85,16 @@ class PackedImages:
         """Read rows (B) of the listing, in any order, all among `rows`: (B,C,H,W) uint8, channels_last."""
         return torch.from_numpy(self._pixels[rows]).permute(0, 3, 1, 2)
 
+    def report(self) -> str:
+        """Return where the pack lies and what is in it, for people: a line each, without the last line break."""
+        values = {
+            "path": self.folder,
+            "images": f"{len(self.rows):,}",
+            "skipped": f"{len(self.skipped):,}",
+            "bytes": f"{sum(path.stat().st_size for path in self.folder.iterdir()):,}",
+        }
+        return "\n".join(f"{name:<8} {value}" for name, value in values.items())
+
 
 def fingerprint_of(folder: Path) -> str:
     """Return the fingerprint at the end of the name of a pack, which is also in its header."""

@@ -20,7 +20,7 @@ from gan_lightning.inversion.initialization import LatentSampler, best_of_k_late
 from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.noise_level import visible_noise
 from gan_lightning.inversion.precision import float32_gradients
-from gan_lightning.inversion.problem import Problem, Stopping
+from gan_lightning.inversion.problem import Callback, Problem, Stopping
 from gan_lightning.inversion.refinement import FeatureSpace
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
 
@@ -58,6 +58,7 @@ def estimate_blur(
     latent_weight: float = 0.0,
     noise_level: float | None = None,
     method: BlurMethod = "evidence",
+    callback: Callback | None = None,
 ) -> BlurEstimate:
     """Estimate the sigma of the Gaussian blur of each image, and a latent to initialize `invert` with.
 
@@ -74,6 +75,8 @@ def estimate_blur(
         method: Estimator. "evidence" maximizes the likelihood of the power spectrum of each image, and fits no latent.
             "joint" optimizes log sigma together with the features, starting at the minimum of the residual curve. It
             is accurate for images in the range of the generator, and biased upward for others.
+        callback: Function called after each step of fitting latents, as that of `invert`, with the stage "blur". The
+            steps are counted over all sigmas, `CURVE_STEPS` for each.
 
     Raises:
         InputError: If the sigmas are not positive and increasing, or if the images do not have the shape of those of
@@ -91,7 +94,7 @@ def estimate_blur(
             raise InputError("this generator is not laid out as gan_lightning.Generator: choose the method evidence")
         observed = observed.detach().to(device, torch.float32, copy=True)
         check_observed(frozen, nn.Identity(), observed, observed)
-        curve, latents = _residual_curve(frozen, observed, list(sigmas), latent_weight)
+        curve, latents = _residual_curve(frozen, observed, list(sigmas), latent_weight, callback)
         if method == "joint":
             sigma = _joint_search(frozen, observed, list(sigmas), curve, latents)
         else:
@@ -104,23 +107,29 @@ def estimate_blur(
 
 
 def _residual_curve(
-    frozen: FrozenGenerator, observed: Tensor, sigmas: list[float], latent_weight: float
+    frozen: FrozenGenerator, observed: Tensor, sigmas: list[float], latent_weight: float, callback: Callback | None
 ) -> tuple[Tensor, Tensor]:
     """Fit latents for each sigma; return the mean squared errors (K,B) and the latents (K,B,D)."""
     curve, latents = [], []
     latent: Tensor | None = None
-    for sigma in reversed(sigmas):
+    for place, sigma in enumerate(reversed(sigmas)):
         center = observed.new_zeros(len(observed), frozen.latent_dim)
         ones = torch.ones_like(center[:, 0])
         problem = Problem(frozen, GaussianBlur(sigma), observed, mse, ones, center, latent_weight * ones[:, None])
         if latent is None:
             searches = [(index, 0) for index in range(len(observed))]
             latent = best_of_k_latents(problem, frozen.latent_dim, LatentSampler(draw=frozen.draw), searches, attempt=0)
-        latent = frozen.whitening.solve(lbfgs, problem, latent, Stopping(CURVE_STEPS, 1e-4, 0 * ones)).variables
+        tell = callback and _counting_from(place * CURVE_STEPS, callback)
+        stopping = Stopping(CURVE_STEPS, 1e-4, 0 * ones, stage="blur", callback=tell)
+        latent = frozen.whitening.solve(lbfgs, problem, latent, stopping).variables
         with torch.no_grad():
             curve.append(problem.losses(latent)[1])
         latents.append(latent)
     return torch.stack(curve[::-1]), torch.stack(latents[::-1])
+
+
+def _counting_from(first: int, callback: Callback) -> Callback:
+    return lambda stage, step, losses, render: callback(stage, first + step, losses, render)
 
 
 def _joint_search(

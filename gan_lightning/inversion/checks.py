@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,6 +20,14 @@ LOUDEST = 20.0  # largest absolute pixel value that noise could explain
 
 class PixelRangeWarning(UserWarning):
     """Images that may be in another range than [-1, 1]."""
+
+
+@contextmanager
+def range_is_known() -> Iterator[None]:
+    """Silence `PixelRangeWarning` within the context, for images whose range was checked when they were read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PixelRangeWarning)
+        yield
 
 
 def check_observed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from gan_lightning.inversion.initialization import LatentSampler, candidate_loss
 from gan_lightning.inversion.invert import LATENT_WEIGHT, Inversion, build_problem, invert
 from gan_lightning.inversion.loss_size import after_reduction, reduction
 from gan_lightning.inversion.precision import float32_gradients
+from gan_lightning.inversion.problem import Callback
 from gan_lightning.inversion.settings import InversionSettings
 
 CONSIDERED = 2  # classes that are searched, those of the best samples
@@ -36,104 +37,103 @@ class PriorOfEachClass(Protocol):
         """Return the `Prior` of a class; the same module each time, as far as memory allows."""
 
 
-def find_classes(
-    priors: PriorOfEachClass,
-    degradation: Callable[[Tensor], Tensor],
-    observed: Tensor,
-    settings: InversionSettings,
-    *,
-    discriminator: nn.Module | None = None,
-    rng: torch.Generator,
-    indices: Sequence[int],
-) -> Tensor:
-    """Return the class (B,) of each image: the one of the lowest objective after short searches.
+@dataclass
+class ClassSearch:
+    """Inversion of a batch with a generator whose class is not known, or not the same for all images.
 
-    All classes are compared by 256 samples each, and short searches are made with the best two. The latents are
-    penalized even where every pixel is observed: without it, a flexible class explains the images of any other. The
-    class of an image does not depend on the other images of the batch.
-
-    Args:
+    Attributes:
         priors: Generator with classes.
         degradation: A, as for `invert`.
         observed: y, (B,C,H,W).
         settings: Settings of the inversion.
-        discriminator: Discriminator for the perceptual loss.
-        rng: Generator whose seed determines the samples.
-        indices: Index of each image in its data set.
-    """
-    degradation = unwrap(degradation)
-    samples = [
-        _losses_of_samples(priors.of_class(label), degradation, observed, settings, discriminator, rng, indices)
-        for label in range(len(priors.names))
-    ]
-    sampled = torch.stack(samples, dim=1).cpu()
-    considered = sampled.argsort(dim=1, stable=True)[:, :CONSIDERED]
-    weight = LATENT_WEIGHT if isinstance(degradation, Identity) else None
-    short = replace(
-        settings,
-        solver="lbfgs",
-        schedule="cosine",
-        noise_maps="held",
-        start="best_of_k",
-        num_searches=SEARCHES,
-        num_steps=STEPS,
-        restarts=0,
-        refine="none",
-        composite=False,
-        latent_weight=weight if settings.latent_weight is None else settings.latent_weight,
-    )
-    losses = torch.full_like(sampled, torch.inf)
-    for label in sorted(set(considered.flatten().tolist())):
-        rows = (considered == label).any(1).nonzero()[:, 0]
-        prior = priors.of_class(label)
-        found = _invert_rows(prior, degradation, observed, short, rows, indices, discriminator=discriminator, rng=rng)
-        losses[rows, label] = found.loss.cpu()
-    return losses.argmin(1)
-
-
-def invert_classes(
-    priors: PriorOfEachClass,
-    labels: Tensor,
-    degradation: Callable[[Tensor], Tensor],
-    observed: Tensor,
-    settings: InversionSettings,
-    *,
-    discriminator: nn.Module | None = None,
-    rng: torch.Generator,
-    indices: Sequence[int],
-    callback: Observer,
-) -> Inversion:
-    """Restore each image of a batch with the prior of its class.
-
-    Args:
-        priors: Generator with classes.
-        labels: (B,) class of each image.
-        degradation: As for `invert`, as are the following ones.
-        observed: y, (B,C,H,W).
-        settings: Settings of the search.
-        discriminator: Discriminator for the perceptual loss.
         rng: Generator whose seed determines all random draws.
         indices: Index of each image in its data set.
-        callback: Function called as that of `invert`, with the rows of the images before its arguments.
+        discriminator: Discriminator for the perceptual loss.
     """
-    degradation = unwrap(degradation)
-    parts: list[Inversion] = []
-    groups = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
-    for rows in groups:
-        parts.append(
-            _invert_rows(
-                priors.of_class(int(labels[rows[0]])),
-                degradation,
-                observed,
-                settings,
-                rows,
-                indices,
-                discriminator=discriminator,
-                rng=rng,
-                callback=partial(callback, rows.tolist()),
-            )
+
+    priors: PriorOfEachClass
+    degradation: Callable[[Tensor], Tensor]
+    observed: Tensor
+    settings: InversionSettings
+    rng: torch.Generator
+    indices: Sequence[int]
+    discriminator: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        self.degradation = unwrap(self.degradation)
+
+    def find(self) -> Tensor:
+        """Return the class (B,) of each image: the one of the lowest objective after short searches.
+
+        All classes are compared by 256 samples each, and short searches are made with the best two. The latents are
+        penalized even where every pixel is observed: without it, a flexible class explains the images of any other. The
+        class of an image does not depend on the other images of the batch.
+        """
+        samples = [self._losses_of_samples(self.priors.of_class(label)) for label in range(len(self.priors.names))]
+        sampled = torch.stack(samples, dim=1).cpu()
+        considered = sampled.argsort(dim=1, stable=True)[:, :CONSIDERED]
+        weight = LATENT_WEIGHT if isinstance(self.degradation, Identity) else None
+        short = replace(
+            self.settings,
+            solver="lbfgs",
+            schedule="cosine",
+            noise_maps="held",
+            start="best_of_k",
+            num_searches=SEARCHES,
+            num_steps=STEPS,
+            restarts=0,
+            refine="none",
+            composite=False,
+            latent_weight=weight if self.settings.latent_weight is None else self.settings.latent_weight,
         )
-    return in_one(parts, torch.cat(groups).argsort())
+        losses = torch.full_like(sampled, torch.inf)
+        for label in sorted(set(considered.flatten().tolist())):
+            rows = (considered == label).any(1).nonzero()[:, 0]
+            losses[rows, label] = self._invert_rows(label, short, rows).loss.cpu()
+        return losses.argmin(1)
+
+    def invert(self, labels: Tensor, callback: Observer) -> Inversion:
+        """Restore each image with the prior of its class.
+
+        Args:
+            labels: (B,) class of each image.
+            callback: Function called as that of `invert`, with the rows of the images before its arguments.
+        """
+        groups = [(labels == label).nonzero()[:, 0] for label in sorted(set(labels.tolist()))]
+        parts = [
+            self._invert_rows(int(labels[rows[0]]), self.settings, rows, partial(callback, rows.tolist()))
+            for rows in groups
+        ]
+        return in_one(parts, torch.cat(groups).argsort())
+
+    def _losses_of_samples(self, prior: nn.Module) -> Tensor:
+        """Return the lowest loss (B,) of samples of a class for each image."""
+        device = next(prior.parameters()).device
+        with float32_gradients(device), torch.no_grad():
+            frozen = freeze_generator(prior)
+            sampler = LatentSampler(self.rng.initial_seed(), draw=frozen.draw)
+            observed = self.observed.detach().to(device, torch.float32, copy=True)
+            size = frozen(observed.new_zeros(1, frozen.latent_dim)).shape[-1]
+            reduce = reduction(size, self.settings.loss_size)
+            check_observed(frozen, after_reduction(reduce, self.degradation), observed, self.indices)
+            problem, _ = build_problem(frozen, reduce, self.degradation, observed, self.settings, self.discriminator)
+            return candidate_losses(problem, frozen.latent_dim, sampler, range(len(observed)))[1].amin(1)
+
+    def _invert_rows(
+        self, label: int, settings: InversionSettings, rows: Tensor, callback: Callback | None = None
+    ) -> Inversion:
+        """Invert some images of the batch with the prior of a class."""
+        at = rows.to(self.observed.device)
+        return invert(
+            self.priors.of_class(label),
+            self.degradation.select(at) if isinstance(self.degradation, Degradation) else self.degradation,
+            self.observed[at],
+            settings,
+            discriminator=self.discriminator,
+            rng=self.rng,
+            indices=[self.indices[row] for row in rows.tolist()],
+            callback=callback,
+        )
 
 
 def in_one(parts: Sequence[Inversion], order: Tensor) -> Inversion:
@@ -158,39 +158,3 @@ def in_one(parts: Sequence[Inversion], order: Tensor) -> Inversion:
         histories.append(torch.cat([whole, whole[-1:].expand(steps + refinement - len(whole), -1)]))
     merged["history"] = torch.cat(histories, dim=1)[:, order.to(histories[0].device)]
     return Inversion(**merged)
-
-
-def _losses_of_samples(
-    prior: nn.Module,
-    degradation: Callable[[Tensor], Tensor],
-    observed: Tensor,
-    settings: InversionSettings,
-    discriminator: nn.Module | None,
-    rng: torch.Generator,
-    indices: Sequence[int],
-) -> Tensor:
-    """Return the lowest loss (B,) of samples of a class for each image."""
-    device = next(prior.parameters()).device
-    with float32_gradients(device), torch.no_grad():
-        frozen = freeze_generator(prior)
-        sampler = LatentSampler(rng.initial_seed(), draw=frozen.draw)
-        observed = observed.detach().to(device, torch.float32, copy=True)
-        reduce = reduction(frozen(observed.new_zeros(1, frozen.latent_dim)).shape[-1], settings.loss_size)
-        check_observed(frozen, after_reduction(reduce, degradation), observed, indices)
-        problem, _ = build_problem(frozen, reduce, degradation, observed, settings, discriminator)
-        return candidate_losses(problem, frozen.latent_dim, sampler, range(len(observed)))[1].amin(1)
-
-
-def _invert_rows(
-    prior: nn.Module,
-    degradation: Callable[[Tensor], Tensor],
-    observed: Tensor,
-    settings: InversionSettings,
-    rows: Tensor,
-    indices: Sequence[int],
-    **options: Any,
-) -> Inversion:
-    """Invert some images of a batch."""
-    at = rows.to(observed.device)
-    own = degradation.select(at) if isinstance(degradation, Degradation) else degradation
-    return invert(prior, own, observed[at], settings, indices=[indices[row] for row in rows.tolist()], **options)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.degradations.masks import Mask
+from gan_lightning.inversion.posterior_mean import fill_holes, posterior_mean
 from gan_lightning.inversion.reductions import sum_of_each
-from gan_lightning.inversion.smoothness import fill_holes, posterior_mean
 
 EIGHT_BITS = 12**-0.5 / 255  # standard deviation of the rounding to 8 bits, on the [0, 1] scale
 # Standard deviations on the [0, 1] scale, each with the frequency in cycles per pixel below which amplitudes are equal.

@@ -145,6 +145,17 @@ def freeze_generator(generator: nn.Module) -> FrozenGenerator:
     return kept[1]
 
 
+def share_frozen(generator: nn.Module, earlier: nn.Module) -> None:
+    """Let `freeze_generator` return for a generator what it made of an earlier one, while both are bit-identical.
+
+    Args:
+        generator: Network, as `load_generator` returns it, or a prior of it.
+        earlier: Another one. Nothing is shared if it differs, or has not been frozen.
+    """
+    if type(generator) is type(earlier) and (kept := _frozen.get(earlier)) is not None:
+        _frozen[generator] = kept
+
+
 class _Snapshot:
     """Everything that determines the output of a module: layers, attributes, and a copy of parameters and buffers."""
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lightning import Trainer
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
@@ -261,6 +262,18 @@ class SteadyWandbLogger(WandbLogger):
         if exit_code == STOPPED:
             run.mark_preempting()
         run.finish(exit_code=exit_code)
+
+
+def finish_runs(trainer: Trainer | None, error: BaseException | None = None) -> None:
+    """Finish W&B's runs of a command, which say how it has ended.
+
+    Args:
+        trainer: Trainer of the command; None if it has ended before it had one.
+        error: Exception that has ended it.
+    """
+    for logger in [] if trainer is None else trainer.loggers:  # with fast_dev_run they are Lightning's dummies
+        if isinstance(logger, SteadyWandbLogger):
+            logger.finish(error)
 
 
 def best_in_summary(name: str) -> Direction | None:

@@ -15,13 +15,14 @@ from gan_lightning.modules.checks import check_sizes, check_training_options
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.gan_networks import GanNetworks
 from gan_lightning.modules.held_out import HeldOutScore
+from gan_lightning.modules.image_batches import repeated
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.network_gradients import NetworkGradients
 from gan_lightning.modules.precision import prepare_precision, weights_cast_once
 from gan_lightning.modules.sampling import SamplingModule
 from gan_lightning.modules.saved_weights import SavedWeights
 from gan_lightning.modules.schedule import Schedule, Scheduled
-from gan_lightning.modules.step_graphs import StepGraphs, StepKind, repeated
+from gan_lightning.modules.step_graphs import StepGraphs, StepKind
 from gan_lightning.modules.step_metrics import LOSSES, LoggedStep
 from gan_lightning.networks.architectures import ArchitectureName
 from gan_lightning.networks.conditional import with_labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -15,32 +14,19 @@ from torchmetrics import MeanMetric
 
 from gan_lightning import distributed
 from gan_lightning.data.batches import batches_done
-from gan_lightning.degradations import (
-    Degradation,
-    Downsample,
-    GaussianBlur,
-    Grayscale,
-    Identity,
-    RandomMask,
-    SquareMask,
-)
+from gan_lightning.degradations.random_operators import degrade_at_random
 from gan_lightning.errors import InputError
 from gan_lightning.modules.batch_numbers import BatchNumbers
 from gan_lightning.modules.ddp import prepare_ddp
 from gan_lightning.modules.learning_rates import LearningRates
 from gan_lightning.modules.run_seed import RunSeed
 from gan_lightning.modules.safe_loading import SafelyLoaded
-from gan_lightning.networks.checkpoints import load_generator, load_tensors
-from gan_lightning.networks.class_priors import ClassPriors
+from gan_lightning.networks.checkpoints import load_generator
 from gan_lightning.networks.conditional import ConditionalGenerator
 from gan_lightning.networks.encoder import Encoder
 from gan_lightning.networks.stylegan2_prior import LatentSpace, PlainGenerator, StyleGAN2Prior, as_prior
-from gan_lightning.pretrained import find_weights
 from gan_lightning.seeding import batch_rng
 
-KINDS = ("identity", "blur", "square", "pixels", "grayscale", "downsample")
-NOISE = 0.15  # maximum standard deviation of the noise, on the [0, 1] scale
-BLUR = 0.04  # maximum standard deviation of the blur, as a fraction of the image size
 VALIDATION_EPOCH = 2**31  # an epoch that training never reaches: other latents
 
 
@@ -231,84 +217,3 @@ class LatentEncoder(SafelyLoaded, RunSeed):
         latents = latents.to(self.device)
         images = self.generator(latents).float()  # mixed precision returns half precision
         return latents, images, degrade_at_random(images, rng)
-
-
-def degrade_at_random(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Degrade images with each kind of degradation in turn, and half of them with noise.
-
-    Args:
-        images: (B,C,H,W) in [-1, 1].
-        rng: Random generator on the CPU.
-
-    Returns:
-        (B,C,H,W): smaller images are enlarged and gray ones repeated, as the encoder does with its input.
-    """
-    result = torch.empty_like(images)
-    first = int(torch.randint(len(KINDS), (), generator=rng))
-    for place, rows in enumerate(torch.arange(len(images)).chunk(len(KINDS))):
-        kind = KINDS[(first + place) % len(KINDS)]
-        degraded = random_degradation(kind, images.shape[1], images.shape[-1], rng).to(images.device)(images[rows])
-        sigma = NOISE * (2 * torch.rand(len(rows), 1, 1, 1, generator=rng) - 1).clamp(min=0)
-        degraded = degraded + (2 * sigma * torch.randn(degraded.shape, generator=rng)).to(images)
-        result[rows] = torch.nn.functional.interpolate(degraded, images.shape[-2:], mode="bilinear").expand_as(
-            images[rows]
-        )
-    return result
-
-
-def random_degradation(kind: str, channels: int, image_size: int, rng: torch.Generator) -> Degradation:
-    """Return a degradation of a kind, with a random strength or position."""
-
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=rng))
-
-    if kind == "blur":
-        return GaussianBlur(uniform(0.3, max(0.5, BLUR * image_size)))
-    if kind == "square":
-        hole = round(uniform(image_size / 8, image_size / 2))
-        top, left = (round(uniform(0, image_size - hole)) for _ in range(2))
-        return SquareMask(image_size, hole, top, left)
-    if kind == "pixels":
-        return RandomMask(image_size, uniform(0.1, 0.9), seed=int(torch.randint(2**31, (), generator=rng)))
-    if kind == "grayscale":
-        return Grayscale(channels)
-    if kind == "downsample":
-        return Downsample((2, 4)[int(torch.randint(2, (), generator=rng))])
-    return Identity()
-
-
-def load_encoder(path: str | os.PathLike[str], generator: PlainGenerator | StyleGAN2Prior | ClassPriors) -> Encoder:
-    """Read the encoder from a checkpoint of `LatentEncoder`.
-
-    Args:
-        path: Checkpoint of a `LatentEncoder`, or name of weights that come with the package.
-        generator: The generator whose latents the encoder guesses.
-
-    Returns:
-        The encoder, in evaluation mode, without gradients, on the CPU.
-
-    Raises:
-        InputError: If the file is missing, contains no encoder, or the encoder of another generator or space.
-    """
-    path = find_weights(path, "encoder")
-    content = load_tensors(path)
-    try:
-        prefix = "encoder."
-        state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-        options = content["hyper_parameters"]
-        widths = options["base_channels"], options["hidden_dim"]
-        encoder = Encoder(generator.image_size, generator.channels, generator.latent_dim, *widths)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} holds no encoder: give a checkpoint of LatentEncoder") from error
-    if isinstance(generator, StyleGAN2Prior):
-        guessed = (options["space"] or "w") if "space" in options else "z"  # before there was a choice, it was z
-        if guessed != generator.space:
-            raise InputError(
-                f"{path} guesses latents of {guessed}, but the search is in {generator.space}: set space to {guessed}, "
-                f"or train an encoder with space {generator.space}"
-            )
-    try:
-        encoder.load_state_dict(state)
-    except RuntimeError as error:
-        raise InputError(f"{path} is the encoder of another generator: train one on this generator") from error
-    return encoder.eval().requires_grad_(False)

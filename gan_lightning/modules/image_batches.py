@@ -147,6 +147,20 @@ def images_of(batch: Any) -> Tensor:
     raise InputError(f'a batch is {content}: expected {{"image": images}}, images, or (images, labels)')
 
 
+def repeated(count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the first rows of tensors, which start again from their first row if there are too few.
+
+    Args:
+        count: Number of rows.
+        tensors: Tensors of equal length.
+    """
+    length = len(tensors[0])
+    if count == length:
+        return tensors
+    times = -(-count // length)
+    return tuple(tensor.repeat(times, *[1] * (tensor.ndim - 1))[:count] for tensor in tensors)
+
+
 def check_type(images: Tensor) -> None:
     """Raise an InputError if images are not (B,C,H,W) float32."""
     if images.dtype in (uint8, int8):

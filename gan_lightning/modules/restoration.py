@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule
 
-from gan_lightning import distributed
 from gan_lightning.callbacks.restoration_progress import RestorationProgress
 from gan_lightning.callbacks.restoration_writer import RestorationWriter
 from gan_lightning.data.photo_format import PhotoFormat
 from gan_lightning.degradations import Degradation, Identity
 from gan_lightning.degradations.mask_files import White
 from gan_lightning.degradations.noise import Noise
-from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings
-from gan_lightning.inversion.checks import PixelRangeWarning, check_prior
-from gan_lightning.inversion.loss_size import reduction
-from gan_lightning.metrics.restoration import RestorationMetrics, summarize
+from gan_lightning.inversion.checks import check_prior
+from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.checks import check_restoration_options, check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
-from gan_lightning.modules.encoder import load_encoder
 from gan_lightning.modules.image_batches import ImageBatches
 from gan_lightning.modules.masking import make_masks
+from gan_lightning.modules.restoration_settings import data_content
 from gan_lightning.modules.restoration_store import RestorationStore
-from gan_lightning.modules.restorer import SEARCH_METRICS, Restored, Restorer, StepObserver, data_content, image_names
+from gan_lightning.modules.restoration_summary import RestorationSummary
+from gan_lightning.modules.restorer import Restored, Restorer, StepObserver, image_names, photo_format
 from gan_lightning.networks.checkpoints import load_discriminator, load_generator
 from gan_lightning.networks.class_priors import as_priors
+from gan_lightning.networks.encoder_checkpoint import load_encoder
 from gan_lightning.networks.stylegan2_prior import LatentSpace
 
 DEFAULT_SETTINGS = InversionSettings()
@@ -46,7 +42,6 @@ class LatentRestoration(LightningModule):
 
     Attributes:
         goes_on_in_its_folder: Tells the command line that a run may use the folder of an earlier one.
-        finished: Metrics of the images that an earlier run has restored, by name; they are not restored again.
     """
 
     goes_on_in_its_folder = True
@@ -102,10 +97,7 @@ class LatentRestoration(LightningModule):
         self.discriminator = load_discriminator(generator_ckpt) if inversion.loss == "perceptual" else None
         self.degradation = Identity() if degradation is None else degradation
         self.encoder = None if encoder_ckpt is None else load_encoder(encoder_ckpt, self.generator)
-        with torch.no_grad():
-            reduce = reduction(self.generator.image_size, inversion.loss_size)
-            observed = self.degradation(reduce(self.generator(torch.zeros(1, self.generator.latent_dim))))
-        self.photo_format = PhotoFormat(*observed.shape[1:])  # for the data module of `predict`
+        self.photo_format = photo_format(self.generator, self.degradation, inversion.loss_size)  # for `Photos`
         image_masks = make_masks(masks, self.photo_format.width, masks_white)
         self.known_pixels = None if image_masks is None else image_masks.known_pixels  # for the same
         self.restorer = Restorer(
@@ -147,9 +139,7 @@ class LatentRestoration(LightningModule):
         store = RestorationStore(self.trainer.default_root_dir)
         data = data_content(getattr(self.trainer, "datamodule", None), stage)
         settings = {"command": stage, "data": data, **self.restorer.settings()}
-        self.finished: Mapping[str, Mapping[str, float]] = store.resume(settings)
-        self._rows: dict[str, Mapping[str, float]] = {}
-        self._seconds, self._restored = 0.0, 0
+        self._summary = RestorationSummary(store.resume(settings))
         self.trainer.strategy.barrier("restoration records were read")
         if self.trainer.is_global_zero:
             store.write_settings(settings)
@@ -195,31 +185,16 @@ class LatentRestoration(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the mean, the median and the worst of each metric over the images of all ranks."""
-        parts = distributed.gather((self._rows, self._seconds, self._restored))
-        rows: dict[str, Mapping[str, float]] = {name: row for part, _, _ in parts for name, row in part.items()}
-        ordered = [rows[name] for name in sorted(rows)]  # sums must not depend on the order of the ranks
-        summary = summarize([{name: row[name] for name in row if name not in SEARCH_METRICS} for row in ordered])
-        summary["images"] = float(len(rows))
-        summary |= {name: sum(row[name] for row in ordered) / len(rows) for name in ("converged", "explained")}
-        if restored := sum(count for _, _, count in parts):
-            summary["seconds_per_image"] = sum(seconds for _, seconds, _ in parts) / restored
-        self.log_dict({f"test/{name}": value for name, value in summary.items()}, sync_dist=True)
+        self.log_dict({f"test/{name}": value for name, value in self._summary.compute().items()}, sync_dist=True)
 
     def _restore(self, batch: dict[str, Any], clean: bool) -> Restored | None:
         """Restore the images of a batch that are not finished; return None if all are."""
-        if not isinstance(batch, dict) or "index" not in batch:
-            raise InputError('a batch must be a dict with "image" and "index", the number of each image')
-        self._batches.images(batch)
         names = image_names(batch)
-        self._rows |= {name: self.finished[name] for name in names if name in self.finished}
-        rows = [row for row, name in enumerate(names) if name not in self.finished]
+        self._batches.images(batch)
+        rows = self._summary.rows_to_restore(names)
         if not rows:
             return None
         started = time.perf_counter()
-        # Test and predict run in inference mode: no gradient can flow there, or through tensors that were made there.
-        with torch.inference_mode(False), torch.enable_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", PixelRangeWarning)  # the range was checked at the first batch
-            restored = self.restorer.restore(batch, rows, [names[row] for row in rows], clean)
-        self._rows |= dict(zip(restored.names, restored.rows(), strict=True))
-        self._seconds, self._restored = self._seconds + time.perf_counter() - started, self._restored + len(rows)
+        restored = self.restorer.restore(batch, rows, [names[row] for row in rows], clean)
+        self._summary.add(restored, started)
         return restored

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -11,19 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gan_lightning.data.fingerprint import read_content
+from gan_lightning.data.photo_format import PhotoFormat
 from gan_lightning.degradations import Degradation, GaussianBlur, Identity
 from gan_lightning.degradations.base import has_adjoint, unwrap
 from gan_lightning.degradations.noise import Noise
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import BlurEstimate, Inversion, InversionSettings, estimate_blur, invert
-from gan_lightning.inversion.class_search import find_classes, invert_classes
+from gan_lightning.inversion.checks import range_is_known
+from gan_lightning.inversion.class_search import ClassSearch
 from gan_lightning.inversion.loss_size import ReducedPrior, reduction
 from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.masking import ImageMasks
+from gan_lightning.modules.restoration_settings import describe
 from gan_lightning.modules.restoration_store import output_names
 from gan_lightning.networks.class_priors import ClassPriors
 from gan_lightning.networks.stylegan2_prior import PlainGenerator, StyleGAN2Prior
+
+AnyPrior = PlainGenerator | StyleGAN2Prior | ClassPriors
 
 INVERSION_METRICS = ("loss", "converged", "num_steps", "noise_level", "explained")
 SEARCH_METRICS = (*INVERSION_METRICS, "spread", "blur_sigma")  # of the search, not of the image
@@ -35,7 +38,7 @@ class SearchStep:
 
     Attributes:
         names: Names of the B images.
-        stage: "latent", or the refinement: "features" or "weights".
+        stage: "latent", or the refinement: "features" or "weights"; before them "blur" where a blur is estimated.
         number: Number of the step within its stage.
         losses: (B,) best objective of each image so far.
         render: Function that renders the current images (B,C,H,W) in [-1, 1]; the refinement of weights renders only
@@ -98,7 +101,7 @@ class Restored:
 class Restorer:
     """Networks and settings of a restoration; see `LatentRestoration`, which owns the networks and moves them."""
 
-    generator: PlainGenerator | StyleGAN2Prior | ClassPriors
+    generator: AnyPrior
     discriminator: nn.Module | None
     encoder: nn.Module | None
     degradation: Degradation
@@ -131,6 +134,9 @@ class Restorer:
             "encoder": self.encoder and describe(self.encoder),
         }
 
+    @torch.inference_mode(False)  # that of test and predict: no gradient flows in it, or through tensors made in it
+    @torch.enable_grad()
+    @range_is_known()  # it was checked at the first batch
     def restore(self, batch: dict[str, Any], rows: list[int], names: list[str], clean: bool) -> Restored:
         """Restore some rows of a batch, with these names; clean images are degraded first, and results are measured."""
         images, indices = batch["image"][rows].clone(), batch["index"][rows].tolist()
@@ -138,7 +144,8 @@ class Restorer:
         observed = self._degrade(images, degradation, indices) if clean else images
         start, blur = None, None
         if self.blind_blur:
-            blur = estimate_blur(self._reduced_prior, observed, noise_level=self.inversion.noise_level)
+            level, tell = self.inversion.noise_level, partial(self._report, names)
+            blur = estimate_blur(self._reduced_prior, observed, noise_level=level, callback=tell)
             degradation, start = GaussianBlur(blur.sigma.tolist()), blur.latent
         elif self.encoder is not None:
             with torch.no_grad():
@@ -179,25 +186,24 @@ class Restorer:
         self, degradation: Degradation, observed: Tensor, start: Tensor | None, indices: list[int], names: list[str]
     ) -> tuple[Inversion, list[str] | None]:
         """Return the inversion of a batch, and the names of its classes if they were searched for."""
-
-        def report(names: Sequence[str], *step: Any) -> None:
-            for observe in self.observers:
-                observe(SearchStep(names, *step))
-
         problem = degradation, observed, self.inversion
         options: dict[str, Any] = {"discriminator": self.discriminator, "indices": indices}
         options["rng"] = torch.Generator().manual_seed(self.seed)
         generator = self.generator
         if not isinstance(generator, ClassPriors):
-            callback = partial(report, names)
+            callback = partial(self._report, names)
             return invert(generator, *problem, start=start, callback=callback, **options), None
-        labels = find_classes(generator, *problem, **options)
+        search = ClassSearch(generator, *problem, **options)
+        labels = search.find()
 
         def report_rows(rows: Sequence[int], *step: Any) -> None:
-            report([names[row] for row in rows], *step)
+            self._report([names[row] for row in rows], *step)
 
-        result = invert_classes(generator, labels, *problem, callback=report_rows, **options)
-        return result, generator.named(labels)
+        return search.invert(labels, report_rows), generator.named(labels)
+
+    def _report(self, names: Sequence[str], *step: Any) -> None:
+        for observe in self.observers:
+            observe(SearchStep(names, *step))
 
     def leaves_out_generator(self, noise_level: float) -> bool:
         """Return whether photographs with this noise level are restored without the generator if none explains them."""
@@ -228,26 +234,19 @@ def likeliest_first(result: Inversion) -> Tensor:
     return torch.stack([solutions[row] for solutions, row in zip(result.solutions, order, strict=True)])
 
 
+@torch.no_grad()
+def photo_format(generator: AnyPrior, degradation: Degradation, loss_size: int | None) -> PhotoFormat:
+    """Return the format of degraded photographs: that of A(G(z)), with G(z) at the size at which it is compared."""
+    reduce = reduction(generator.image_size, loss_size)
+    return PhotoFormat(*degradation(reduce(generator(torch.zeros(1, generator.latent_dim)))).shape[1:])
+
+
 def image_names(batch: Mapping[str, Any]) -> list[str]:
-    """Return unique, sortable names, made of the indices and of the file names if there are any."""
+    """Return unique, sortable names, made of the indices and of the file names if there are any.
+
+    Raises:
+        InputError: If the batch has no indices.
+    """
+    if not isinstance(batch, dict) or "index" not in batch:
+        raise InputError('a batch must be a dict with "image" and "index", the number of each image')
     return output_names(batch["index"].tolist(), batch.get("name"))
-
-
-def describe(module: nn.Module) -> str:
-    """Return a digest of everything that determines a module's output: classes, attributes, parameters and buffers."""
-    digest = hashlib.sha256()
-    for part in module.modules():
-        plain = {k: v for k, v in vars(part).items() if isinstance(v, bool | int | float | str) and k != "training"}
-        digest.update(f"{type(part).__name__} {sorted(plain.items())}\n".encode())
-        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False)):
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def data_content(data: Any, stage: str) -> str | None:
-    """Return a digest of the images of a data module, or None if the data module does not provide one."""
-    if stage == "test" and hasattr(data, "protocol"):
-        return str(data.protocol("test")["content"])
-    if stage == "predict" and hasattr(data, "read_files"):
-        return f"{read_content(data.read_files())} {getattr(data, 'resize', '')}".strip()
-    return None

@@ -152,6 +152,11 @@ class OneLineErrors(ArgumentParser):
             super().error(message, ex)
         raise mistake_behind(ex) or InputError(explain(message, self.option_names(), CLASSES)) from ex
 
+    def parse_classes(self, words: Sequence[str]) -> Any:
+        """Return the options of a command line, with the classes among them instantiated."""
+        instantiate = getattr(self, "instantiate", None) or self.instantiate_classes  # the name before 4.49
+        return instantiate(self.parse_args(list(words)))
+
     def option_names(self) -> list[str]:
         """Return the names of all options, including those of our models and data."""
         names = [*CLASSES, *self.get_defaults().keys()]

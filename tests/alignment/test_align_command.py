@@ -65,9 +65,7 @@ def test_all_faces_are_aligned_and_one_without_is_left_alone(capsys, caplog):
     photo, _ = scene()
     save("photos/two.png", photo), save("photos/one.jpg", placed(8)[0]), save("photos/wall.png", photo[:60, :60] * 0)
     assert main(["align", "photos", "--output", "aligned"]) == 0
-    assert (
-        "aligned 3 faces of 2 photographs to celeba, 178x218 pixels; 1 photograph skipped" in capsys.readouterr().out
-    )
+    assert "aligned 3 faces of 2 photographs to celeba, 178x218 pixels; 1 photograph skipped" in capsys.readouterr().out
     assert "wall.png is skipped: no face was found" in caplog.text
     assert {path.name for path in Path("aligned").iterdir()} == {"one.png", "two_1.png", "two_2.png", "alignment.csv"}
     assert pixels("aligned/two_1.png").shape == (218, 178, 3)

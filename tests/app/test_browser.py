@@ -1,10 +1,11 @@
 """The page in a real browser: what is painted over comes back filled, and nothing is asked of another server."""
 
+import importlib
 import os
 import re
-import shutil
 import time
 import urllib.request
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -14,26 +15,22 @@ from PIL import Image
 from gan_lightning.faces import render_face, sample_face
 from tests.processes import Process
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PATIENCE = 90  # seconds for each step beside a busy process
 
 
 @pytest.fixture
-def browser():
+def browser(monkeypatch):
     """A headless browser of this machine."""
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        missing = f"no browser: install one of {', '.join(BROWSERS)}, such as by apt-get install chromium"
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    shared = importlib.import_module("browser")
+    if (path := shared.find_browser()) is None:
+        missing = f"no browser: install one of {', '.join(shared.BROWSERS)}, such as by apt-get install chromium"
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
-    from playwright.sync_api import sync_playwright
-
-    as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found, args=as_root)
-        yield started
-        started.close()
+    with shared.launched(path) as launched:
+        yield launched
 
 
 @pytest.fixture
@@ -51,18 +48,6 @@ def address(generator, tmp_path):
         assert "Traceback" not in process.output()[1]
     finally:
         process.kill()
-
-
-def paint(page):
-    """Paint a stroke across the middle of the editor with the mouse."""
-    canvas = page.locator("#editor canvas").first
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 60, y)
-    page.mouse.down()
-    page.mouse.move(x + 60, y, steps=6)
-    page.mouse.up()
 
 
 def save_images(page, folder):
@@ -99,7 +84,7 @@ def test_a_painted_hole_comes_back_filled(browser, address, tmp_path):
     page.wait_for_timeout(1500)  # the editor draws the new picture
     page.get_by_role("button", name="Restore").click()
     page.get_by_role("alert").get_by_text("nothing is painted").wait_for()
-    paint(page)
+    importlib.import_module("browser").paint(page)
     page.wait_for_timeout(500)
     page.get_by_role("button", name="Restore").click()
     page.get_by_text("by 8 searches").wait_for()

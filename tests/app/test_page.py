@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gan_lightning.app.page import Page, say
+from gan_lightning.app.layout import say
+from gan_lightning.app.page import Page
 from gan_lightning.app.server import launch
 from gan_lightning.app.tasks import HINTS, NAMES
 from tests.app.photos import draw

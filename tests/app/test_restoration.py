@@ -1,5 +1,6 @@
 """What the page restores, without a browser: the images of `gan-lightning restore`, to the last bit."""
 
+import os
 from pathlib import Path
 from threading import Event
 
@@ -15,7 +16,10 @@ from gan_lightning.app.stopping import Stopped, StopWhen
 from gan_lightning.app.tasks import HINTS, NAMES, Wish, default_searches, factors, in_words_of_the_page
 from gan_lightning.commands.restore_options import TASKS
 from gan_lightning.errors import InputError
+from gan_lightning.inversion import frozen_generator
+from gan_lightning.inversion.whitening import estimate_gauss_newton_matrix
 from tests.app.photos import draw
+from tests.generators import write_generator
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -76,15 +80,18 @@ def test_what_is_transparent_is_missing_too_and_holes_are_shown_in_gray(restorat
     assert np.abs(after - before)[hole].max() > 2
 
 
-def test_progress_moves_and_never_back(restoration):
+@pytest.mark.parametrize("task", ["denoise", "deblur"])
+def test_progress_moves_and_never_back(task, restoration):
     told = []
-    restoration.restore(draw(Path("photo.png")), Wish("denoise"), None, lambda *step: told.append(step), Event())
+    wish = Wish(task, searches=1)
+    restoration.restore(draw(Path("photo.png")), wish, None, lambda *step: told.append(step), Event())
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions)
     assert len(set(fractions)) > 10
     assert 0 == fractions[0] < fractions[-1] <= 1
     assert told[0][1] == "Reading the photograph"
     assert any(what.startswith("Searching, step ") for _, what in told)
+    assert any(what.startswith("Estimating the blur, step ") for _, what in told) == (task == "deblur")
 
 
 @pytest.mark.parametrize("stage", ["Reading", "Estimating", "Searching", "Refining"])
@@ -149,6 +156,41 @@ def test_the_preview_is_the_square_that_the_generator_takes(restoration):
     Path("cut.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match=r"cut\.png cannot be read"):
         restoration.preview(Path("cut.png"))
+
+
+def test_a_generator_is_measured_once_until_its_file_changes(restoration, tmp_path, monkeypatch):
+    """What is kept serves every task, and never another generator, not even in a file of the same size and time."""
+    measured = []
+
+    def measure(*arguments):
+        measured.append(estimate_gauss_newton_matrix(*arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(frozen_generator, "estimate_gauss_newton_matrix", measure)
+    path = Path(write_generator(tmp_path))
+    weights = torch.load(path, weights_only=True)
+    torch.save(weights, path)
+    photo, ours = draw(Path("photo.png")), PhotoRestoration(str(path), restoration.limits, restoration.device)
+
+    def restored(restoration, task):
+        return pixels(restoration.restore(photo, Wish(task, searches=1), None, quiet, Event()).after)
+
+    first = {task: restored(ours, task) for task in ("colorize", "invert", "deblur")}
+    assert len(measured) == 1
+    for task, expected in first.items():
+        anew = PhotoRestoration(str(path), restoration.limits, restoration.device)
+        assert np.array_equal(restored(anew, task), expected)
+    assert len(measured) == 4
+    times = path.stat()
+    for value in weights.values():
+        value *= 2
+    torch.save(weights, path)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert path.stat().st_size == times.st_size
+    changed = restored(ours, "invert")
+    assert len(measured) == 5
+    assert not np.array_equal(changed, first["invert"])
+    assert np.array_equal(changed, restored(PhotoRestoration(str(path), ours.limits, ours.device), "invert"))
 
 
 def test_a_missing_generator_is_one_line():

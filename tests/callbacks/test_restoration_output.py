@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import time
 import warnings
 from dataclasses import replace
@@ -18,6 +19,7 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader
 
 from gan_lightning import ImageFolder
+from gan_lightning.callbacks import restoration_progress
 from gan_lightning.callbacks.restoration_pictures import (
     SMALLEST_SIDE,
     TITLE_HEIGHT,
@@ -527,6 +529,18 @@ def test_steps_are_shown_on_the_progress_bar(checkpoint, tmp_path, capsys):
 
     restore(checkpoint, tmp_path, RestorationProgress(), TQDMProgressBar())
     assert "2 images, latent step" in capsys.readouterr().out
+
+
+def test_the_steps_of_a_blur_estimate_are_shown_but_are_no_results(checkpoint, tmp_path, monkeypatch, capsys):
+    from lightning.pytorch.callbacks import TQDMProgressBar
+
+    monkeypatch.setattr(restoration_progress, "SECONDS_BETWEEN", 0)
+    options = {"degradation": GaussianBlur(1.0), "blind_blur": True}
+    restore(checkpoint, tmp_path, RestorationProgress(), TQDMProgressBar(), **options)
+    shown = capsys.readouterr().out
+    assert [int(step) for step in re.findall(r"2 images, blur step (\d+), loss", shown)][:3] == [0, 1, 2]
+    written = {path.name.split("-")[0] for path in tmp_path.glob("intermediate/*/*.png")}
+    assert written == {"latent", "features"}
 
 
 def test_the_curve_of_a_blind_deblurring_is_drawn(checkpoint, tmp_path):

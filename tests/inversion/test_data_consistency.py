@@ -16,7 +16,8 @@ from gan_lightning.inversion.blind import BlurMethod
 from gan_lightning.inversion.blur_likelihood import maximum_likelihood_sigma
 from gan_lightning.inversion.data_consistency import MODEL_ERROR, linear_estimate
 from gan_lightning.inversion.noise_level import noise_after_blur, visible_noise
-from gan_lightning.inversion.smoothness import CHROMA, EXPONENT, SmoothnessPrior, conjugate_gradients, operator_gain
+from gan_lightning.inversion.posterior_mean import conjugate_gradients
+from gan_lightning.inversion.smoothness import CHROMA, EXPONENT, SmoothnessPrior, operator_gain
 from gan_lightning.networks.dcgan import Generator
 
 

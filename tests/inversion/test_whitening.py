@@ -1,5 +1,6 @@
 """Preconditioning of the latents against closed forms, and the cache of frozen generators."""
 
+import copy
 import gc
 import weakref
 from collections.abc import Callable
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_lightning.inversion import frozen_generator
-from gan_lightning.inversion.frozen_generator import FrozenGenerator, freeze_generator
+from gan_lightning.inversion.frozen_generator import FrozenGenerator, freeze_generator, share_frozen
 from gan_lightning.inversion.losses import mse
 from gan_lightning.inversion.problem import Problem, Stopping
 from gan_lightning.inversion.solvers.lbfgs import lbfgs
@@ -169,6 +170,19 @@ def test_a_frozen_generator_is_cached_until_its_generator_changes(change: Callab
     latents = torch.randn(2, 6)
     with torch.no_grad():
         torch.testing.assert_close(now(latents), generator.eval()(latents), atol=1e-5, rtol=0)
+
+
+def test_a_copy_of_a_generator_shares_what_was_made_of_it_until_it_changes() -> None:
+    generator = Generator(16, latent_dim=6, base_channels=4)
+    copied, other = copy.deepcopy(generator), Generator(16, latent_dim=6, base_channels=4)
+    frozen = freeze_generator(generator)
+    for own in (copied, other):
+        share_frozen(own, generator)
+    assert freeze_generator(copied) is frozen
+    assert freeze_generator(other) is not frozen
+    changed_data(copied)
+    assert freeze_generator(copied) is not frozen
+    assert freeze_generator(generator) is frozen
 
 
 def test_the_cache_does_not_keep_a_generator_alive() -> None:

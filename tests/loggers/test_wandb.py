@@ -126,9 +126,16 @@ def test_a_missing_key_is_reported_before_the_first_step(tmp_path):
 @pytest.mark.usefixtures("own_folder")
 def test_lightnings_own_logger_is_made_steady(faces_root, monkeypatch, name):
     finished = []
-    monkeypatch.setattr(SteadyWandbLogger, "finish", lambda self: finished.append(self.experiment.finish()))
+    monkeypatch.setattr(SteadyWandbLogger, "finish", lambda self, error: finished.append(self.experiment.finish()))
     assert fit(faces_root, "--data.count", FACES, "--trainer.logger", name, "--trainer.logger.offline", "true") == 0
     assert len(finished) == 1
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_a_trial_starts_no_run(faces_root, tmp_path):
+    logger = ("--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true")
+    assert fit(faces_root, "--data.count", FACES, *logger, "--trainer.fast_dev_run", "true") == 0
+    assert not list(tmp_path.rglob("*-run-*"))
 
 
 class Broken:

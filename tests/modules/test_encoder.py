@@ -6,11 +6,13 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from gan_lightning.degradations import Downsample, Grayscale, Identity
+from gan_lightning.degradations.random_operators import KINDS, degrade_at_random, random_degradation
 from gan_lightning.errors import InputError
-from gan_lightning.modules.encoder import KINDS, LatentEncoder, degrade_at_random, load_encoder, random_degradation
+from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.networks.encoder import Encoder
+from gan_lightning.networks.encoder_checkpoint import load_encoder
 
 SIZE, LATENT = 16, 4
 TINY = {"base_channels": 8, "hidden_dim": 32, "batch_size": 16, "batches_per_epoch": 20, "validation_images": 24}

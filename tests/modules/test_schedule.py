@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from gan_lightning import DCGAN, InputError
+from gan_lightning.modules.image_batches import repeated
 from gan_lightning.modules.schedule import RAMP, Schedule, half_life_decay
-from gan_lightning.modules.step_graphs import repeated
 
 BATCH = 4
 SMALL: dict[str, Any] = {"image_size": 16, "latent_dim": 4, "base_channels": 2}

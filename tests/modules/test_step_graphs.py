@@ -16,14 +16,8 @@ from torch.optim.lr_scheduler import LinearLR, OneCycleLR
 from gan_lightning import DCGAN, InputError, StyleGAN2
 from gan_lightning.augmentation import Augmentation
 from gan_lightning.modules import step_graphs
-from gan_lightning.modules.step_graphs import (
-    CapturedStep,
-    StepGraphs,
-    StepKind,
-    rate_tensors,
-    rates_in_tensors,
-    settings_of,
-)
+from gan_lightning.modules.captured_step import CapturedStep, rate_tensors, rates_in_tensors, settings_of, state_of
+from gan_lightning.modules.step_graphs import StepGraphs, StepKind
 from tests.modules.test_dcgan import BATCH, TINY, loader, train
 
 
@@ -83,7 +77,7 @@ def recordings(monkeypatch):
             step_graphs.count_optimizer_step(self._module.trainer)
         made[kind] = recording = Recording(self, step, read, kind, optimizers, rates)
         settings = list(map(settings_of, optimizers))
-        state = step_graphs.state_of(self._module)
+        state = state_of(self._module)
         return CapturedStep(recording, read, recording.outputs, optimizers, rates, settings, state)
 
     monkeypatch.setattr(StepGraphs, "_capture", capture)

@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 from gan_lightning.degradations import GaussianBlur, Identity, SquareMask
 from gan_lightning.errors import InputError
 from gan_lightning.inversion import InversionSettings, invert, whitening
-from gan_lightning.modules.encoder import LatentEncoder, load_encoder
+from gan_lightning.modules.encoder import LatentEncoder
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.networks.checkpoints import load_generator
 from gan_lightning.networks.dcgan import Generator
+from gan_lightning.networks.encoder_checkpoint import load_encoder
 from gan_lightning.networks.stylegan2 import StyleGAN2Generator
 from gan_lightning.networks.stylegan2_prior import StyleGAN2Prior
 from tests.modules.test_encoder import fit
