@@ -239,8 +239,8 @@ BUGS = [
         ("half the noise level", "2 * noise_level[:, None, None, None]", "noise_level[:, None, None, None]"),
     ),
     *bugs_of(
-        "inversion/self_similarity.py",
-        "tests/inversion/test_nonlocal_bayes.py",
+        "inversion/plug_and_play.py",
+        "tests/inversion/test_plug_and_play.py",
         ("what is explained is smoothed too", "[:, None, None, None] > EXPLAINED, better", "[:, None, None, None] > -1, better"),
     ),
     *bugs_of(

@@ -11,7 +11,7 @@ from gan_lightning.inversion.data_consistency import data_consistency, linear_es
 from gan_lightning.inversion.learned_prior import remove_noise
 from gan_lightning.inversion.problem import Problem
 from gan_lightning.inversion.reductions import mean_of_each
-from gan_lightning.inversion.self_similarity import regularize
+from gan_lightning.inversion.plug_and_play import regularize
 
 UNEXPLAINED = 0.15  # residual in excess of the noise, on the [0, 1] scale; for faces of another domain it is 0.05
 
@@ -71,8 +71,8 @@ def without_generator(images: Tensor, problem: Problem, noise: Tensor, explained
 def add_details(images: Tensor, problem: Problem, noise: Tensor, residual: Tensor) -> Tensor:
     """Return the images with the details of the photographs that the generator lacks.
 
-    Noise is removed from pixels that were observed directly, see `remove_noise`. Elsewhere the images are made
-    self-similar, see `regularize`.
+    Noise is removed from pixels that were observed directly, see `remove_noise`. Elsewhere the images are
+    regularized, see `regularize`.
 
     Args:
         images: Restored images (B,C,H,W), consistent with the observed ones.

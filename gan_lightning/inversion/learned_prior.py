@@ -1,4 +1,4 @@
-"""Removal of noise with the small denoising network of the package, a prior learned from drawings."""
+"""Removal of noise and of other errors with the small denoising network of the package, a prior of photographs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
 
 @torch.no_grad()
 def learned_denoiser(noisy: Tensor, noise_level: Tensor) -> Tensor:
-    """Denoise color images with the network of the package.
+    """Denoise color images with the network of the package: the mean of its results for an image and its mirror image.
 
     Args:
         noisy: Noisy images (B,3,H,W) in [-1, 1].
@@ -67,7 +67,7 @@ def learned_denoiser(noisy: Tensor, noise_level: Tensor) -> Tensor:
     network = _network(noisy.device)
     at_once = 1 if noisy.device.type == "cpu" else len(noisy)
     pairs = zip(torch.split(noisy, at_once), torch.split(noise_level, at_once), strict=True)
-    return torch.cat([network(images, levels) for images, levels in pairs])
+    return torch.cat([(network(x, level) + network(x.flip(3), level).flip(3)) / 2 for x, level in pairs])
 
 
 @torch.no_grad()

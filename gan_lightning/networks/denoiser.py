@@ -21,7 +21,7 @@ class Denoiser(nn.Module):
         width: Number of channels of the features.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 96) -> None:
         super().__init__()
         self.head = _convolution(4 * CHANNELS + 1, width)
         self.fine = nn.Sequential(_Residual(width), _Residual(width))

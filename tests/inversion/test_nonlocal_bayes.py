@@ -1,15 +1,12 @@
-"""Non-local Bayes, and restored images that resemble themselves."""
+"""Non-local Bayes."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from gan_lightning.degradations import Degradation, Downsample, GaussianBlur, SquareMask
 from gan_lightning.inversion import nonlocal_bayes as module
-from gan_lightning.inversion.data_consistency import data_consistency
 from gan_lightning.inversion.nonlocal_bayes import nonlocal_bayes
-from gan_lightning.inversion.self_similarity import regularize
 
 
 def written_out(pilot: np.ndarray, noisy: np.ndarray, variance: float) -> np.ndarray:
@@ -80,22 +77,3 @@ def test_any_size_and_each_image_for_itself(shape: tuple[int, ...]) -> None:
     assert together.shape == shape
     assert together.isfinite().all()
     assert torch.equal(nonlocal_bayes(pilot[-1:], noisy[-1:], level[-1:]), together[-1:])
-
-
-@pytest.mark.parametrize("operator", [GaussianBlur(1.5), Downsample(4), SquareMask(32, 8)], ids=["blur", "4x", "hole"])
-def test_images_that_resemble_themselves_are_restored_better(operator: Degradation) -> None:
-    clean, none = stripes(), torch.zeros(2)
-    wrong = clean + 0.2 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
-    consistent = data_consistency(wrong, operator, operator(clean), none)
-    better = regularize(consistent, operator, operator(clean), none, torch.full((2,), 0.02))
-    before, after = ((images - clean).square().mean((1, 2, 3)) for images in (consistent, better))
-    assert (after < 0.8 * before).all()
-    assert (operator(better) - operator(clean)).abs().max() < 0.02
-
-
-def test_what_the_generator_explains_exactly_is_left_alone() -> None:
-    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
-    small = Downsample(4)
-    kept = regularize(images, small, small(images), torch.zeros(2), torch.tensor([0.0, 0.02]))
-    assert torch.equal(kept[0], images[0])
-    assert not torch.allclose(kept[1], images[1], atol=1e-2)

@@ -1,4 +1,4 @@
-"""Regularization of restored images by their self-similarity, consistent with the observed values."""
+"""Plug-and-play restoration: images regularized by a denoiser, and kept consistent with the observed values."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from torch import Tensor
 
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.data_consistency import data_consistency
+from gan_lightning.inversion.learned_prior import learned_denoiser
 from gan_lightning.inversion.nonlocal_bayes import nonlocal_bayes
+from gan_lightning.networks.denoiser import CHANNELS
 
-ROUNDS = 5
+ROUNDS, FALL = 8, 0.75  # the noise level falls with this power of the number of the round
 LARGEST = 0.12  # standard deviation of the errors that the first round removes, on the [0, 1] scale
 # Residuals are 0.01 and more for photographs and faces slightly outside the range of the generator, and about 0.005 for
 # images in its range if the search ended early.
@@ -20,12 +22,12 @@ AT_LARGEST, EXPLAINED = 0.02, 0.007
 def regularize(
     images: Tensor, degradation: Degradation, observed: Tensor, noise_level: Tensor, residual: Tensor
 ) -> Tensor:
-    """Return restored images without the errors that their own patches contradict.
+    """Return restored images without the errors that make them unlike photographs.
 
     Plug-and-play restoration (Venkatakrishnan et al. 2013): the images are alternately denoised, as if their errors
-    were noise, and made consistent with the observed values. The denoiser is `nonlocal_bayes`. Its noise level
-    decreases from round to round, and increases with the square of the residual of the generator's images: images that
-    the generator explains are not changed.
+    were noise, and made consistent with the observed values. The denoiser is `learned_denoiser` for color images, and
+    `nonlocal_bayes` for others. Its noise level decreases from round to round, and increases with the square of the
+    residual of the generator's images: images that the generator explains are not changed.
 
     Args:
         images: Restored images (B,C,H,W), consistent with the observed ones.
@@ -40,6 +42,8 @@ def regularize(
     errors = LARGEST * (residual / AT_LARGEST).square().clamp(max=1)
     better = images
     for number in range(1, ROUNDS + 1):
-        smooth = nonlocal_bayes(better, better, errors / number)
-        better = data_consistency(smooth, degradation, observed, noise_level)
+        level = errors / number**FALL
+        in_color = images.shape[1] == CHANNELS
+        denoised = learned_denoiser(better, level) if in_color else nonlocal_bayes(better, better, level)
+        better = data_consistency(denoised, degradation, observed, noise_level)
     return torch.where(residual[:, None, None, None] > EXPLAINED, better, images)
