@@ -65,9 +65,7 @@ def test_all_faces_are_aligned_and_one_without_is_left_alone(capsys, caplog):
     photo, _ = scene()
     save("photos/two.png", photo), save("photos/one.jpg", placed(8)[0]), save("photos/wall.png", photo[:60, :60] * 0)
     assert main(["align", "photos", "--output", "aligned"]) == 0
-    assert (
-        "aligned 3 faces of 2 photographs to celeba, 178x218 pixels; 1 photograph skipped" in capsys.readouterr().out
-    )
+    assert "aligned 3 faces of 2 photographs to celeba, 178x218 pixels; 1 photograph skipped" in capsys.readouterr().out
     assert "wall.png is skipped: no face was found" in caplog.text
     assert {path.name for path in Path("aligned").iterdir()} == {"one.png", "two_1.png", "two_2.png", "alignment.csv"}
     assert pixels("aligned/two_1.png").shape == (218, 178, 3)
@@ -170,8 +168,8 @@ def test_what_cannot_be_used_is_one_line(capsys, caplog, monkeypatch):
     assert "wall.png: no face was found" in refused(capsys, "align", "wall.png", "--output", "out")
     assert "wall.png" not in caplog.text  # named once
     assert "names no photograph that was given: it has other.png" in refused(capsys, *align, "--landmarks", "list.txt")
-    assert "line 1 of bad.txt does not hold five landmarks" in refused(capsys, *align, "--landmarks", "bad.txt")
-    assert "holds no landmarks" in refused(capsys, *align, "--landmarks", "empty.csv")
+    assert "line 1 of bad.txt does not have five landmarks" in refused(capsys, *align, "--landmarks", "bad.txt")
+    assert "contains no landmarks" in refused(capsys, *align, "--landmarks", "empty.csv")
     assert "cannot be read: No such file" in refused(capsys, *align, "--landmarks", "nowhere.txt")
     assert "less than the crop around the face" in refused(capsys, *align, "--landmarks", "near.txt")
     assert "belong together" in refused(capsys, *align, "--paste_back", "x")
