@@ -1,10 +1,10 @@
-"""Precision of the landmarks that alignment rests on, and of faces that are pasted back unchanged.
+"""Precision of the landmarks used for alignment, and of faces that are pasted back unchanged.
 
     python benchmarks/alignment.py --photos folder/of/aligned/CelebA/images
 
 Rendered faces, whose landmarks are known exactly, are turned by up to 30 degrees and scaled by 0.5 to 2 in a picture of
-600 pixels. The methods that others would use are measured where their packages are installed: MTCNN (facenet-pytorch)
-and the Haar cascades of OpenCV.
+600 pixels. Common alternatives are measured if their packages are installed: MTCNN (facenet-pytorch) and the Haar
+cascades of OpenCV.
 """
 
 from __future__ import annotations

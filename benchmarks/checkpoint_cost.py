@@ -1,4 +1,4 @@
-"""Time to save a checkpoint of the default DCGAN at 64 px with its optimizers, until the disk has confirmed it.
+"""Time to save a checkpoint of the default DCGAN at 64 px with its optimizers, including the sync to disk.
 
     python benchmarks/checkpoint_cost.py > benchmarks/results/checkpoint_cost.md
 

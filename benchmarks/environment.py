@@ -1,4 +1,4 @@
-"""What a benchmark sets before torch is imported; import it first."""
+"""Settings of a benchmark that must precede the import of torch; import this module first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gpu.py sets before torch is imported; import it first."""
+"""Settings of gpu.py that must precede the import of torch; import this module first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the parts of gpu.py share: sizes, data, tables, and what they are run with."""
+"""Shared code of the parts of gpu.py: sizes, data, tables, and their environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure what Lightning and this package add to a training step: processor time against a plain loop.
+"""Measure the overhead of Lightning and this package in a training step: processor time against a plain loop.
 
     python benchmarks/host_time.py
 

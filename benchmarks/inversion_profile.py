@@ -1,4 +1,4 @@
-"""What a step of the search asks of the host: operations that it launches, and values that it waits for.
+"""Host work of a step of the search: launched operations, and values for which the host waits.
 
     python benchmarks/inversion_profile.py > benchmarks/results/inversion_profile.md
 

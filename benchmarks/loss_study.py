@@ -1,4 +1,4 @@
-"""Train the same DCGAN with three losses of the generator, and draw the runs side by side: docs/losses.md.
+"""Train the same DCGAN with three losses of the generator, and plot the runs side by side: docs/losses.md.
 
     make study-losses
     python benchmarks/loss_study.py --picture docs/images/losses-study.png > benchmarks/results/loss_study.md

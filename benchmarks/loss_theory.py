@@ -1,4 +1,4 @@
-"""Small experiments behind the explanations of docs/losses.md: each draws a picture and prints what was measured.
+"""Small experiments behind the explanations of docs/losses.md: each draws a picture and prints its results.
 
     python benchmarks/loss_theory.py --folder docs/images > benchmarks/results/loss_theory.md
 

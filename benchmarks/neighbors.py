@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage: seconds and memory, beside other programs, on the same features.
+"""Precision, recall, density and coverage: seconds and memory, compared with other programs on the same features.
 
     python benchmarks/neighbors.py
     python benchmarks/neighbors.py --images 2000 --repeats 1

@@ -1,4 +1,4 @@
-"""Whether the tests see small bugs: plants one at a time in a copy of the sources and runs the tests that should fail.
+"""Check that the tests detect small bugs, planted one at a time in a copy of the sources.
 
     python benchmarks/planted_bugs.py --jobs 2
     python benchmarks/planted_bugs.py --only objectives.py

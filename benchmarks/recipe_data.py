@@ -1,4 +1,4 @@
-"""Data of recipes.py: rendered faces and real digits at 64 px, and the features that recipes are judged by."""
+"""Data of recipes.py: rendered faces and real digits at 64 px, and the features by which recipes are compared."""
 
 from __future__ import annotations
 

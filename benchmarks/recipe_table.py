@@ -1,4 +1,4 @@
-"""Tables and curves of what recipes.py has measured."""
+"""Tables and curves of the measurements of recipes.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user would pick instead of a generator: the classical methods of scikit-image and Pillow, for each task.
+"""Alternatives to a generator: the classical methods of scikit-image and Pillow for each task.
 
 Each function takes observed images (B,C,H,W) in [-1, 1] and returns restored ones. Where two methods are common, or a
 setting matters, all of them are returned by name, and the benchmark reports the best: the comparison is with the

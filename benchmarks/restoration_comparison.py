@@ -1,4 +1,4 @@
-"""Restoration against what a user would pick instead, on anybody's photographs with anybody's generator.
+"""Restoration compared with common alternatives, on given photographs with a given generator.
 
     python benchmarks/restoration_comparison.py --photos DIR --generator FILE [--crop 0 20 178 198]
     python benchmarks/restoration_comparison.py --faces data/synthetic --generator runs/demo/checkpoints/best.ckpt

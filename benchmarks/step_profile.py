@@ -1,4 +1,4 @@
-"""Count what a training step asks of torch: operations, casts, reads of values, and messages between two ranks.
+"""Count the work of torch in a training step: operations, casts, reads of values, and messages between two ranks.
 
     python benchmarks/step_profile.py
 

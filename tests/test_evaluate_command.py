@@ -246,7 +246,7 @@ def test_sets_that_cannot_be_measured_are_refused_in_one_line(capsys, tmp_path):
     assert "003.png in damaged cannot be read (the file is empty)" in refused(capsys, real, "damaged")
     Path("text.pt").write_text("no checkpoint")
     assert "text.pt" in refused(capsys, real, "text.pt")
-    assert "real/000.png is no set of images" in refused(capsys, real, "real/000.png")
+    assert "real/000.png is not a set of images" in refused(capsys, real, "real/000.png")
     assert "--num_images is 13, but real has 12" in refused(capsys, real, real, "--num_images", 13)
 
 

@@ -115,7 +115,7 @@ def test_the_best_checkpoint_is_never_chosen_among_unlike_distances(copied_run, 
     assert train(faces_root, "--ckpt_path", "last", "--trainer.max_steps", "6", *options) == 0
     assert torch.load(copied_run / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 6
     assert (copied_run / "checkpoints/best-before-resume-1.ckpt").read_bytes() == former
-    assert "the best checkpoint is chosen anew; the former one is kept as best-before-resume-1.ckpt" in caplog.text
+    assert "the best checkpoint is chosen again; the former one is kept as best-before-resume-1.ckpt" in caplog.text
 
 
 def test_a_run_that_was_moved_keeps_its_best_checkpoint(copied_run, faces_root, caplog):
@@ -124,7 +124,7 @@ def test_a_run_that_was_moved_keeps_its_best_checkpoint(copied_run, faces_root, 
     former = (copied_run / "checkpoints/best.ckpt").read_bytes()
     assert train(faces_root, "--ckpt_path", "last", "--trainer.max_steps", "6") == 0
     assert (copied_run / "checkpoints/best.ckpt").read_bytes() == former
-    assert "chosen anew" not in caplog.text
+    assert "chosen again" not in caplog.text
 
 
 # -- trials and loggers -----------------------------------------------------------------------------------------------

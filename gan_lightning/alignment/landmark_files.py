@@ -48,11 +48,11 @@ def read_landmarks(path: Path) -> dict[str, Landmarks]:
             faces = np.full((1, 5, 2), np.nan)
         if not np.isfinite(faces).all():
             raise InputError(
-                f"{place} of {printable(path)} does not hold five landmarks, ten numbers as in {EXAMPLE!r}"
+                f"{place} of {printable(path)} does not have five landmarks: expected ten numbers as in {EXAMPLE!r}"
             )
         found.setdefault(name, []).extend(faces)
     if not found:
-        raise InputError(f"{printable(path)} holds no landmarks: expected lines such as {EXAMPLE!r}")
+        raise InputError(f"{printable(path)} contains no landmarks: expected lines such as {EXAMPLE!r}")
     return {name: np.array(faces) for name, faces in found.items()}
 
 
@@ -88,7 +88,7 @@ def _from_json(text: str, path: Path) -> Iterator[tuple[str, Any, str]]:
     except ValueError as error:
         raise InputError(f"{printable(path)} is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise InputError(f"{printable(path)} does not hold an object of names and landmarks")
+        raise InputError(f"{printable(path)} does not contain an object of names and landmarks")
     for name, numbers in content.items():
         yield name, numbers, f"the entry {printable(name)}"
 

@@ -83,7 +83,7 @@ class AverageTracks(Callback):
         """
         if not self._loaded and (trainer.global_step or pl_module.images_seen):
             raise InputError(
-                "AverageTracks averages a training from its first step on, but the checkpoint that this run goes on "
+                "AverageTracks averages a training from its first step on, but the checkpoint that this run resumes "
                 "from has no averages: leave it out, or start a new run"
             )
         loaded, self._loaded = self._loaded, {}

@@ -232,7 +232,7 @@ def open_images(path: str | os.PathLike[str], framing: Framing) -> ImageSet:
         if not zipfile.is_zipfile(given):
             raise InputError(f"{shown} is not a whole zip archive: copy or download it again")
         return FileImages(given, framing)
-    raise InputError(f"{shown} is no set of images: give a folder, a pack, a .zip or .npy file, or a checkpoint")
+    raise InputError(f"{shown} is not a set of images: give a folder, a pack, a .zip or .npy file, or a checkpoint")
 
 
 def read_array(path: Path) -> NDArray[np.uint8]:
@@ -245,7 +245,7 @@ def read_array(path: Path) -> NDArray[np.uint8]:
         content = np.load(path, mmap_mode="r", allow_pickle=False)
         arrays = [content] if isinstance(content, np.ndarray) else [content[name] for name in content.files]
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{printable(path)} cannot be read: it is not a whole NumPy file, or holds objects") from error
+        raise InputError(f"{printable(path)} cannot be read: expected a complete NumPy file without objects") from error
     for array in arrays:
         if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.size == 0:
             continue

@@ -31,7 +31,7 @@ def labeled_by_folder(listing: ImageListing) -> ImageListing:
     for name, folder in zip(listing.names, folders, strict=True):
         if name == folder:
             raise InputError(
-                f"{printable(name)} lies in {printable(listing.root)} itself, and so has no label: expected "
+                f"{printable(name)} lies in {printable(listing.root)} itself and has no label: expected "
                 "CLASS/IMAGE below data.root; move it, or leave data.labels out"
             )
     names = sorted(set(folders))

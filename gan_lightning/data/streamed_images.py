@@ -117,7 +117,7 @@ class StreamedImages(ImageDataModule):
         """
         reasons: list[str] = batch.pop("unreadable", [])
         if reasons and (self.strict or len(reasons) == len(batch["index"])):
-            raise InputError(f"{reasons[0]}: write the source anew without it.")
+            raise InputError(f"{reasons[0]}: write the source again without it.")
         for reason in reasons:
             logger.warning("%s: another of its batch takes its place", reason)
         self._left_out += len(reasons)

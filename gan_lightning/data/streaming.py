@@ -82,7 +82,7 @@ class StreamedSplit:
         for place, row in enumerate(rows):
             _, pixels[place], _, reason, label = self._stream[int(row)]
             if reason:  # a metric must use exactly these images
-                raise InputError(f"{reason}: write that split anew without it.")
+                raise InputError(f"{reason}: write that split again without it.")
             labels.append(label)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2), labels
 

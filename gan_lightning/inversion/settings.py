@@ -108,7 +108,9 @@ class InversionSettings:
         if self.loss_size is not None and not (isinstance(self.loss_size, int) and self.loss_size >= 1):
             raise InputError(f"loss_size is {self.loss_size}: give a number of pixels")
         if self.solver == "robust" and (self.noise_maps != "held" or self.refine == "weights"):
-            raise InputError("the solver robust holds noise maps and tunes no weights: leave noise_maps and refine out")
+            raise InputError(
+                "the solver robust neither optimizes noise maps nor tunes weights: leave noise_maps and refine out"
+            )
         if self.schedule == "projector" and self.chosen_solver != "adam":
             raise InputError("schedule: projector is the learning rate of adam: set solver to adam")
         if self.solver == "levenberg_marquardt" and self.noise_maps == "optimized":

@@ -51,7 +51,7 @@ class MetricsExperiment:
 
     def _ignore(self, what: str) -> None:
         if what not in self._ignored:
-            _log.warning("logger.experiment.%s is ignored: metrics.csv holds numbers; add a logger for the rest", what)
+            _log.warning("logger.experiment.%s is ignored: metrics.csv has numbers; add a logger for the rest", what)
         self._ignored.add(what)
 
 

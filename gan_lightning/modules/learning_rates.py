@@ -151,6 +151,6 @@ def check_schedule(group: Mapping[str, Any], settings: Mapping[str, Any], option
     began, given = group["initial_lr"], settings.get("initial_lr", settings["lr"])
     if began != given:
         raise InputError(
-            f"{option} is {given:g}, but the schedule of the checkpoint began at {began:g} and goes on from there: "
+            f"{option} is {given:g}, but the schedule of the checkpoint began at {began:g} and continues from there: "
             f"leave {option} as it was, or start a new run"
         )

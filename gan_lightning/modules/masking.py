@@ -48,8 +48,8 @@ class ImageMasks:
             raise InputError("masks_white is for mask files: with masks: alpha, transparent pixels are missing")
         if source != "alpha" and not Path(source).exists():
             raise InputError(
-                f"masks {printable(source)} is no folder and no file: give alpha, a mask file, or a folder of masks "
-                "named like the images"
+                f"masks {printable(source)} is neither a folder nor a file: give alpha, a mask file, or a folder of "
+                "masks named like the images"
             )
         self.source, self.image_size, self.white = source, image_size, white
         self._names: Sequence[str] = []  # by index, for batches without names

@@ -218,8 +218,8 @@ def given(labels: Tensor | None, network: nn.Module) -> Tensor:
     """
     if labels is None:
         raise InputError(
-            f"this {type(network).__name__} has {network.num_classes} classes: give labels beside its input; "
-            "generator.of_class(label) makes images of one class without them"
+            f"this {type(network).__name__} has {network.num_classes} classes: pass labels as the second argument; "
+            "generator.of_class(label) generates images of one class without labels"
         )
     return labels
 

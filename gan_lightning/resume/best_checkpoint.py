@@ -22,7 +22,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, except that it only compares values with the same protocol.
 
     If a resumed run measures its metric in another way (with other images, or another number of them), or monitors
-    another metric, the choice of the best checkpoint starts anew, and the former one is kept under another name. The
+    another metric, the best checkpoint is chosen again, and the former one is kept under another name. The
     final networks are also considered if they are measured. A run keeps its best checkpoint when its folder is moved; a
     new run from another run's checkpoint starts without one.
     """
@@ -106,7 +106,7 @@ class BestCheckpoint(ModelCheckpoint):
             aside = next(p for n in count(1) if not (p := former.with_name(f"best-before-resume-{n}.ckpt")).exists())
             former.rename(aside)
             kept = f"; the former one is kept as {aside.name}"
-        _log.warning("%s: the best checkpoint is chosen anew%s", reason, kept)
+        _log.warning("%s: the best checkpoint is chosen again%s", reason, kept)
 
 
 def _moved(path: str, folder: str) -> str:

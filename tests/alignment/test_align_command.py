@@ -168,8 +168,8 @@ def test_what_cannot_be_used_is_one_line(capsys, caplog, monkeypatch):
     assert "wall.png: no face was found" in refused(capsys, "align", "wall.png", "--output", "out")
     assert "wall.png" not in caplog.text  # named once
     assert "names no photograph that was given: it has other.png" in refused(capsys, *align, "--landmarks", "list.txt")
-    assert "line 1 of bad.txt does not hold five landmarks" in refused(capsys, *align, "--landmarks", "bad.txt")
-    assert "holds no landmarks" in refused(capsys, *align, "--landmarks", "empty.csv")
+    assert "line 1 of bad.txt does not have five landmarks" in refused(capsys, *align, "--landmarks", "bad.txt")
+    assert "contains no landmarks" in refused(capsys, *align, "--landmarks", "empty.csv")
     assert "cannot be read: No such file" in refused(capsys, *align, "--landmarks", "nowhere.txt")
     assert "less than the crop around the face" in refused(capsys, *align, "--landmarks", "near.txt")
     assert "belong together" in refused(capsys, *align, "--paste_back", "x")

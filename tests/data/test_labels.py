@@ -83,7 +83,7 @@ def test_folders_that_are_no_classes_are_refused(classes: Path, opened: Callable
     opened(ImageFolder, classes)
     (classes / "empty").rmdir()
     beside = write_image(classes / "alone.png", seed=99, size=(16, 16))
-    with pytest.raises(InputError, match=r"^alone.png lies in .* itself, and so has no label: expected CLASS/IMAGE"):
+    with pytest.raises(InputError, match=r"^alone.png lies in .* itself and has no label: expected CLASS/IMAGE"):
         opened(ImageFolder, classes, labels="folder")
     beside.unlink()
     with pytest.raises(InputError, match="holds one class folder: labels need two or more"):

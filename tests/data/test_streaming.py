@@ -303,9 +303,9 @@ def test_images_that_cannot_be_read_are_named_counted_and_replaced_in_their_batc
 def test_strict_refuses_what_cannot_be_read_and_so_does_evaluation(broken: str, opened: Open) -> None:
     data = opened(broken, strict=True)
     batch = next(batch for batch in data.train_dataloader() if "unreadable" in batch)
-    with pytest.raises(InputError, match=r"Image \d of .*train cannot be read .*: write the source anew without it"):
+    with pytest.raises(InputError, match=r"Image \d of .*train cannot be read .*: write the source again without it"):
         data.on_after_batch_transfer(batch, 0)
-    with pytest.raises(InputError, match=r"Image 1 of .*val cannot be read .*: write that split anew without it"):
+    with pytest.raises(InputError, match=r"Image 1 of .*val cannot be read .*: write that split again without it"):
         data.real_images("val").read(np.arange(3))
 
 

@@ -64,7 +64,7 @@ def test_networks_with_classes_ask_for_labels():
         (make_generator(), torch.zeros(2, LATENT)),
         (ConditionalDiscriminator(CLASSES, 16, 1, 4), torch.zeros(2, 1, 16, 16)),
     ):
-        with pytest.raises(InputError, match="has 3 classes: give labels beside its input"):
+        with pytest.raises(InputError, match="has 3 classes: pass labels as the second argument"):
             network(inputs)
     for count in (1, -1):
         with pytest.raises(InputError, match=f"num_classes is {count}: set it to 2 or more, or to 0"):
