@@ -14,8 +14,8 @@ from gan_lightning.pretrained import SHIPPED, SUFFIX, read_weights
 
 WEIGHTS = SHIPPED / "denoiser" / f"denoiser{SUFFIX}"
 
-
-# Share of the estimate in the last input of the network, and noise level of this input relative to the photograph: its
+SIMILAR = 0.3  # share of `nonlocal_bayes` in the first estimate
+# Share of this estimate in the last input of the network, and noise level of this input relative to the photograph: its
 # remaining noise, and a quarter of that for the errors of the estimate. Chosen on photographs and on rendered faces.
 ESTIMATE, LEFT = 0.7, 0.35
 # Mean squared error of the network, relative to the variance of the noise: its result is fully used up to the first
@@ -28,7 +28,7 @@ PROBE = 0.1  # size of the step of the divergence, in standard deviations of the
 def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
     """Remove noise from photographs with self-similarity, the images of the generator, and a denoising network.
 
-    The mean of two estimates is better than either, because their errors differ: `nonlocal_bayes`, with the statistics
+    A weighted mean of two estimates is better than either, because their errors differ: `nonlocal_bayes`, with the statistics
     of patches of the generator's images, and in a second pass those of the result; and `learned_denoiser`. The network
     then processes this mean with some of the photograph added back, and recovers details that both have lost (Romano &
     Elad 2015). Images that are not in color, and those unlike photographs (see `relative_error`), only get the first
@@ -46,7 +46,7 @@ def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
     if noisy.shape[1] != CHANNELS:
         return similar
     learned = learned_denoiser(noisy, noise_level)
-    mean = (similar + learned) / 2
+    mean = SIMILAR * similar + (1 - SIMILAR) * learned
     better = learned_denoiser((1 - ESTIMATE) * noisy + ESTIMATE * mean, LEFT * noise_level)
     error = relative_error(noisy, learned, noise_level)
     trust = ((UNTRUSTED - error) / (UNTRUSTED - TRUSTED)).clamp(0, 1)
