@@ -15,13 +15,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities import rank_zero_only
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_curves, draw_losses, draw_panel
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, StorageError
 from gan_lightning.file_names import printable
 from gan_lightning.images import make_grid, write_png
 from gan_lightning.loggers import SteadyWandbLogger
@@ -34,6 +35,10 @@ THREADS = 4  # that encode and write pictures
 NAMED = 5  # maximum number of photographs that a warning names
 
 _log = logging.getLogger(__name__)
+
+
+class UnwrittenError(StorageError, OSError):
+    """Failure to write a picture or the record of an image, which is therefore not finished."""
 
 
 class RestorationWriter(Callback):
@@ -98,7 +103,8 @@ class RestorationWriter(Callback):
         if self._wrote:
             with best_effort("a picture or record", Exception):  # what is raised is the first error
                 self._finish()
-            self._collect(trainer, pl_module)
+            with best_effort("images.csv", Exception):
+                self._collect(trainer, pl_module)
 
     def _write(self, restored: Restored | None) -> None:
         """Write a batch in other threads, while the next one is restored, once all of the last one is written."""
@@ -179,7 +185,21 @@ def write_image(store: RestorationStore, restored: Restored, place: int, metrics
         restored: A batch of restored images on the CPU.
         place: Place of the image in the batch.
         metrics: Metrics of the image.
+
+    Raises:
+        UnwrittenError: If a file cannot be written, for example on a full disk.
     """
+    try:
+        _write_image(store, restored, place, metrics)
+    except (OSError, SafetensorError) as error:
+        name, reason = restored.names[place], getattr(error, "strerror", None) or str(error)
+        raise UnwrittenError(
+            f"{printable(store.folder)}: the results of {printable(name)} could not be written ({reason}): free disk "
+            "space, and resume by the same command"
+        ) from error
+
+
+def _write_image(store: RestorationStore, restored: Restored, place: int, metrics: dict[str, float]) -> None:
     name, folder = restored.names[place], store.folder
     target = None if restored.target is None else restored.target[place]
     degraded, image = restored.degraded[place], restored.restored[place]

@@ -57,7 +57,8 @@ def output_names(indices: Sequence[int], sources: Sequence[str] | None = None) -
 class RestorationStore:
     """Records of restored images, in the folder records/ of a run.
 
-    An image is finished when its record, NAME.safetensors, exists; settings.json describes the run that wrote them.
+    An image is finished when its record, NAME.safetensors, and its picture, restored/NAME.png, exist; settings.json
+    describes the run that wrote them.
 
     Args:
         folder: Run folder.
@@ -90,7 +91,11 @@ class RestorationStore:
                 f"{self.folder} holds other images, or images restored with other settings: "
                 "choose another folder (--name)"
             )
-        return {record.name: record.metrics for record in records}
+        return {record.name: record.metrics for record in records if self.picture(record.name).is_file()}
+
+    def picture(self, name: str) -> Path:
+        """Return the path of the restored image of this name."""
+        return self.folder / "restored" / f"{name}.png"
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the settings of the run, before its first record."""
