@@ -15,18 +15,17 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities import rank_zero_only
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
 from gan_lightning.callbacks.best_effort import best_effort
 from gan_lightning.callbacks.restoration_pictures import color_map, draw_blur_curves, draw_losses, draw_panel
-from gan_lightning.errors import InputError, StorageError
+from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 from gan_lightning.images import make_grid, write_png
 from gan_lightning.loggers import SteadyWandbLogger
-from gan_lightning.modules.restoration_store import Record, RestorationStore
+from gan_lightning.modules.restoration_store import Record, RestorationStore, one_line_if_unwritten
 from gan_lightning.modules.restorer import Restored, SearchStep
 
 PICTURES = ("target", "degraded", "restored", "spread", "panel", "intermediate/*", "searches/*")
@@ -35,10 +34,6 @@ THREADS = 4  # that encode and write pictures
 NAMED = 5  # maximum number of photographs that a warning names
 
 _log = logging.getLogger(__name__)
-
-
-class UnwrittenError(StorageError, OSError):
-    """Failure to write a picture or the record of an image, which is therefore not finished."""
 
 
 class RestorationWriter(Callback):
@@ -94,7 +89,8 @@ class RestorationWriter(Callback):
         """Write the files of all images."""
         self._finish()
         trainer.strategy.barrier("restoration records were written")
-        self._collect(trainer, pl_module)
+        with one_line_if_unwritten(self.store.folder, "images.csv and other files of all images"):
+            self._collect(trainer, pl_module)
 
     on_predict_batch_end, on_predict_end = on_test_batch_end, on_test_end
 
@@ -189,14 +185,8 @@ def write_image(store: RestorationStore, restored: Restored, place: int, metrics
     Raises:
         UnwrittenError: If a file cannot be written, for example on a full disk.
     """
-    try:
+    with one_line_if_unwritten(store.folder, f"the results of {restored.names[place]}"):
         _write_image(store, restored, place, metrics)
-    except (OSError, SafetensorError) as error:
-        name, reason = restored.names[place], getattr(error, "strerror", None) or str(error)
-        raise UnwrittenError(
-            f"{printable(store.folder)}: the results of {printable(name)} could not be written ({reason}): free disk "
-            "space, and resume by the same command"
-        ) from error
 
 
 def _write_image(store: RestorationStore, restored: Restored, place: int, metrics: dict[str, float]) -> None:

@@ -61,8 +61,8 @@ class GaussianBlur(Separable):
         sigma: Standard deviation in pixels, above 0. A list has one value for each image of the batch.
 
     Raises:
-        InputError: If a sigma is not a finite number above 0, or larger than any image. When called, if a sigma exceeds the side of the images
-            or the number of sigmas differs from the number of images.
+        InputError: If a sigma is not a finite number above 0, or larger than any image. When called, if a sigma exceeds
+            the side of the images or the number of sigmas differs from the number of images.
     """
 
     def __init__(self, sigma: float | Sequence[float]) -> None:
