@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,14 +33,23 @@ def writable(name: str, limit: int) -> str:
     text = "".join("_" if unicodedata.category(letter) in ("Cc", "Cs") else letter for letter in name)
     if len(text.encode()) <= limit:
         return text
-    digest = "-" + hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+    digest = f"-{_digest(name)}"
     return text.encode()[: limit - len(digest)].decode(errors="ignore") + digest
 
 
 def target_names(names: Sequence[str]) -> dict[str, str]:
-    """Return the name of the result of each photograph: its own name, with as much of its path as makes it unique."""
+    """Return the name of the result of each photograph: its own name, with as much of its path as makes it unique.
+
+    Names that differ only in characters that cannot be written get a hash of the whole name.
+    """
     for shorten in (lambda path: path.stem, lambda path: str(path.with_suffix("")), str):
         found = {name: "/".join(writable(part, 240) for part in shorten(Path(name)).split("/")) for name in names}
         if len({target.casefold() for target in found.values()}) == len(names):
             break
-    return {name: f"{target}.png" for name, target in found.items()}
+    shared = Counter(found.values())
+    digests = {name: f"-{_digest(name)}" if shared[target] > 1 else "" for name, target in found.items()}
+    return {name: f"{target}{digests[name]}.png" for name, target in found.items()}
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gan_lightning.file_names import printable, writable
+from gan_lightning.file_names import printable, target_names, writable
 
 LATIN1 = os.fsdecode(b"caf\xe9.png")
 
@@ -31,3 +31,13 @@ def test_a_long_name_is_cut_between_letters_and_stays_unique():
 def test_what_no_encoding_holds_is_replaced():
     assert writable(LATIN1, 200) == "caf_.png"
     assert writable("two\nlines", 200) == "two_lines"
+
+
+def test_names_that_differ_only_in_what_cannot_be_written_stay_apart():
+    names = [os.fsdecode(name) for name in (b"caf\xe9.png", b"caf\xe8.png", b"caf_.png", b"tea.png")]
+    targets = target_names(names)
+    assert len({*targets.values()}) == len(names)
+    assert targets["tea.png"] == "tea.png.png"
+    assert all(target.isprintable() for target in targets.values())
+    long = ["x" * 238 + f"{number}0123456789.png" for number in range(2)]
+    assert len({*target_names(long).values()}) == 2

@@ -1,8 +1,10 @@
 """`gan-lightning restore`, for people who know no Lightning."""
 
+import errno
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -229,10 +231,18 @@ def test_a_wrong_command_line_is_one_line(words, message, capsys):
         (["photo.png", "--task", "denoise", "--output", "photo.png"], "cannot be written"),
         (["folder", "--task", "denoise", "--output", "folder/out"], "choose a folder outside of it"),
         (["photo.png", "--task", "denoise", "--model.inversion.num_searches", "0"], "num_searches is 0"),
+        (
+            ["photo.png", "--task", "deblur", "--blur", "1e9"],
+            "sigma is 1000000000.0: it must not exceed",
+        ),
+        (["photo.png", "--task", "inpaint", "--mask", "black.png"], "(white: missing, or --mask_white missing, for"),
+        (["photo.png", "--task", "inpaint", "--mask", "photo.png"], "photo.png holds many shades, as photographs do"),
+        (["folder", "photo.png", "--task", "denoise", "--output", "taken"], "taken/folder is a file, where a folder"),
     ],
 )
 def test_what_cannot_be_restored_is_one_line(words, message, generator, capsys):
     draw("photo.png"), draw("small.png", (8, 8)), draw("folder/face.png"), draw_mask("large.png", (20, 20))
+    draw_mask("black.png", hole=...), draw("folder/photo.png"), Path("taken").mkdir(), Path("taken/folder").touch()
     Path("empty").mkdir(), Path("notes.heic").touch(), Path("broken.png").write_bytes(b"no image")
     before = sorted(Path().rglob("*"))
     assert main(["restore", *words, "--generator", generator]) == 2
@@ -348,3 +358,74 @@ def test_the_help_fits_a_screen_and_needs_no_torch():
     for task, options in TASKS.items():
         assert f"\n  {task} " in done.stdout
         assert all(f"--{name} " in done.stdout for name in options)
+
+
+def test_an_image_whose_picture_was_removed_is_restored_again(generator, capsys):
+    draw("in/a.png"), draw("in/b.png")
+    assert restore(generator, "denoise", "in", "--output", "out") == 0
+    before = Path("out/a.png").read_bytes()
+    Path("out/a.png").unlink(), Path("out/details/in-denoise/restored/000000-a.png").unlink()
+    capsys.readouterr()
+    assert restore(generator, "denoise", "in", "--output", "out") == 0
+    assert "restored 2 of 2 photographs in" in (output := capsys.readouterr().out)
+    assert "1 of them earlier" in output
+    assert Path("out/a.png").read_bytes() == before
+
+
+def test_a_damaged_record_is_named_with_the_options_of_this_command(generator, capsys):
+    words = [draw("photo.png"), "--output", "out", "--generator", generator, "--task", "denoise"]
+    assert main(["restore", *words, *QUICK]) == 0
+    next(Path("out/details").rglob("records/*.safetensors")).write_bytes(b"cut off")
+    capsys.readouterr()
+    line = refused(capsys, words)
+    assert line.endswith("is not a record of a restored image: remove it, or choose another folder (--output)")
+
+
+@pytest.mark.parametrize("name", ["null", "alpha", "1"])
+def test_masks_may_have_any_name(name, generator):
+    photo = draw("photo.png")
+    Path(name).mkdir()
+    draw_mask(f"{name}/photo.png")
+    assert restore(generator, "inpaint", photo, "--mask", name, "--output", "out") == 0
+    assert (pixels(photo) != pixels("out/photo.png"))[4:8, 4:8].any()
+
+
+def test_a_full_disk_is_one_line_and_what_was_finished_stays(generator, capsys, monkeypatch):
+    from gan_lightning.callbacks import restoration_writer
+
+    def write(path, image, original=restoration_writer.write_png):
+        if "b.png" in Path(path).name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(path, image)
+
+    words = [draw("in/a.png"), draw("in/b.png"), "--output", "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(restoration_writer, "write_png", write)
+        assert restore(generator, "denoise", *words) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the results of 000001-b could not be written (No space left on device): free disk space" in line
+    assert Path("out/a.png").is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(restoration_writer, "write_csv", lambda path, table: write("b.png", None))
+        assert restore(generator, "denoise", *words) == 1
+    assert "images.csv and other files" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert restore(generator, "denoise", *words) == 0
+    assert Path("out/b.png").is_file()
+
+
+def test_a_photograph_that_breaks_during_the_run_is_named_and_the_others_are_delivered(generator, capsys, monkeypatch):
+    from gan_lightning.data import photos
+
+    times = Counter()
+
+    def read(path, *rest, original=photos.read_photo, **options):
+        times[path.name] += 1
+        if times["b.png"] == 2:  # it was checked before
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(path, *rest, **options)
+
+    monkeypatch.setattr(photos, "read_photo", read)
+    words = [draw("in/a.png"), draw("in/b.png"), "--output", "out", "--data.batch_size", "1"]
+    assert restore(generator, "denoise", *words) == 2
+    assert "b.png cannot be read any more" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert Path("out/a.png").is_file()

@@ -25,7 +25,7 @@ from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 from gan_lightning.images import make_grid, write_png
 from gan_lightning.loggers import SteadyWandbLogger
-from gan_lightning.modules.restoration_store import Record, RestorationStore
+from gan_lightning.modules.restoration_store import Record, RestorationStore, one_line_if_unwritten
 from gan_lightning.modules.restorer import Restored, SearchStep
 
 PICTURES = ("target", "degraded", "restored", "spread", "panel", "intermediate/*", "searches/*")
@@ -89,7 +89,8 @@ class RestorationWriter(Callback):
         """Write the files of all images."""
         self._finish()
         trainer.strategy.barrier("restoration records were written")
-        self._collect(trainer, pl_module)
+        with one_line_if_unwritten(self.store.folder, "images.csv and other files of all images"):
+            self._collect(trainer, pl_module)
 
     on_predict_batch_end, on_predict_end = on_test_batch_end, on_test_end
 
@@ -98,7 +99,8 @@ class RestorationWriter(Callback):
         if self._wrote:
             with best_effort("a picture or record", Exception):  # the first error is the one to raise
                 self._finish()
-            self._collect(trainer, pl_module)
+            with best_effort("images.csv", Exception):
+                self._collect(trainer, pl_module)
 
     def _write(self, restored: Restored | None) -> None:
         """Write a batch in other threads while the next one is restored, after the previous one is written."""
@@ -179,7 +181,15 @@ def write_image(store: RestorationStore, restored: Restored, place: int, metrics
         restored: A batch of restored images on the CPU.
         place: Position of the image in the batch.
         metrics: Metrics of the image.
+
+    Raises:
+        UnwrittenError: If a file cannot be written, for example on a full disk.
     """
+    with one_line_if_unwritten(store.folder, f"the results of {restored.names[place]}"):
+        _write_image(store, restored, place, metrics)
+
+
+def _write_image(store: RestorationStore, restored: Restored, place: int, metrics: dict[str, float]) -> None:
     name, folder = restored.names[place], store.folder
     target = None if restored.target is None else restored.target[place]
     degraded, image = restored.degraded[place], restored.restored[place]

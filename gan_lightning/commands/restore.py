@@ -9,13 +9,13 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gan_lightning.commands.restore_job import Job
 from gan_lightning.commands.restore_options import HELP as HELP
 from gan_lightning.commands.restore_options import parse
-from gan_lightning.errors import InputError, mistake_behind
+from gan_lightning.errors import InputError, StorageError, mistake_behind
 
 
 def main(words: Sequence[str]) -> int:
@@ -52,7 +52,22 @@ def restore(options: argparse.Namespace, others: Sequence[str]) -> int:
     if options.print_config:
         predict([*job.command(others), "--print_config"])
         return 0
-    job.check()
+    with in_own_words():
+        job.check()
+        return run_job(job, others)
+
+
+def run_job(job: Job, others: Sequence[str]) -> int:
+    """Restore the photographs of a job, and return the exit status.
+
+    Args:
+        job: The job, which was checked.
+        others: Options for `predict`.
+
+    Raises:
+        InputError: If a photograph, the generator, a mask or the output cannot be used.
+        StorageError: If a result cannot be written.
+    """
     import gan_lightning.cli  # noqa: F401  slow: before the time is taken
     from gan_lightning.resume.launcher import is_first_process
 
@@ -66,15 +81,37 @@ def restore(options: argparse.Namespace, others: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(cause := mistake_behind(error), InputError):
             remove_unless_finished(made, job)
-            raise InputError(str(cause).replace("--name", "--output")) from error
-        job.deliver()  # photographs that were finished before, for example, the disk was full
+            if job.finished().keys() - earlier.keys():  # a later photograph could not be read
+                deliver_finished(job)
+            raise cause from error
+        deliver_finished(job)  # photographs that were finished before, for example, the disk was full
         raise
     except BaseException:
-        job.deliver()
+        deliver_finished(job)
         raise
     if is_first:
         print("\n".join(job.report(earlier, time.perf_counter() - started)))
     return 0
+
+
+@contextlib.contextmanager
+def in_own_words() -> Iterator[None]:
+    """Name the options of this command, instead of those of `predict`, in errors for the user."""
+    try:
+        yield
+    except InputError as error:
+        message = str(error)
+        for theirs, ours in (("--name", "--output"), ("masks_white: missing", "--mask_white missing")):
+            message = message.replace(theirs, ours)
+        raise InputError(message) from error
+
+
+def deliver_finished(job: Job) -> None:
+    """Deliver what was finished before an error, which is more important than another one here."""
+    try:
+        job.deliver()
+    except (InputError, StorageError) as error:
+        logging.getLogger(__name__).warning("%s", error)
 
 
 def predict(words: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.errors import InputError
+from gan_lightning.errors import InputError, StorageError
 from gan_lightning.file_names import printable, target_names, writable
 
 COLORS = {1: "gray", 3: "color"}
@@ -94,7 +94,8 @@ class Job:
         if task == "inpaint":
             model |= {"degradation": degradation("Identity"), "masks": "alpha"}
             if options.mask is not None:
-                asked |= {"masks": options.mask, "masks_white": options.mask_white or "known"}
+                path = os.path.abspath(Path(options.mask).expanduser())  # "null" or "alpha" is a path, too
+                asked |= {"masks": path, "masks_white": options.mask_white or "known"}
         elif task == "deblur" and options.blur is None:
             model |= {"degradation": None, "blind_blur": True}
         elif task == "deblur":
@@ -148,6 +149,9 @@ class Job:
                     f"{printable(target)} exists, and is not a result of this command: choose another --output, or "
                     "remove it"
                 )
+            blocking = next((p for p in target.parents if p.exists() and not p.is_dir()), self.output)
+            if blocking != self.output:
+                raise InputError(f"{printable(blocking)} is a file, where a folder is needed: choose another --output")
 
     @property
     def size_taken(self) -> int:
@@ -185,7 +189,8 @@ class Job:
         """Return the restored images in the folder of the run, by the names of the photographs."""
         from gan_lightning.modules.restoration_store import RestorationStore
 
-        paths = {r.source: self.folder / "restored" / f"{r.name}.png" for r in RestorationStore(self.folder).read()}
+        store = RestorationStore(self.folder)
+        paths = {record.source: store.picture(record.name) for record in store.read()}
         return {name: paths[name] for name in self.targets if name in paths and paths[name].is_file()}
 
     def missing_folders(self) -> list[Path]:
@@ -193,11 +198,22 @@ class Job:
         return [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
 
     def deliver(self) -> dict[str, Path]:
-        """Copy the finished images to the output folder; return their paths by the names of the photographs."""
+        """Copy the finished images to the output folder; return their paths by the names of the photographs.
+
+        Raises:
+            InputError: If a record of an image is damaged.
+            StorageError: If a file cannot be written.
+        """
         finished = self.finished()
         for name, source in finished.items():
-            with atomic_path(self.targets[name]) as path:
-                shutil.copyfile(source, path)
+            try:
+                with atomic_path(self.targets[name]) as path:
+                    shutil.copyfile(source, path)
+            except OSError as error:
+                raise StorageError(
+                    f"{printable(self.targets[name])} could not be written ({error.strerror}): the restored photograph "
+                    f"is {printable(source)}; free disk space, and give the same command again"
+                ) from error
         return {name: self.targets[name] for name in finished}
 
     def report(self, earlier: dict[str, Path], seconds: float) -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
+from PIL.TiffImagePlugin import TiffImageFile
 
 from gan_lightning.errors import InputError
 from gan_lightning.images import MAX_PIXELS, center_box
@@ -121,7 +123,10 @@ def upright_size(path: Path) -> tuple[int, int]:
     """Return width and height of the upright image of a file without decoding it."""
     with Image.open(path) as opened:
         turned = opened.getexif().get(0x0112, 1) > 4  # by 90 degrees: the orientations 5 to 8
-        return (opened.height, opened.width) if turned else (opened.width, opened.height)
+        width, height = opened.size
+        if isinstance(opened, TiffImageFile):  # some versions of Pillow have turned this size already
+            width, height = opened.tag_v2[Base.ImageWidth], opened.tag_v2[Base.ImageLength]
+        return (height, width) if turned else (width, height)
 
 
 def to_channels(image: Image.Image, channels: int) -> Image.Image:

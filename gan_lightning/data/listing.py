@@ -27,6 +27,7 @@ COMPANIONS = frozenset(
     {".txt", ".csv", ".tsv", ".json", ".xml", ".yaml", ".yml", ".md", ".html", ".log", ".db", ".ini", ".py"}
     | {".npy", ".npz", ".mat"}
 )
+RESTORATION = "records", "settings.json"  # of a folder of results, which are nobody's photographs
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "System Volume Information", "$RECYCLE.BIN", "lost+found"})
 # Errors that are caused by the image; all others (an I/O error, a stale handle) are caused by the machine.
 IMAGE_ERRORS = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.ELOOP)
@@ -140,7 +141,8 @@ def read_folder(
     Files are ordered by the SHA-256 of seed and name, and divided into test, val and train in that order. The split
     therefore depends only on seed, names and fractions, and adding a few files moves few of the others. A fraction
     above zero gets at least one image. Hidden files and folders, those of operating systems, and text files are
-    ignored. Files of other kinds, links to folders, and links to files outside of the root are counted in `left_out`.
+    ignored. Files of other kinds, links to folders, links to files outside of the root, and folders of results of a
+    restoration are counted in `left_out`.
 
     Args:
         root: The folder.
@@ -223,6 +225,10 @@ def _walk(root: Path, left_out: Counter[str]) -> Iterator[str]:
         left_out["folders that cannot be opened"] += 1
 
     for folder, folders, files in os.walk(root, onerror=cannot_be_listed):
+        if Path(folder) != root and os.path.isfile(os.path.join(folder, *RESTORATION)):
+            folders.clear()
+            left_out["folders of restorations"] += 1
+            continue
         folders[:] = [name for name in folders if not name.startswith(".") and name not in SYSTEM_FOLDERS]
         left_out.update("links to folders" for name in folders if os.path.islink(os.path.join(folder, name)))
         for name in files:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from gan_lightning.data.decode import resize_center, to_channels, to_eight_bits, turn_upright
@@ -43,7 +44,7 @@ def read_photo(
     known: NDArray[np.bool_] | None = None,
     to_gray: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Decode one photograph and turn it upright.
+    """Decode one photograph, turn it upright, and convert its colors to sRGB.
 
     Args:
         path: The file.
@@ -62,7 +63,7 @@ def read_photo(
     with Image.open(path) as opened:
         upright = turn_upright(opened)
         transparent = "A" in upright.getbands() or "transparency" in upright.info
-        color = _to_gray_or_rgb(upright, path, photo_format, to_gray)
+        color = _to_gray_or_rgb(_to_srgb(upright), path, photo_format, to_gray)
         alpha = upright.convert("RGBA").getchannel("A") if transparent else Image.new("L", upright.size, 255)
     color.info.pop("transparency", None)
     visible = np.asarray(alpha)
@@ -78,10 +79,32 @@ def read_photo(
     return to_float(image.permute(2, 0, 1)), torch.from_numpy(opacity)[None] / 255
 
 
+def has_frames(path: Path) -> bool:
+    """Return whether a file has several frames or pages; the further images of an MPO belong to the first."""
+    with Image.open(path) as opened:
+        return opened.format != "MPO" and bool(getattr(opened, "is_animated", False))
+
+
 def check_resize(resize: str) -> None:
     """Raise an InputError if a value of the option `resize` is unsupported."""
     if resize not in get_args(Resize):
         raise InputError(f"resize {resize!r} is unsupported: choose refuse or center_crop")
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Return an image in the colors that restored ones are shown in; they have no color profile."""
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return image
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, ImportError, OSError):  # a broken profile; a Pillow without profiles
+        return image
+    return image if converted is None else converted
 
 
 def _to_gray_or_rgb(image: Image.Image, path: Path, photo_format: PhotoFormat, to_gray: bool) -> Image.Image:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from gan_lightning import distributed
 from gan_lightning.data.decode import describe_failure
 from gan_lightning.data.listing import ImageListing, read_folder, read_paths
-from gan_lightning.data.photo_format import PhotoFormat, Resize, check_resize, read_photo
+from gan_lightning.data.photo_format import PhotoFormat, Resize, check_resize, has_frames, read_photo
 from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 
@@ -130,7 +130,7 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
             listing.report_left_out()
         self.root, self.photo_format, self.resize = listing.root, photo_format, resize
         self.listed, self.names, self.opaque = listing.names, [], []
-        unreadable = []
+        unreadable, of_several = [], []
         for name in listing.names:
             try:
                 _, alpha = read_photo(self.root / name, photo_format, resize, to_gray=to_gray)
@@ -144,6 +144,8 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
                 self.names.append(name)
                 if bool(alpha.gt(0.5).all()):
                     self.opaque.append(name)
+                if has_frames(self.root / name):
+                    of_several.append(name)
         self.skipped = len(unreadable)
         if not self.names:
             example = printable(unreadable[0])
@@ -152,6 +154,7 @@ class PhotoDataset(Dataset[dict[str, Tensor | list[str]]]):
             )
         if unreadable:
             logger.warning("skipped %d of %d photographs", self.skipped, len(listing.names))
+        report_names(of_several, len(self.names), "photographs have several frames, of which the first is taken")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -217,6 +220,13 @@ class PhotoBatches(DistributedSampler[NDArray[np.int64]]):
         own = np.arange(self.rank, self.count, self.num_replicas)
         for first in range(0, max(1, len(own)), self.batch_size):
             yield own[first : first + self.batch_size]
+
+
+def report_names(names: Sequence[str], count: int, what: str) -> None:
+    """Log how many of several files something is true of, if any, and the names of the first."""
+    if names and distributed.rank() == 0:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        logger.warning("%d of %d %s: %s%s", len(names), count, what, ", ".join(map(printable, names[:3])), more)
 
 
 def list_photos(root: Root) -> ImageListing:

@@ -20,6 +20,8 @@ from gan_lightning.images import MAX_PIXELS, center_box
 White = Literal["known", "missing"]
 SUFFIXES = IMAGE_SUFFIXES | {".npy"}
 LABELS = 20  # three or more different integers up to this value are class labels
+BINS = 32  # of the histogram
+SHADES = 0.45, 0.2  # fractions of pixels between black and white, and outside of the two most common levels
 
 
 class MaskFolder:
@@ -145,7 +147,7 @@ def read_mask(path: str | os.PathLike[str], white: White = "known") -> NDArray[n
 
     Raises:
         InputError: If the file does not exist, cannot be read, or is not a mask: it has labels of several classes,
-            negative numbers, or both transparency and black and white.
+            negative numbers, the shades of a photograph, or both transparency and black and white.
     """
     if white not in get_args(White):
         raise InputError(f"white is {white!r}: choose known or missing")
@@ -188,7 +190,7 @@ def _read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.dtype.kind not in "buif" or array.size > MAX_PIXELS or array.squeeze().ndim != 2:
         raise InputError(f"holds {array.dtype} {array.shape}: expected booleans or numbers of shape (H, W)")
-    return np.array(array.squeeze())
+    return _two_tones(np.array(array.squeeze()))
 
 
 def _read_image(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -214,12 +216,30 @@ def _read_image(path: str | os.PathLike[str]) -> NDArray[Any]:
 
 def _brightness(image: Image.Image) -> NDArray[Any]:
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
-        return np.asarray(image)
+        return _two_tones(np.asarray(image))
     rgb = image.convert("RGB")
     colors = len(rgb.getcolors(LABELS) or ())  # none if there are more
     if colors > 2 and np.ptp(np.asarray(rgb), axis=2).any():
         raise InputError(f"has {colors} colors, as maps of several classes have: save a mask of two")
-    return np.asarray(rgb.convert("L"))
+    return _two_tones(np.asarray(rgb.convert("L")))
+
+
+def _two_tones(levels: NDArray[Any]) -> NDArray[Any]:
+    """Return levels of two tones, with edges as soft as those of a brush, and refuse those of a photograph.
+
+    The floats of a network, up to 1, may be anything.
+    """
+    high = levels.max()
+    if not np.isfinite(high) or high <= 1:
+        return levels
+    share = np.histogram(levels, BINS, (0, high))[0] / levels.size
+    between = share[BINS // 10 : -(BINS // 10)].sum()
+    for _ in range(2):
+        peak = share.argmax()
+        share[max(0, peak - 1) : peak + 2] = 0
+    if between > SHADES[0] and share.sum() > SHADES[1]:
+        raise InputError("holds many shades, as photographs do: save a mask of black and white")
+    return levels
 
 
 def _is_known(levels: NDArray[Any]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from gan_lightning.degradations.base import Degradation
 from gan_lightning.errors import InputError
 
 TRUNCATE = 4.0  # radius of a Gaussian kernel in standard deviations, as in SciPy
+LARGEST_SIDE = 1 << 16  # of any image, in pixels; the kernel of a wider blur would fill the memory
 
 
 class Separable(Degradation):
@@ -60,8 +61,8 @@ class GaussianBlur(Separable):
         sigma: Standard deviation in pixels, above 0. A list has one value for each image of the batch.
 
     Raises:
-        InputError: If a sigma is not a finite number above 0. When called, if a sigma exceeds the side of the images
-            or the number of sigmas differs from the number of images.
+        InputError: If a sigma is not a finite number above 0, or larger than any image. When called, if a sigma exceeds
+            the side of the images or the number of sigmas differs from the number of images.
     """
 
     def __init__(self, sigma: float | Sequence[float]) -> None:
@@ -69,6 +70,8 @@ class GaussianBlur(Separable):
         widths = list(sigma) if isinstance(sigma, Sequence) else [float(sigma)]
         if not widths or not all(width > 0 and math.isfinite(width) for width in widths):
             raise InputError(f"sigma is {sigma}: it must be above 0, the standard deviation of the blur in pixels")
+        if max(widths) > LARGEST_SIDE:
+            raise InputError(f"sigma is {sigma}: it must not exceed the image's side, {LARGEST_SIDE} pixels at most")
         self.sigma = sigma
         # Each kernel is truncated at its own width, then padded, so that a blur does not depend on the batch.
         radius = max(map(kernel_radius, widths))

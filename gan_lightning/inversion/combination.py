@@ -9,9 +9,9 @@ from gan_lightning.degradations.base import Identity, has_adjoint
 from gan_lightning.degradations.masks import Mask
 from gan_lightning.inversion.data_consistency import data_consistency, linear_estimate
 from gan_lightning.inversion.learned_prior import remove_noise
+from gan_lightning.inversion.plug_and_play import regularize
 from gan_lightning.inversion.problem import Problem
 from gan_lightning.inversion.reductions import mean_of_each
-from gan_lightning.inversion.plug_and_play import regularize
 
 UNEXPLAINED = 0.15  # residual in excess of the noise, on the [0, 1] scale; for faces of another domain it is 0.05
 

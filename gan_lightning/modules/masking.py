@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gan_lightning import distributed
 from gan_lightning.data.decode import upright_size
 from gan_lightning.data.listing import ImageArrays
 from gan_lightning.data.photo_format import largest_crop
+from gan_lightning.data.photos import report_names
 from gan_lightning.degradations import Compose, Degradation, Identity, Mask
 from gan_lightning.degradations.mask_files import MaskFolder, SharedMask, White, fit_mask, open_masks, read_mask
 from gan_lightning.degradations.masks import check_mask
@@ -23,8 +22,6 @@ from gan_lightning.errors import InputError
 from gan_lightning.file_names import printable
 
 Size = tuple[int, int]  # width, height
-
-logger = logging.getLogger(__name__)
 
 
 class ImageMasks:
@@ -102,7 +99,7 @@ class ImageMasks:
         """
         names = getattr(photos, "names", [])
         if self.source == "alpha":
-            self._report_empty(getattr(photos, "opaque", []), len(names), "photographs have no transparent pixel")
+            report_names(getattr(photos, "opaque", []), len(names), "photographs have no transparent pixel")
             return
 
         def photo(name: str) -> tuple[Size, Size]:
@@ -114,7 +111,7 @@ class ImageMasks:
         self._check(names, listed)
         folder = open_masks(self.source)
         unused = sorted({*folder.files} - {folder.find(name, listed) for name in listed}) if listed else []
-        self._report_empty(unused, len(folder.files), f"masks in {printable(self.source)} belong to no photograph")
+        report_names(unused, len(folder.files), f"masks in {printable(self.source)} belong to no photograph")
 
     def known_pixels(self, name: str, every: Sequence[str] = ()) -> NDArray[np.bool_] | None:
         """Return the mask of a photograph, (H,W), true where a pixel is known, before it is cropped and resized.
@@ -138,7 +135,7 @@ class ImageMasks:
         self._folder = open_masks(self.source)
         self._files = self._folder.assign(names, every)
         empty = [self._files[name] for name in names if self._read(name).all()]
-        self._report_empty(empty, len(names), f"masks in {printable(self.source)} mark no pixel as missing")
+        report_names(empty, len(names), f"masks in {printable(self.source)} mark no pixel as missing")
 
     def _read(self, name: str) -> NDArray[np.bool_]:
         """Return the mask of an image, (H,W), true where a pixel is known."""
@@ -162,11 +159,18 @@ class ImageMasks:
             self._files |= self._folder.assign([name], every)
         return Path(self._folder.folder, self._files[name])
 
-    @staticmethod
-    def _report_empty(names: Sequence[str], count: int, what: str) -> None:
-        if names and distributed.rank() == 0:
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            logger.warning("%d of %d %s: %s%s", len(names), count, what, ", ".join(map(printable, names[:3])), more)
+
+def report_hidden(photos: Any, masks: ImageMasks | None) -> None:
+    """Log which photographs are transparent in parts that count as observed.
+
+    Args:
+        photos: `PhotoDataset`, or a dataset of another class, of which nothing is known.
+        masks: Masks of the photographs, if any.
+    """
+    if (masks is None or masks.source != "alpha") and hasattr(photos, "opaque"):
+        hidden = sorted({*photos.names} - {*photos.opaque})
+        what = "photographs are transparent in parts, whose hidden colors are restored (masks: alpha fills them in)"
+        report_names(hidden, len(photos.names), what)
 
 
 def make_masks(source: str | None, image_size: int, white: White) -> ImageMasks | None:

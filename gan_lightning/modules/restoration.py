@@ -20,7 +20,7 @@ from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.checks import check_restoration_options, check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
 from gan_lightning.modules.image_batches import ImageBatches
-from gan_lightning.modules.masking import make_masks
+from gan_lightning.modules.masking import make_masks, report_hidden
 from gan_lightning.modules.restoration_settings import data_content
 from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restoration_summary import RestorationSummary
@@ -156,13 +156,15 @@ class LatentRestoration(LightningModule):
             self.restorer.masks.prepare_test(data)
 
     def on_predict_start(self) -> None:
-        """Check the masks of the photographs.
+        """Check the masks and the transparency of the photographs.
 
         Raises:
             InputError: If a mask is missing or does not fit.
         """
+        photos = getattr(self.trainer.predict_dataloaders, "dataset", None)
+        report_hidden(photos, self.restorer.masks)
         if self.restorer.masks is not None:
-            self.restorer.masks.prepare_predict(getattr(self.trainer.predict_dataloaders, "dataset", None))
+            self.restorer.masks.prepare_predict(photos)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Restored | None:  # type: ignore[override]
         """Degrade clean images, restore and measure them.

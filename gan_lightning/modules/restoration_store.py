@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gan_lightning.atomic import atomic_path
-from gan_lightning.errors import InputError
-from gan_lightning.file_names import MAX_BYTES, writable
+from gan_lightning.errors import InputError, StorageError
+from gan_lightning.file_names import MAX_BYTES, printable, writable
 
 FORMAT = 3  # of the records and the settings; 1 had no number, 2 a single search
 LONGEST = MAX_BYTES - 25  # bytes of a name; leaves room for a suffix and keeps names from before the limit existed
@@ -54,10 +55,36 @@ def output_names(indices: Sequence[int], sources: Sequence[str] | None = None) -
     return [writable(f"{number}-{Path(source).stem}", LONGEST) for number, source in zip(numbers, sources, strict=True)]
 
 
+class UnwrittenError(StorageError, OSError):
+    """Failure to write a file of a restoration; an image that it belongs to is not finished."""
+
+
+@contextmanager
+def one_line_if_unwritten(folder: Path, what: str) -> Iterator[None]:
+    """Raise an error of one line, for the user, if the block cannot write its files, as on a full disk.
+
+    Args:
+        folder: Run folder.
+        what: What is written.
+
+    Raises:
+        UnwrittenError: If a file cannot be written.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnwrittenError(
+            f"{printable(folder)}: {printable(what)} could not be written ({reason}): free disk space, and resume by "
+            "the same command"
+        ) from error
+
+
 class RestorationStore:
     """Records of restored images, in the folder records/ of a run.
 
-    An image is finished when its record, NAME.safetensors, exists; settings.json describes the run that wrote them.
+    An image is finished when its record, NAME.safetensors, and its picture, restored/NAME.png, exist; settings.json
+    describes the run that wrote them.
 
     Args:
         folder: Run folder.
@@ -90,11 +117,15 @@ class RestorationStore:
                 f"{self.folder} holds other images, or images restored with other settings: "
                 "choose another folder (--name)"
             )
-        return {record.name: record.metrics for record in records}
+        return {record.name: record.metrics for record in records if self.picture(record.name).is_file()}
+
+    def picture(self, name: str) -> Path:
+        """Return the path of the restored image of this name."""
+        return self.folder / "restored" / f"{name}.png"
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the settings of the run, before its first record."""
-        with atomic_path(self._settings) as path:
+        with one_line_if_unwritten(self.folder, "records"), atomic_path(self._settings) as path:
             path.write_text(json.dumps(_as_json(settings), indent=2) + "\n")
 
     def read(self) -> list[Record]:

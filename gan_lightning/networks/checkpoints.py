@@ -147,6 +147,8 @@ def load_tensors(path: str | os.PathLike[str]) -> Any:
     Raises:
         InputError: If the file does not exist, cannot be read, is truncated, or holds other objects.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path} is a folder without weights: give the file of a checkpoint")
     if not Path(path).is_file():
         raise InputError(f"checkpoint {path} does not exist: check the path")
     suffix = Path(path).suffix.lower()
@@ -224,6 +226,8 @@ def generator_states(tree: Mapping[str, Any], first: str) -> Iterator[tuple[int,
 def build_generator(state: dict[str, Tensor]) -> Generator | None:
     """Build a generator from a state dict, with an architecture inferred from shapes; None if the dict is another's."""
     kernels = [value for value in state.values() if value.ndim == 4]
+    if not kernels:
+        return None
     normalized = any(name.startswith("main.1.") and name.endswith("running_mean") for name in state)
     scales = state.get("main.1.weight")
     plain: GeneratorNormalization = "none" if scales is None or scales.ndim == 2 else "group"

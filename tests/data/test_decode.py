@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from gan_lightning.data.decode import CropResize, decode_image, describe_failure, to_pixels, upright_size
+from gan_lightning.data.decode import CropResize, decode_image, describe_failure, to_pixels, turn_upright, upright_size
 
 SIDE = 16
 RAMP = np.arange(256).reshape(SIDE, SIDE)
@@ -165,3 +165,16 @@ def test_why_a_file_cannot_be_read_is_said_in_a_few_words(tmp_path: Path) -> Non
         decode(path)
     assert describe_failure(missing.value, path) == "the file is missing"
     assert describe_failure(PermissionError(13, "Permission denied", str(path)), path) == "Permission denied"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_of_a_photograph_on_its_side_is_that_which_is_seen(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (30, 20)).save(tmp_path / f"a.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"a.{suffix}") as opened:
+        seen = turn_upright(opened).size
+    assert upright_size(tmp_path / f"a.{suffix}") == seen == ((20, 30) if orientation > 4 else (30, 20))

@@ -164,3 +164,15 @@ def test_names_that_people_had_before_keep_their_split(tmp_path: Path) -> None:
         "val": [4, 6],
         "test": [0, 5],
     }
+
+
+def test_results_of_a_restoration_are_no_photographs(tmp_path: Path) -> None:
+    """A second run over the folder that holds the first one's would restore them again."""
+    touch(
+        tmp_path, "a.jpg", "runs/r/restored/a.png", "runs/r/records/settings.json", "runs/r/notes/b.jpg", "runs/c.jpg"
+    )
+    listing = read_folder(tmp_path)
+    assert listing.names == ["a.jpg", "runs/c.jpg"]
+    assert listing.left_out == {"folders of restorations": 1}
+    assert read_folder(tmp_path / "runs" / "r" / "restored").names == ["a.png"]  # asked for
+    assert "restored/a.png" in read_folder(tmp_path / "runs" / "r").names

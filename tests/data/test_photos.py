@@ -6,7 +6,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from gan_lightning import ImageFolder, Photos
 from gan_lightning.data.photo_format import PhotoFormat
@@ -308,3 +308,37 @@ def test_huge_and_extreme_photographs_are_named(tmp_path, caplog, monkeypatch):
     Image.new("1", (4000, 1)).save(tmp_path / "c.png")
     with pytest.raises(InputError, match=r"c\.png is 4000x1 .*Downsample"):
         PhotoDataset(tmp_path, COLOR, "center_crop")
+
+
+def test_colors_of_a_profile_are_converted(tmp_path):
+    """An image in color has no profile when it is restored: it would look pale or too vivid."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"____").replace(b"bXYZ", b"rXYZ").replace(b"____", b"bXYZ")
+    image = Image.new("RGBA", (SIZE, SIZE), (200, 60, 30, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 4, 4))
+    colors = {
+        "a": profile,
+        "b": swapped.replace(b"s\0R\0G\0B", b"o\0t\0h\0e").replace(b"sRGB", b"othe"),
+        "c": b"broken",
+    }
+    for name, used in colors.items():
+        image.save(tmp_path / f"{name}.png", icc_profile=used)
+    batch = read_one(tmp_path, COLOR)
+    found = ((batch["image"][:, :, 8, 8] + 1) * 127.5).round().int().tolist()
+    assert found[0] == found[2] == [200, 60, 30]
+    assert np.abs(np.subtract(found[1], [30, 60, 200])).max() <= 2
+    assert batch["alpha"][:, 0, :4, :4].eq(0).all()
+    assert batch["alpha"][:, 0, 8, 8].eq(1).all()
+
+
+def test_photographs_of_several_frames_are_named(tmp_path, caplog):
+    first, second = (Image.new("RGB", (SIZE, SIZE), (gray, gray, gray)) for gray in (30, 200))
+    for name in ("a.gif", "b.png", "c.tif", "d.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second])
+    first.save(tmp_path / "e.jpg", "MPO", save_all=True, append_images=[second])  # as phones write them
+    first.save(tmp_path / "f.gif")
+    image = read_one(tmp_path, COLOR)["image"]
+    assert caplog.messages == [
+        "4 of 6 photographs have several frames, of which the first is taken: a.gif, b.png, c.tif and 1 more"
+    ]
+    assert ((image + 1) * 127.5 - 30).abs().max() < 8

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from gan_lightning.degradations import FileMask, read_masks
 from gan_lightning.degradations.mask_files import MaskFolder, fit_mask, read_mask
@@ -242,3 +242,32 @@ def test_reading_masks_warns_of_nothing(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), KNOWN)
+
+
+def ellipse(softness: float, size: tuple[int, int] = (178, 218)) -> Image.Image:
+    image = Image.new("L", size, 255)
+    ImageDraw.Draw(image).ellipse((49, 69, 129, 149), fill=0)
+    return image.filter(ImageFilter.GaussianBlur(softness))
+
+
+@pytest.mark.parametrize("softness", [0, 1, 5, 12])
+@pytest.mark.parametrize("tones", [(0, 255), (64, 255), (0, 100), (90, 200)])
+def test_brushes_may_be_soft_and_tones_gray(tmp_path: Path, softness: float, tones: tuple[int, int]) -> None:
+    dark, light = tones
+    image = ellipse(softness).point(lambda level: round(dark + level / 255 * (light - dark)))
+    for suffix in ("png", "jpg"):
+        read_mask(save(tmp_path / f"x.{suffix}", image))
+
+
+def test_a_photograph_is_no_mask(tmp_path: Path) -> None:
+    """Such as one that lies beside the masks; half of it would be filled in."""
+    coarse = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+    photo = Image.fromarray(coarse).resize((178, 218), Image.Resampling.BICUBIC)
+    for mode, name in (("RGB", "x.jpg"), ("L", "x.jpg"), ("L", "x.tif"), ("CMYK", "x.tif")):
+        with pytest.raises(InputError, match=r"mask .*x\.\w+ holds many shades, as photographs do: save a mask"):
+            read_mask(save(tmp_path / name, photo.convert(mode)))
+    np.save(tmp_path / "x.npy", np.asarray(photo.convert("L")))
+    with pytest.raises(InputError, match="many shades"):
+        read_mask(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", np.asarray(photo.convert("L")) / 255)  # what a network is not sure of
+    read_mask(tmp_path / "x.npy")

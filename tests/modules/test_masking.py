@@ -12,7 +12,7 @@ from gan_lightning.data.photo_format import PhotoFormat
 from gan_lightning.data.photos import PhotoDataset
 from gan_lightning.degradations import Identity
 from gan_lightning.errors import InputError
-from gan_lightning.modules.masking import ImageMasks, make_masks
+from gan_lightning.modules.masking import ImageMasks, make_masks, report_hidden
 
 SIDE = 16
 
@@ -217,3 +217,22 @@ def test_masks_told_apart_by_the_names_of_all_photographs_are_found_early_too(tm
     assert dataset[np.arange(2)]["name"] == ["a.png", "a.tif"]
     masks.prepare_predict(dataset)
     assert torch.equal(known(masks, ["a.tif"])[0], hole(5, 1, 8, 3))
+
+
+def test_hidden_colors_that_count_as_observed_are_told_by_name(tmp_path, caplog):
+    save(tmp_path / "a.png", SIDE, SIDE, photo=True)
+    erased = Image.new("RGBA", (SIDE, SIDE), (90, 90, 90, 255))
+    erased.paste((255, 0, 255, 0), (4, 4, 9, 9))
+    erased.save(tmp_path / "b.png")
+    dataset = photos(tmp_path)
+    save(tmp_path / "masks" / "x.png", SIDE, SIDE, (1, 1, 3, 3))
+    for masks in (None, ImageMasks(str(tmp_path / "masks"), SIDE)):
+        report_hidden(dataset, masks)
+        assert caplog.messages == [
+            "1 of 2 photographs are transparent in parts, whose hidden colors are restored (masks: alpha fills them "
+            "in): b.png"
+        ]
+        caplog.clear()
+    report_hidden(dataset, ImageMasks("alpha", SIDE))
+    report_hidden(None, None)
+    assert caplog.messages == []
