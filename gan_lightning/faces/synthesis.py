@@ -54,7 +54,7 @@ def synthesize(
         root: Folder to write to. It is created if it does not exist.
         count: Number of images, 178 x 218 JPEG.
         seed: Seed of the faces, at least 0.
-        num_workers: Number of processes that render; one per core if None. 0 or 1 render in this process.
+        num_workers: Number of processes that render; one per core if null. 0 or 1 render in this process.
         progress: Show a progress bar on stderr.
 
     Returns:

@@ -64,7 +64,7 @@ UNUSED = {  # command -> groups that mean nothing to it
 }
 OF_LIGHTNING = ("trainer", "checkpoint")  # their help is cut to its first sentence
 OWN_WORDS = {  # help that Lightning words for programmers
-    "--ckpt_path": 'Checkpoint to start from: a path, or "last" for the last one of the run --name.',
+    "--ckpt_path": 'Checkpoint to start from: a path, or "last" or "best" for that of the run --name.',
     "--weights_only": "Refuse checkpoints that hold more than tensors and plain values, which could run code.",
     "--seed_everything": "Seed of first weights and latents; true for a random one.",
     "--verbose": "Print the metrics.",
