@@ -48,6 +48,7 @@ def hide_needless_warnings() -> None:
         ".*module\\(s\\) in eval mode.*",  # the averaged generator, on purpose
         ".*AccumulateGrad node's stream.*",  # DDP looks at the networks on a stream of its own
         ".*does not have many workers.*",  # packed images need none
+        ".*is not supported by the model summary.*",  # of a size in MB, which ours does not state
         ".*pre-optimization state.*",  # a checkpoint after the step is what we want
         ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch
         ".*callbacks used to create the checkpoint need to be.*ModelCheckpoint.*",  # we say so
