@@ -24,6 +24,7 @@ _NEEDLESS_MESSAGES = re.compile(
     "|TPU available: False"
     "|Trainer already configured with model summary callbacks"  # ours
     "|`weights_only` was not set"  # when a checkpoint is saved, where it means something else
+    "|Loading `train_dataloader` to estimate"  # for the schedule of an encoder
     "|Restoring states from the checkpoint path"  # "Restored all states" follows
 )
 
