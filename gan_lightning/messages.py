@@ -24,6 +24,7 @@ _NEEDLESS_MESSAGES = re.compile(
     "|TPU available: False"
     "|Trainer already configured with model summary callbacks"  # ours
     "|`weights_only` was not set"  # when a checkpoint is saved, where it means something else
+    "|Loading `train_dataloader` to estimate"  # for the schedule of an encoder
     "|Restoring states from the checkpoint path"  # "Restored all states" follows
 )
 
@@ -48,6 +49,7 @@ def hide_needless_warnings() -> None:
         ".*module\\(s\\) in eval mode.*",  # the averaged generator, on purpose
         ".*AccumulateGrad node's stream.*",  # DDP looks at the networks on a stream of its own
         ".*does not have many workers.*",  # packed images need none
+        ".*is not supported by the model summary.*",  # of a size in MB, which ours does not state
         ".*pre-optimization state.*",  # a checkpoint after the step is what we want
         ".*dataloader is not resumable.*",  # ours is: its order is a function of seed and epoch
         ".*callbacks used to create the checkpoint need to be.*ModelCheckpoint.*",  # we say so

@@ -79,7 +79,8 @@ def load_by_spandrel(content: Any, path: str | Path, digest: str, device: torch.
     """Load the network of an already read state dict with spandrel."""
     if find_spec("spandrel") is None:
         raise InputError(
-            f"{path} holds no RRDBNet; to read networks of other kinds: pip install 'gan-lightning[upscale]'"
+            f"{path} holds no RRDBNet, the network of an ESRGAN: give weights of one; to read those of other networks "
+            "that enlarge images: pip install 'gan-lightning[upscale]'"
         )
     from spandrel import ImageModelDescriptor, ModelLoader
 

@@ -311,6 +311,8 @@ def test_every_restoration_runs_and_goes_on_in_its_folder(task, finished, faces_
     assert {"test/psnr", "test/ssim", "test/l1", "test/mse"} <= json.loads((run / "summary.json").read_text())[
         "metrics"
     ].keys()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["data"]["init_args"]["count"] == FACES, "all options are in one file"
     written = {path: path.stat().st_mtime_ns for path in (run / "restored").glob("*.png")}
     assert restore(finished, faces_root, task) == 0
     assert written == {path: path.stat().st_mtime_ns for path in written}

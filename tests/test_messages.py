@@ -51,9 +51,12 @@ import lightning.pytorch  # which formats warnings in its own way
 from gan_lightning.messages import hide_needless_warnings
 hide_needless_warnings()
 for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.trainer.connectors.checkpoint_connector"):
-    for said in ("try litlogger", "TPU available: False", "`weights_only` was not set", "GPU available: True"):
+    for said in ("try litlogger", "TPU available: False", "Loading `train_dataloader` to estimate number of batches"):
+        logging.getLogger(name).warning(said)
+    for said in ("`weights_only` was not set", "GPU available: True"):
         logging.getLogger(name).warning(said)
 warnings.warn("The dirpath has changed from a to b")
+warnings.warn("Precision bf16-mixed is not supported by the model summary.  Estimated model size in MB will ...")
 warnings.warn_explicit("of ours", UserWarning, "/x/gan_lightning/callbacks/y.py", 3)
 warnings.warn_explicit("of a user", UserWarning, "/x/mine.py", 3)
 """

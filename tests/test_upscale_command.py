@@ -176,7 +176,9 @@ def test_what_cannot_be_done_is_refused_in_one_line(weights, capsys, monkeypatch
     save_file({"some.weight": torch.zeros(3)}, "other.safetensors")
     assert "no network that spandrel reads" in refused(capsys, "in", weights="other.safetensors")
     monkeypatch.setattr(upscaler, "find_spec", lambda name: None)
-    assert "pip install 'gan-lightning[upscale]'" in refused(capsys, "in", weights="other.safetensors")
+    message = refused(capsys, "in", weights="other.safetensors")
+    assert "give weights of one" in message
+    assert "pip install 'gan-lightning[upscale]'" in message
     save_file(network(1).state_dict(), "gray.safetensors")
     assert "a.png is in color, but gray.safetensors takes gray" in refused(capsys, "in", weights="gray.safetensors")
     save_file(network(4).state_dict(), "four.safetensors")

@@ -86,7 +86,7 @@ def make_figure(history: Series, title: str = "") -> Figure | None:
     figure.suptitle(title.replace("$", r"\$"), fontweight="bold", y=1 - 0.08 / height, va="top")
     axes = figure.subplots(len(rows), 2, squeeze=False, sharex=True, height_ratios=ratios)
     # Fixed margins, with room for the legends: matplotlib's automatic ones take as long as the rest of the picture.
-    figure.subplots_adjust(left=0.07, right=0.8, bottom=0.5 / height, top=1 - 0.65 / height, wspace=0.22, hspace=0.2)
+    figure.subplots_adjust(left=0.09, right=0.8, bottom=0.5 / height, top=1 - 0.65 / height, wspace=0.22, hspace=0.2)
     for (row, series), pair in zip(rows.items(), axes, strict=True):
         draw_row(pair, row, series)
     for axis in axes[-1]:

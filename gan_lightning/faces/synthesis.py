@@ -53,7 +53,7 @@ def synthesize(
         root: Folder to write to. It is created if it does not exist.
         count: Number of images, 178 x 218 JPEG.
         seed: Seed of the faces, at least 0.
-        num_workers: Number of rendering processes; one per core if None. With 0 or 1, this process renders.
+        num_workers: Number of rendering processes; one per core if null. With 0 or 1, this process renders.
         progress: Show a progress bar on stderr.
 
     Returns:

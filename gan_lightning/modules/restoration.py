@@ -72,7 +72,7 @@ class LatentRestoration(LightningModule):
             noise: Noise that `test` adds to A(x), such as gan_lightning.degradations.GaussianNoise.
             inversion: Settings of the search.
             masks: Missing pixels of each image, applied after `degradation`: "alpha" for the transparency of the
-                photographs, or a folder of masks named like the images, white where pixels are known.
+                photographs, a mask file for all images, or a folder of masks named like these. White is known.
             blind_blur: Estimate the Gaussian blur of each image. `degradation` is then the blur that `test` applies,
                 and the search does not know it.
             encoder_ckpt: Checkpoint of a `LatentEncoder`, or faces64. Its guess replaces `inversion.start`.

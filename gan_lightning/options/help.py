@@ -64,7 +64,7 @@ UNUSED = {  # command -> groups of options that it does not use
 }
 OF_LIGHTNING = ("trainer", "checkpoint")  # only the first sentence of their help is shown
 OWN_WORDS = {  # replaces help of Lightning that is written for programmers
-    "--ckpt_path": 'Checkpoint to start from: a path, or "last" for the last one of the run --name.',
+    "--ckpt_path": 'Checkpoint to start from: a path, or "last" or "best" for that of the run --name.',
     "--weights_only": "Refuse checkpoints that hold more than tensors and plain values, which could run code.",
     "--seed_everything": "Seed of first weights and latents; true for a random one.",
     "--verbose": "Print the metrics.",

@@ -34,7 +34,7 @@ class RunConfig(SaveConfigCallback):
         """Write the configuration once, on the first rank."""
         if trainer.is_global_zero and not self.already_saved:
             path = Path(trainer.default_root_dir) / self.config_filename  # regardless of the first logger
-            self.parser.save(self.config, str(path), skip_none=False, overwrite=True)
+            self.parser.save(self.config, str(path), skip_none=False, overwrite=True, multifile=False)
             self.save_config(trainer, pl_module, stage)
         self.already_saved = True
 

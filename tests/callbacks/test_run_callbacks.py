@@ -193,6 +193,13 @@ def test_steps_are_whole_and_legends_hide_nothing():
     assert sum(axis.get_legend() is not None for axis in figure.axes) == 2
 
 
+def test_small_numbers_beside_the_axes_are_whole():
+    figure = make_figure({"train/penalty_d": [(0, 0.0001675), (1, 0.0001681)]})
+    figure.canvas.draw()
+    for label in figure.axes[0].get_yticklabels():
+        assert label.get_window_extent().x0 >= 0, label.get_text()
+
+
 def test_a_moving_average_keeps_a_constant_and_leaves_nan_out():
     values = np.full(50, 3.0)
     values[7] = np.nan
