@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pkgutil import resolve_name
@@ -41,6 +42,7 @@ class GanCLI(LightningCLI):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.loggers: list[Logger] = []
+        self.words = sys.argv[1:] if kwargs.get("args") is None else kwargs["args"]
         self.watch = RankWatch(ends_process=True)
         try:
             with self.watch.ending(self.finish_loggers):
@@ -49,9 +51,16 @@ class GanCLI(LightningCLI):
             if self.run is not None:
                 self.run.release()
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the command that is typed, and no other, whose options take as long to add; all if none comes first."""
+        known = LightningCLI.subcommands()
+        alone = "PL_CONFIG" not in os.environ  # a file that may have options of several commands
+        return {name: known[name] for name in self.words[:1] if alone and name in known} or known
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser with `--config`, which finds the shipped configurations by name."""
-        parser = self.parser_class(dump_header=[f"lightning=={lightning.__version__}"], **kwargs)
+        kwargs |= {"dump_header": [f"lightning=={lightning.__version__}"], "default_env": True}
+        parser = self.parser_class(**kwargs)
         parser.add_argument("-c", "--config", action=ConfigFile, help="Path or name of a configuration in YAML.")
         return parser
 
@@ -85,9 +94,9 @@ class GanCLI(LightningCLI):
         has_networks = getattr(model_class, "goes_on_in_its_folder", False)  # a restoration's come with an option
         self._ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"), not has_networks)
         if path is not None and "://" not in str(path):
-            words, saved = sys.argv[1:] if args is None else args, check_checkpoint(path, model_class)
-            config = config_of_checkpoint(saved, options.model.class_path, words)
-            self.config = parser.parse_args(with_last_config(words, command, config))
+            saved = check_checkpoint(path, model_class)
+            config = config_of_checkpoint(saved, options.model.class_path, self.words)
+            self.config = parser.parse_args(with_last_config(self.words, command, config))
             check_networks(path, saved, self.options.model.init_args)
         self.options.ckpt_path = None
 
@@ -162,7 +171,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         parser_class=OptionsParser,
-        parser_kwargs={"default_env": True} | {name: {"default_env": True} for name in LightningCLI.subcommands()},
     )
     if cli.trainer.is_global_zero and cli.run is not None:
         print(cli.run.report(cli.options.checkpoint.monitor))
