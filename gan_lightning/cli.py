@@ -52,7 +52,7 @@ class GanCLI(LightningCLI):
                 self.run.release()
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the command that is typed, and no other, whose options take as long to add; all if none comes first."""
+        """Return the typed command without the others, whose options take time to add; all if none is first."""
         known = LightningCLI.subcommands()
         alone = "PL_CONFIG" not in os.environ  # a file that may have options of several commands
         return {name: known[name] for name in self.words[:1] if alone and name in known} or known
