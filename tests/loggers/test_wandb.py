@@ -74,8 +74,7 @@ def test_a_server_unreachable_at_the_start_costs_seconds_and_no_metrics(tmp_path
     for folder in folders:
         folder.mkdir()
     with server("silent") as (silent, _), ThreadPoolExecutor() as executor:
-        limits = {"init_timeout": 2, "http_timeout": 2}  # the login waits for the second, by default for ten seconds
-        results = list(executor.map(lambda *given: train_online(*given, **limits), folders, (closed, silent)))
+        results = list(executor.map(lambda *given: train_online(*given, init_timeout=2), folders, (closed, silent)))
     for folder, (result, seconds) in zip(folders, results, strict=True):
         assert result.returncode == 0, result.stderr
         said = [line for line in result.stderr.splitlines() if "cannot be reached" in line]
