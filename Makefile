@@ -74,8 +74,9 @@ denoiser: install ## train the denoising network of the package again: make deno
 # Each test uses one thread, so that two of them may run at once.
 TWO_AT_ONCE := --numprocesses 2 --dist worksteal
 
+# Tests that take long stand at the end of the log of CI: a new one among them has to earn its seconds.
 test: install lint ## run lint, type checks and all tests
-	$(BIN)/python -m pytest $(TWO_AT_ONCE)
+	$(BIN)/python -m pytest $(TWO_AT_ONCE) --durations 30 --durations-min 5
 
 lint: install ## run ruff and mypy
 	$(BIN)/ruff check .

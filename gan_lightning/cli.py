@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from pkgutil import resolve_name
 from typing import Any
 
 import lightning
@@ -24,8 +23,8 @@ from gan_lightning.messages import hide_needless_warnings
 from gan_lightning.options.checks import check_options
 from gan_lightning.options.jsonargparse_internals import integers_stay_integers
 from gan_lightning.options.of_checkpoint import check_networks, config_of_checkpoint
-from gan_lightning.options.of_run import as_list, complete_checkpoint, complete_loggers
-from gan_lightning.options.parser import ConfigFile, OptionsParser, with_last_config
+from gan_lightning.options.of_run import as_list, class_of_model, complete_checkpoint, complete_loggers
+from gan_lightning.options.parser import ConfigFile, OptionsParser, commands_to_parse, with_last_config
 from gan_lightning.options.saved import RunConfig
 from gan_lightning.resume.jobs import requeued_when_warned
 from gan_lightning.resume.launcher import check_launch, is_first_process
@@ -41,6 +40,7 @@ class GanCLI(LightningCLI):
     run: Run | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.words = sys.argv[1:] if kwargs.get("args") is None else kwargs["args"]
         self.watch = RankWatch(ends_process=True)
         try:
             with self.watch.ending(lambda error: finish_runs(getattr(self, "trainer", None), error)):
@@ -49,9 +49,13 @@ class GanCLI(LightningCLI):
             if self.run is not None:
                 self.run.release()
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the commands that need a parser: the typed one."""
+        return commands_to_parse(self.words)
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Return a parser with `--config`, which finds the shipped configurations by name."""
-        parser = self.parser_class(dump_header=[f"lightning=={lightning.__version__}"], **kwargs)
+        parser = self.parser_class(dump_header=[f"lightning=={lightning.__version__}"], default_env=True, **kwargs)
         parser.add_argument("-c", "--config", action=ConfigFile, help="Path or name of a configuration in YAML.")
         return parser
 
@@ -78,16 +82,14 @@ class GanCLI(LightningCLI):
         """
         super().parse_arguments(parser, args)
         options, command = self.options, self.config.subcommand
-        if options.model is None:
-            raise InputError("there is no model: add --config quickstart, or --model DCGAN and --data CelebA")
-        trainer, model_class = options.trainer, resolve_name(options.model.class_path)
+        trainer, model_class = options.trainer, class_of_model(options)
         self.run = Run(command, options.name, trainer.default_root_dir, trial=trainer.fast_dev_run)
         has_networks = getattr(model_class, "goes_on_in_its_folder", False)  # a restoration's come with an option
         self._ckpt_path = path = self.run.resolve_checkpoint(options.get("ckpt_path"), not has_networks)
         if path is not None and "://" not in str(path):
-            words, saved = sys.argv[1:] if args is None else args, check_checkpoint(path, model_class)
-            config = config_of_checkpoint(saved, options.model.class_path, words)
-            self.config = parser.parse_args(with_last_config(words, command, config))
+            saved = check_checkpoint(path, model_class)
+            config = config_of_checkpoint(saved, options.model.class_path, self.words)
+            self.config = parser.parse_args(with_last_config(self.words, command, config))
             check_networks(path, saved, self.options.model.init_args)
         self.options.ckpt_path = None
 
@@ -96,7 +98,7 @@ class GanCLI(LightningCLI):
         options, run = self.options, self.run
         assert run is not None
         options.ckpt_path = self._ckpt_path
-        given, model_class = options.clone(), resolve_name(options.model.class_path)
+        given, model_class = options.clone(), class_of_model(options)
         options.trainer.default_root_dir = str(run.folder)
         complete_checkpoint(options.checkpoint, run, model_class, options.evaluation)
         check_options(options, run.command)
@@ -154,7 +156,6 @@ def run(arguments: Sequence[str] | None = None) -> None:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         parser_class=OptionsParser,
-        parser_kwargs={"default_env": True} | {name: {"default_env": True} for name in LightningCLI.subcommands()},
     )
     if cli.trainer.is_global_zero and cli.run is not None:
         print(cli.run.report(cli.options.checkpoint.monitor))

@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks of the tests are so sm
 import pytest
 
 import tests.processes  # noqa: F401  from now on "forkserver" is a process that has imported torch already
+from tests.figures import leave_figures_undrawn
 
 FACES = 120
 
@@ -40,26 +41,11 @@ def faces_root(tmp_path_factory):
     return root
 
 
-def leave_figures_undrawn(patch):
-    """Leave empty files where figures would be drawn, which takes half of the time of a small run."""
-    from matplotlib.figure import Figure
-
-    draw = Figure.savefig
-
-    def leave(figure, target, **settings):
-        if isinstance(target, str | os.PathLike):
-            Path(target).touch()
-        else:  # in memory, for whoever reads it
-            draw(figure, target, **settings)
-
-    patch.setattr(Figure, "savefig", leave)
-
-
 @pytest.fixture
 def undrawn_figures(request, monkeypatch):
     """Compose figures, but do not draw them, except in tests marked `drawn`."""
     if request.node.get_closest_marker("drawn") is None:
-        leave_figures_undrawn(monkeypatch)
+        leave_figures_undrawn(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Run the cells of a notebook in order and in one namespace, as a kernel does: NOTEBOOK [SETTING=VALUE ...].
 
 Settings replace those of the cell that is tagged "parameters", and the cell tagged "install" is left out. A line that
-starts with `!` is a command, in which expressions in braces are replaced by their values. What a cell shows, the value
-of its last line, is printed as one line of JSON: its type, and the size of an image.
+starts with `!` is a command, in which expressions in braces are replaced by their values; restorations take few steps.
+What a cell shows, the value of its last line, is printed as one line of JSON: its type, and the size of an image.
 """
 
 import ast
@@ -14,9 +14,12 @@ from pathlib import Path
 
 from gan_lightning.__main__ import main
 
+FEW_STEPS = ["--model.inversion.num_steps", "3", "--model.inversion.refine_steps", "3"]
+
 
 def shell(line):
     sys.argv = shlex.split(line)
+    sys.argv += FEW_STEPS if "--model.generator_ckpt" in sys.argv else []
     assert sys.argv[0] == "gan-lightning", f"{sys.argv[0]} is not run by this test"
     status = main()
     assert status == 0, f"{line} ended with status {status}"

@@ -8,6 +8,7 @@ the launching of ranks are what is tested, use `subprocess`.
 from __future__ import annotations
 
 import atexit
+import gc
 import multiprocessing
 import os
 import runpy
@@ -19,8 +20,17 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.figures import leave_figures_undrawn
+
 _forkserver = multiprocessing.get_context("forkserver")
-_forkserver.set_forkserver_preload(["gan_lightning.cli", "torchmetrics.image.fid"])
+_forkserver.set_forkserver_preload(
+    [
+        "gan_lightning.cli",
+        "gan_lightning.data.streaming",  # jsonargparse imports it with the annotations of StreamedImages
+        "matplotlib.backends.backend_agg",
+        "torchmetrics.image.fid",
+    ]
+)
 
 
 class Process:
@@ -31,6 +41,7 @@ class Process:
         arguments: Arguments of the program; what is not a string is converted.
         environment: Variables on top of this process's own; None for a value removes the variable.
         folder: Working directory; this process's own if None.
+        drawn: Whether figures are drawn; otherwise they are only composed.
     """
 
     def __init__(
@@ -39,13 +50,15 @@ class Process:
         *arguments: object,
         environment: Mapping[str, str | None] | None = None,
         folder: str | Path | None = None,
+        drawn: bool = False,
     ) -> None:
         self._output = [tempfile.NamedTemporaryFile(mode="r", suffix=".txt") for _ in range(2)]  # noqa: SIM115
         variables = {**os.environ, **(environment or {})}
         variables = {name: value for name, value in variables.items() if value is not None}
         words = [str(program), *map(str, arguments)]
         files = [file.name for file in self._output]
-        self._process = _forkserver.Process(target=_main, args=(words, variables, str(folder or os.getcwd()), files))
+        given = (words, variables, str(folder or os.getcwd()), files, drawn)
+        self._process = _forkserver.Process(target=_main, args=given)
         self._process.start()
 
     @property
@@ -104,10 +117,11 @@ def run(
     *arguments: object,
     environment: Mapping[str, str | None] | None = None,
     folder: str | Path | None = None,
+    drawn: bool = False,
     timeout: float = 200,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, as `subprocess.run(..., capture_output=True, text=True)` does."""
-    process = Process(program, *arguments, environment=environment, folder=folder)
+    process = Process(program, *arguments, environment=environment, folder=folder, drawn=drawn)
     status = process.wait(timeout)
     return subprocess.CompletedProcess([str(program), *map(str, arguments)], status, *process.output())
 
@@ -139,8 +153,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _main(words: Sequence[str], environment: Mapping[str, str], folder: str, files: Sequence[str]) -> None:
+def _main(words: Sequence[str], environment: Mapping[str, str], folder: str, files: Sequence[str], drawn: bool) -> None:
     """Become the program: in the forked process."""
+    gc.freeze()  # what the server has imported is no garbage: looking for some would copy its memory
+    if not drawn:
+        leave_figures_undrawn()
     for descriptor, name in zip((1, 2), files, strict=True):
         os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), descriptor)
     sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115

@@ -30,7 +30,7 @@ def test_every_cell_runs_in_order(tmp_path, faces_root):
     with Image.open(face) as photo:
         photo.save(tmp_path / "photos" / "mine.png")
     settings = [f"count={FACES}", "steps=5", "measured=4", "accelerator='cpu'"]
-    done = run(Path(__file__).with_name("notebook_cells.py"), NOTEBOOK, *settings, folder=tmp_path)
+    done = run(Path(__file__).with_name("notebook_cells.py"), NOTEBOOK, *settings, folder=tmp_path, drawn=True)
     assert done.returncode == 0, done.stderr[-2000:]
     shown = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"type"')]
     assert len(shown) == 4  # samples, curves, restored faces, restored photographs

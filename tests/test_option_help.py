@@ -11,10 +11,15 @@ from gan_lightning.options.help import DESCRIPTIONS, Option, options_in, shorten
 SCREEN = 75  # lines; Lightning's own group, the last one, may be longer
 
 
+HELP = {}  # what each command has printed
+
+
 def help_of(capsys, command):
-    with suppress(SystemExit):
-        main([command, "--help"])
-    return capsys.readouterr().out
+    if command not in HELP:
+        with suppress(SystemExit):
+            main([command, "--help"])
+        HELP[command] = capsys.readouterr().out
+    return HELP[command]
 
 
 @pytest.fixture(autouse=True)

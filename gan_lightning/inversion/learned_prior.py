@@ -28,11 +28,11 @@ PROBE = 0.1  # size of the step of the divergence, in standard deviations of the
 def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
     """Remove noise from photographs with self-similarity, the images of the generator, and a denoising network.
 
-    A weighted mean of two estimates is better than either, because their errors differ: `nonlocal_bayes`, with the statistics
-    of patches of the generator's images, and in a second pass those of the result; and `learned_denoiser`. The network
-    then processes this mean with some of the photograph added back, and recovers details that both have lost (Romano &
-    Elad 2015). Images that are not in color, and those unlike photographs (see `relative_error`), only get the first
-    estimate.
+    A weighted mean of two estimates is better than either, because their errors differ: `nonlocal_bayes`, with the
+    statistics of patches of the generator's images, and in a second pass those of the result; and `learned_denoiser`.
+    The network then processes this mean with some of the photograph added back, and recovers details that both have
+    lost (Romano & Elad 2015). Images that are not in color, and those unlike photographs (see `relative_error`), only
+    get the first estimate.
 
     Args:
         pilot: Images of the generator (B,C,H,W) in [-1, 1].

@@ -160,17 +160,22 @@ class ImageMasks:
         return Path(self._folder.folder, self._files[name])
 
 
-def report_hidden(photos: Any, masks: ImageMasks | None) -> None:
-    """Log which photographs are transparent in parts that count as observed.
+def prepare_photos(photos: Any, masks: ImageMasks | None) -> None:
+    """Check the masks of photographs, and log which photographs are transparent in parts that count as observed.
 
     Args:
         photos: `PhotoDataset`, or a dataset of another class, of which nothing is known.
         masks: Masks of the photographs, if any.
+
+    Raises:
+        InputError: If a mask is missing or does not fit.
     """
     if (masks is None or masks.source != "alpha") and hasattr(photos, "opaque"):
         hidden = sorted({*photos.names} - {*photos.opaque})
         what = "photographs are transparent in parts, whose hidden colors are restored (masks: alpha fills them in)"
         report_names(hidden, len(photos.names), what)
+    if masks is not None:
+        masks.prepare_predict(photos)
 
 
 def make_masks(source: str | None, image_size: int, white: White) -> ImageMasks | None:

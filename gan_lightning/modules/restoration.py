@@ -20,7 +20,7 @@ from gan_lightning.metrics.restoration import RestorationMetrics
 from gan_lightning.modules.checks import check_restoration_options, check_sizes
 from gan_lightning.modules.ddp import leave_ranks_at_exit
 from gan_lightning.modules.image_batches import ImageBatches
-from gan_lightning.modules.masking import make_masks, report_hidden
+from gan_lightning.modules.masking import make_masks, prepare_photos
 from gan_lightning.modules.restoration_settings import data_content
 from gan_lightning.modules.restoration_store import RestorationStore
 from gan_lightning.modules.restoration_summary import RestorationSummary
@@ -161,10 +161,7 @@ class LatentRestoration(LightningModule):
         Raises:
             InputError: If a mask is missing or does not fit.
         """
-        photos = getattr(self.trainer.predict_dataloaders, "dataset", None)
-        report_hidden(photos, self.restorer.masks)
-        if self.restorer.masks is not None:
-            self.restorer.masks.prepare_predict(photos)
+        prepare_photos(getattr(self.trainer.predict_dataloaders, "dataset", None), self.restorer.masks)
 
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> Restored | None:  # type: ignore[override]
         """Degrade clean images, restore and measure them.

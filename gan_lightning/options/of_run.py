@@ -1,4 +1,4 @@
-"""Options that follow from the run: the folders of checkpoints and loggers, and the monitored metric."""
+"""Options that follow from the run and the model: the folders of checkpoints and loggers, and the monitored metric."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import WandbLogger
 
 from gan_lightning.callbacks.evaluation import GenerationMetrics
+from gan_lightning.errors import InputError
 from gan_lightning.loggers import SteadyWandbLogger
 from gan_lightning.run import Run
 
@@ -17,6 +18,17 @@ from gan_lightning.run import Run
 def as_list(given: Any) -> list[Any]:
     """Return the items of an option that is null, a single item or a list."""
     return [item for item in (given if isinstance(given, list) else [given]) if item is not None]
+
+
+def class_of_model(options: Namespace) -> Any:
+    """Return the class of the model of a command.
+
+    Raises:
+        InputError: If there is no model.
+    """
+    if options.model is None:
+        raise InputError("there is no model: add --config quickstart, or --model DCGAN and --data CelebA")
+    return resolve_name(options.model.class_path)
 
 
 def complete_checkpoint(checkpoint: Namespace, run: Run, model_class: Any, evaluation: Namespace) -> None:

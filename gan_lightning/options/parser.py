@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from inspect import isabstract
@@ -17,7 +18,7 @@ from jsonargparse import (  # type: ignore[attr-defined]
     set_loader,
 )
 from lightning import Callback, LightningDataModule, LightningModule
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 import gan_lightning
@@ -80,6 +81,17 @@ def find_config(given: str) -> str:
     if Path(given).expanduser().is_dir():
         return given  # reading it raises an error with its name
     raise InputError(f"the configuration {given} does not exist: give a path, or one of {', '.join(shipped)}")
+
+
+def commands_to_parse(words: Sequence[str]) -> dict[str, set[str]]:
+    """Return the Trainer command that a command line starts with, or all if it starts with none.
+
+    The options of a command take time to add. With the environment variable PL_CONFIG all commands are returned: that
+    file may have options of several.
+    """
+    known = LightningCLI.subcommands()
+    alone = "PL_CONFIG" not in os.environ
+    return {name: known[name] for name in words[:1] if alone and name in known} or known
 
 
 def with_last_config(words: Sequence[str], command: str, config: str) -> list[str]:

@@ -48,7 +48,7 @@ from gan_lightning.metrics.restoration import image_errors
 from gan_lightning.modules.restoration import LatentRestoration
 from gan_lightning.modules.restoration_store import Record, RestorationStore
 from gan_lightning.networks.dcgan import Generator
-from tests.conftest import leave_figures_undrawn
+from tests.figures import leave_figures_undrawn
 from tests.processes import run_ranks
 
 SIZE, LATENT, COUNT = 16, 6, 4
@@ -87,7 +87,7 @@ def restore(checkpoint, folder, *callbacks, degradation=None, logger=False, inve
     module = LatentRestoration(checkpoint, degradation or SquareMask(SIZE, 4), inversion=inversion, **options)
     with pytest.MonkeyPatch.context() as patch:
         if not drawn:
-            leave_figures_undrawn(patch)
+            leave_figures_undrawn(patch.setattr)
         (metrics,) = trainer.test(module, DataLoader(faces(), batch_size=2), verbose=False)
     return metrics
 

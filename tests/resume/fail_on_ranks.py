@@ -1,7 +1,8 @@
 """Run the command line on a rank that fails at a chosen place: run by test_rank_watch.py.
 
-Usage: PLACE=... RANKS=... DEAF=... fail_on_ranks.py WORDS..., where DEAF is 1 if the other ranks wait as in a
-collective of nccl, which nothing interrupts. PLACE may be followed by -refuse, -kill or -stop.
+Usage: PLACE=... RANKS=... DEAF=... GRACE=... fail_on_ranks.py WORDS..., where DEAF is 1 if the other ranks wait as in
+a collective of nccl, which nothing interrupts, and GRACE the seconds for which the watch lets them end by themselves.
+PLACE may be followed by -refuse, -kill or -stop.
 """
 
 import os
@@ -15,6 +16,7 @@ from gan_lightning import DCGAN, InputError, SyntheticFaces
 from gan_lightning.__main__ import main
 from gan_lightning.callbacks.evaluation import GenerationMetrics
 from gan_lightning.callbacks.samples import SampleGrid, SampleWriter
+from gan_lightning.resume import rank_watch
 from gan_lightning.resume.checkpoint_io import WholeCheckpoints
 
 PLACES = {  # name -> class and method that fails, or is never left by deaf ranks, and at which call
@@ -58,5 +60,6 @@ def spoil(place, ranks, deaf):
 
 
 if __name__ == "__main__":
+    rank_watch.GRACE = float(os.environ["GRACE"])
     spoil(os.environ["PLACE"], os.environ["RANKS"].split(","), os.environ["DEAF"] == "1")
     sys.exit(main())

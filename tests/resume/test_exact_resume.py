@@ -56,8 +56,8 @@ def train(faces_root, folder, ckpt_path=None, *, trouble=None, d_steps=1, every=
     sizes = {"image_size": 16, "batch_size": 16, "eval_batch_size": 4}
     data = SyntheticFaces(str(faces_root), count=FACES, **sizes, **(data or {}))
     callbacks = [
-        GenerationMetrics(num_images=8, extractor="random"),
-        ModelCheckpoint(folder / "checkpoints", "best", "val/fd_random", enable_version_counter=False),
+        GenerationMetrics(num_images=8, metrics=["kid"], extractor="random"),  # fd takes longer
+        ModelCheckpoint(folder / "checkpoints", "best", "val/kid_random", enable_version_counter=False),
         ModelCheckpoint(folder / "steps", "{step}", every_n_train_steps=1, save_top_k=-1),
         LastCheckpoint(every),
         *([trouble] if trouble else []),
