@@ -18,7 +18,7 @@ ScheduleName = Literal["cosine", "projector"]
 
 SEVERAL = 8  # searches; more hardly improve the mean
 DEFAULT_STEPS = {"levenberg_marquardt": 12, "adam": 300, "lbfgs": 100, "robust": ROBUST_STEPS}
-REFINE_STEPS = 200
+REFINE_STEPS = 240, 25  # of a single search, of each of several
 
 
 class Counts(NamedTuple):
@@ -55,7 +55,7 @@ class InversionSettings:
             Default: estimated, where less than 0.02 counts as none; none where A changes the size.
         refine: Refinement beyond the range of the generator: "features" optimizes the output of its first block,
             "weights" a copy of its weights, which helps inversion and harms denoising; "none" skips it.
-        refine_steps: Maximum number of its steps. Default: 200; 25 for several searches; 150 for robust.
+        refine_steps: Maximum number of its steps. Default: 240; 25 for several searches; 150 for robust.
         refine_weight: Weight of the penalty that keeps features close to those of the latent. Default: chosen by the
             noise level, and 0 for plain inversion of images without noise.
         noise_maps: Those of a StyleGAN2: "held" or "optimized".
@@ -143,9 +143,9 @@ class InversionSettings:
         robust = self.solver == "robust"
         single = every_pixel_observed or self.refine == "weights" or robust
         searches = self.num_searches or (1 if single else SEVERAL)
-        steps, refine_steps = DEFAULT_STEPS[self.chosen_solver], ROBUST_STEPS if robust else REFINE_STEPS
+        steps, refine_steps = DEFAULT_STEPS[self.chosen_solver], ROBUST_STEPS if robust else REFINE_STEPS[searches > 1]
         if searches > 1 and not robust:
-            steps, refine_steps = steps // 4, refine_steps // 8
+            steps //= 4
         return Counts(
             searches,
             steps if self.num_steps is None else self.num_steps,

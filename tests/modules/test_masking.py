@@ -12,7 +12,7 @@ from gan_lightning.data.photo_format import PhotoFormat
 from gan_lightning.data.photos import PhotoDataset
 from gan_lightning.degradations import Identity
 from gan_lightning.errors import InputError
-from gan_lightning.modules.masking import ImageMasks, make_masks, report_hidden
+from gan_lightning.modules.masking import ImageMasks, make_masks, prepare_photos
 
 SIDE = 16
 
@@ -225,14 +225,15 @@ def test_hidden_colors_that_count_as_observed_are_told_by_name(tmp_path, caplog)
     erased.paste((255, 0, 255, 0), (4, 4, 9, 9))
     erased.save(tmp_path / "b.png")
     dataset = photos(tmp_path)
-    save(tmp_path / "masks" / "x.png", SIDE, SIDE, (1, 1, 3, 3))
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "masks" / name, SIDE, SIDE, (1, 1, 3, 3))
     for masks in (None, ImageMasks(str(tmp_path / "masks"), SIDE)):
-        report_hidden(dataset, masks)
-        assert caplog.messages == [
+        prepare_photos(dataset, masks)
+        assert [message for message in caplog.messages if "colors" in message] == [
             "1 of 2 photographs are transparent in parts, whose hidden colors are restored (masks: alpha fills them "
             "in): b.png"
         ]
         caplog.clear()
-    report_hidden(dataset, ImageMasks("alpha", SIDE))
-    report_hidden(None, None)
-    assert caplog.messages == []
+    prepare_photos(dataset, ImageMasks("alpha", SIDE))
+    prepare_photos(None, None)
+    assert not any("colors" in message for message in caplog.messages)
