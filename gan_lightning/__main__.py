@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of the process.
 
     Returns:
-        Exit status: 2 after a mistake of the user, 1 after divergence or on a full disk; both print one line.
+        Exit status: 2 after a mistake of the user, 1 after divergence or on a full disk, 130 after Ctrl-C; all print
+        one line.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
@@ -87,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from gan_lightning.cli import run  # slow to import
 
         run(arguments)  # not `given`: the processes for other GPUs are started by sys.argv
+    except KeyboardInterrupt:
+        print("gan-lightning: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Exception as error:
         try:  # noqa: SIM105  torch's handler raises its error for a dead worker anywhere, between these lines too
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

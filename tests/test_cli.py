@@ -116,6 +116,7 @@ def test_a_stopped_run_keeps_its_steps(faces_root, sent):
     assert status == {signal.SIGTERM: 0, signal.SIGINT: 1}[sent]  # asked to end, it ends cleanly
     step = torch.load("runs/run/checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert abs(step - metrics.history()["train/loss_g"][-1][0]) <= 1
+    assert f"stopped after step {step}, which was saved: resume it with --ckpt_path last" in process.output()[1]
 
 
 @pytest.mark.slow
@@ -272,7 +273,7 @@ def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_
             "set model.inversion.latent_weight instead",
         ),
         ("invert", ["--model.resize", "centre_crop"], "model.resize has moved: set data.resize of --data Photos"),
-        ("invert", ["--model.inversion.num_steps", "-1"], "num_steps is -1: give a number of 0 or more"),
+        ("invert", ["--model.inversion.num_steps", "-1"], "num_steps is -1: give a whole number of 0 or more"),
         ("invert", ["--data.image_size", "32"], "set data.image_size to 16"),
         ("invert", ["--data.channels", "1"], "set data.channels to 3"),
     ],

@@ -102,6 +102,15 @@ def test_other_commands_explain_mistakes_too(capsys, words, line):
     assert refused(capsys, *words.split()) == line
 
 
+def test_ctrl_c_is_one_line(capsys, monkeypatch):
+    def interrupted(words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gan_lightning.commands.export.main", interrupted)
+    assert main(["export", "G.ckpt"]) == 130
+    assert capsys.readouterr() == ("", "gan-lightning: interrupted\n")
+
+
 def test_a_report_is_read_to_its_innermost_problem():
     problem = read_report(UNION)
     assert problem == ("model.lr_g", "gan_lightning.DCGAN", "expected float but got fast")

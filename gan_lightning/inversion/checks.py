@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -143,8 +144,15 @@ def check_prior(generator: object, *, noise_maps: str, solver: str) -> None:
 def check_numbers(**numbers: float | None) -> None:
     """Raise an InputError if a setting is negative or not finite; None is allowed."""
     for name, value in numbers.items():
-        if value is not None and not (value >= 0 and math.isfinite(value)):
+        if value is not None and not (isinstance(value, Real) and value >= 0 and math.isfinite(value)):
             raise InputError(f"{name} is {value}: give a number of 0 or more")
+
+
+def check_counts(least: int, **counts: int | None) -> None:
+    """Raise an InputError if a setting is not a whole number, or below the least one; None is allowed."""
+    for name, value in counts.items():
+        if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < least):
+            raise InputError(f"{name} is {value}: give a whole number of {least} or more")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from gan_lightning.errors import InputError
-from gan_lightning.inversion.checks import check_choice, check_numbers
+from gan_lightning.inversion.checks import check_choice, check_counts, check_numbers
 from gan_lightning.inversion.initialization import StartName
 from gan_lightning.inversion.losses import LossName
 from gan_lightning.inversion.robust_chain import STEPS as ROBUST_STEPS
@@ -93,20 +93,15 @@ class InversionSettings:
         check_choice("start", self.chosen_start, get_args(StartName))
         check_choice("refine", self.refine, get_args(RefineName))
         check_choice("noise_maps", self.noise_maps, get_args(NoiseMapsName))
+        check_counts(0, num_steps=self.num_steps, refine_steps=self.refine_steps, restarts=self.restarts)
+        check_counts(1, num_searches=self.num_searches, loss_size=self.loss_size)
         check_numbers(
-            num_steps=self.num_steps,
             latent_weight=self.latent_weight,
             start_scale=self.start_scale,
-            restarts=self.restarts,
             tolerance=self.tolerance,
             noise_level=self.noise_level,
-            refine_steps=self.refine_steps,
             refine_weight=self.refine_weight,
         )
-        if self.num_searches is not None and not (isinstance(self.num_searches, int) and self.num_searches >= 1):
-            raise InputError(f"num_searches is {self.num_searches}: give 1 or more")
-        if self.loss_size is not None and not (isinstance(self.loss_size, int) and self.loss_size >= 1):
-            raise InputError(f"loss_size is {self.loss_size}: give a number of pixels")
         if self.solver == "robust" and (self.noise_maps != "held" or self.refine == "weights"):
             raise InputError(
                 "the solver robust neither optimizes noise maps nor tunes weights: leave noise_maps and refine out"

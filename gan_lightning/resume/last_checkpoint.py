@@ -228,6 +228,10 @@ class LastCheckpoint(Checkpoint):  # Lightning calls checkpoint callbacks last, 
             self._save(trainer)
         except Exception as error:  # must not hide the error that stopped the run
             _log.warning("The last step could not be saved, %s: %s", kept, error)
+        else:
+            if trainer.is_global_zero:
+                step = trainer.global_step
+                _log.info("The run stopped after step %d, which was saved: resume it with --ckpt_path last", step)
 
 
 def metrics_files(trainer: Trainer) -> list[MetricsFile]:

@@ -159,5 +159,5 @@ def test_the_default_number_of_searches_follows_from_what_is_observed() -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, float("nan")])
 def test_no_whole_search_is_refused(count: Any) -> None:
-    with pytest.raises(InputError, match=f"num_searches is {count}: give 1 or more"):
+    with pytest.raises(InputError, match=f"num_searches is {count}: give a whole number of 1 or more"):
         InversionSettings(num_searches=count)

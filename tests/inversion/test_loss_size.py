@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused(generator: Generator, other_images: Tensor
     for size, message in ((10, "loss_size is 10, but .* have 16 pixels: choose 2, 4, 8, 16"), (32, "loss_size is 32")):
         with pytest.raises(InputError, match=message):
             invert(generator, Identity(), other_images, loss_size=size)
-    with pytest.raises(InputError, match="give a number of pixels"):
+    with pytest.raises(InputError, match="give a whole number of 1 or more"):
         InversionSettings(loss_size=0)
     with pytest.raises(InputError, match=r"mask\(s\) of 16x16 pixels for 6 image\(s\) of 8x8"):
         invert(generator, SquareMask(16, 4), other_images, loss_size=8)

@@ -18,6 +18,9 @@ from gan_lightning.networks.dcgan import Generator
     ("options", "message"),
     [
         ({"solver": "newton"}, "solver 'newton' is unknown: choose one of auto"),
+        ({"num_steps": 2.5}, "num_steps is 2.5: give a whole number of 0 or more"),
+        ({"num_searches": True}, "num_searches is True: give a whole number of 1 or more"),
+        ({"noise_level": "low"}, "noise_level is low: give a number of 0 or more"),
         ({"loss": "l3"}, "loss 'l3'"),
         ({"start": "zeros"}, "start 'zeros'"),
         ({"refine": "all"}, "refine 'all'"),
