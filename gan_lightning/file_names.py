@@ -40,14 +40,15 @@ def writable(name: str, limit: int) -> str:
 def target_names(names: Sequence[str]) -> dict[str, str]:
     """Return the name of the result of each photograph: its own name, with as much of its path as makes it unique.
 
-    Names that differ only in characters that cannot be written get a hash of the whole name.
+    Names that differ only in their case, or in characters that cannot be written, get a hash of the whole name: some
+    file systems take them for the same.
     """
     for shorten in (lambda path: path.stem, lambda path: str(path.with_suffix("")), str):
         found = {name: "/".join(writable(part, 240) for part in shorten(Path(name)).split("/")) for name in names}
         if len({target.casefold() for target in found.values()}) == len(names):
             break
-    shared = Counter(found.values())
-    digests = {name: f"-{_digest(name)}" if shared[target] > 1 else "" for name, target in found.items()}
+    shared = Counter(target.casefold() for target in found.values())
+    digests = {name: f"-{_digest(name)}" if shared[target.casefold()] > 1 else "" for name, target in found.items()}
     return {name: f"{target}{digests[name]}.png" for name, target in found.items()}
 
 

@@ -483,7 +483,7 @@ def test_help_explains_every_option(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for option in ("--model.lr_g", "--model.penalty_interval", "--data.crop", "--evaluation.num_images", "--name"):
         assert option in text
-    assert "Discriminator steps per generator step, each on a batch of its own" in text
+    assert "Discriminator steps per generator step, each on its own batch" in text
 
 
 @pytest.mark.parametrize("given", [None, "ACTIVE"])

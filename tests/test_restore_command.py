@@ -225,7 +225,7 @@ def test_a_wrong_command_line_is_one_line(words, message, capsys):
         (["small.png", "--task", "denoise"], "small.png is 8x8 pixels, too small for 16x16: try --task super_resolve"),
         (["photo.png", "--task", "super_resolve"], "there is nothing to enlarge"),
         (["small.png", "--task", "super_resolve", "--factor", "3"], "factor 3 does not divide"),
-        (["photo.png", "--task", "inpaint", "--mask", "nowhere.png"], "no folder and no file"),
+        (["photo.png", "--task", "inpaint", "--mask", "nowhere.png"], "is neither a folder nor a file"),
         (["photo.png", "--task", "inpaint", "--mask", "large.png"], "large.png is 20x20 pixels: it must have the size"),
         (["photo.png", "--task", "inpaint", "--mask", "empty"], "has no mask for photo.png"),
         (["photo.png", "--task", "denoise", "--output", "photo.png"], "cannot be written"),

@@ -83,7 +83,7 @@ def run_job(job: Job, others: Sequence[str]) -> int:
             remove_unless_finished(made, job)
             if job.finished().keys() - earlier.keys():  # a later photograph could not be read
                 deliver_finished(job)
-            raise cause from error
+            raise InputError(str(cause)) from error
         deliver_finished(job)  # photographs that were finished before, for example, the disk was full
         raise
     except BaseException:

@@ -112,7 +112,7 @@ def test_the_discriminator_projects_on_a_vector_of_the_class():
             vector = 2**0.5 * torch.nn.functional.leaky_relu(0.01 * (layer.weight @ vector / 8**0.5 + layer.bias), 0.2)
         expected = features[row] @ vector / 8**0.5
         torch.testing.assert_close(network(images, labels)[row], expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match="has 3 classes: give labels"):
+    with pytest.raises(InputError, match="has 3 classes: pass labels as the second argument"):
         network(images)
 
 
