@@ -227,9 +227,10 @@ BUGS = [
     ),
     *bugs_of(
         "inversion/learned_prior.py",
-        "tests/inversion/test_learned_prior.py",
+        "tests/inversion/test_learned_prior.py tests/inversion/test_plug_and_play.py",
         ("a noise level on the wrong scale", "std = (2 * noise_level).clamp", "std = noise_level.clamp"),
         ("the network trusted where it is wrong", "trust[:, None, None, None])", "torch.ones_like(better))"),
+        ("any image taken for a photograph", "< PHOTOGRAPHIC * (2 * STANDARD) ** 2", "< torch.inf"),
         ("all images of a batch at once", "at_once = 1 if noisy.device.type == \"cpu\" else len(noisy)", "at_once = len(noisy)"),
     ),
     *bugs_of(
@@ -242,6 +243,7 @@ BUGS = [
         "inversion/plug_and_play.py",
         "tests/inversion/test_plug_and_play.py",
         ("what is explained is smoothed too", "[:, None, None, None] > EXPLAINED, better", "[:, None, None, None] > -1, better"),
+        ("patches for photographs too", "(by_network, learned_denoiser,", "(by_network, _by_patches,"),
     ),
     *bugs_of(
         "inversion/combination.py",

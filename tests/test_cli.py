@@ -265,7 +265,7 @@ def test_an_unknown_blur_is_estimated_by_the_documented_command(finished, faces_
         ("deblur", ["--model.degradation.init_args.sigma", "-1"], "sigma is -1"),
         ("deblur", ["--model.degradation.init_args.sigma", "100"], "must not exceed the image's side"),
         ("super_resolve", ["--model.degradation.init_args.factor", "3"], "does not divide"),
-        ("invert", ["--model.masks", "nowhere"], "is no folder"),
+        ("invert", ["--model.masks", "nowhere"], "is neither a folder nor a file"),
         ("invert", ["--model.num_steps", "3"], "model.num_steps has moved: set model.inversion.num_steps instead"),
         (
             "invert",

@@ -21,6 +21,9 @@ ESTIMATE, LEFT = 0.7, 0.35
 # Mean squared error of the network, relative to the variance of the noise: its result is fully used up to the first
 # value, and not at all from the second. It is 0.05 to 0.35 for photographs, and about 1 for images unlike photographs.
 TRUSTED, UNTRUSTED = 0.5, 0.8
+# Mean squared change of images without noise by the network, relative to the variance of noise of the level STANDARD:
+# below 0.1 for photographs and faces, and about 1 for images unlike photographs.
+PHOTOGRAPHIC, STANDARD = 0.4, 0.12
 PROBE = 0.1  # size of the step of the divergence, in standard deviations of the noise
 
 
@@ -31,8 +34,8 @@ def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
     A weighted mean of two estimates is better than either, because their errors differ: `nonlocal_bayes`, with the
     statistics of patches of the generator's images, and in a second pass those of the result; and `learned_denoiser`.
     The network then processes this mean with some of the photograph added back, and recovers details that both have
-    lost (Romano & Elad 2015). Images that are not in color, and those unlike photographs (see `relative_error`), only
-    get the first estimate.
+    lost (Romano & Elad 2015). Images that are not in color, and those unlike photographs (see `relative_error` and
+    `photographic`), only get the first estimate.
 
     Args:
         pilot: Images of the generator (B,C,H,W) in [-1, 1].
@@ -49,7 +52,7 @@ def remove_noise(pilot: Tensor, noisy: Tensor, noise_level: Tensor) -> Tensor:
     mean = SIMILAR * similar + (1 - SIMILAR) * learned
     better = learned_denoiser((1 - ESTIMATE) * noisy + ESTIMATE * mean, LEFT * noise_level)
     error = relative_error(noisy, learned, noise_level)
-    trust = ((UNTRUSTED - error) / (UNTRUSTED - TRUSTED)).clamp(0, 1)
+    trust = ((UNTRUSTED - error) / (UNTRUSTED - TRUSTED)).clamp(0, 1) * photographic(similar)
     return torch.lerp(similar, better, trust[:, None, None, None])
 
 
@@ -68,6 +71,15 @@ def learned_denoiser(noisy: Tensor, noise_level: Tensor) -> Tensor:
     at_once = 1 if noisy.device.type == "cpu" else len(noisy)
     pairs = zip(torch.split(noisy, at_once), torch.split(noise_level, at_once), strict=True)
     return torch.cat([(network(x, level) + network(x.flip(3), level).flip(3)) / 2 for x, level in pairs])
+
+
+@torch.no_grad()
+def photographic(images: Tensor) -> Tensor:
+    """Return (B,), true for images (B,C,H,W) in color that `learned_denoiser` changes as little as photographs."""
+    if images.shape[1] != CHANNELS:
+        return torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    change = images - learned_denoiser(images, images.new_full((len(images),), STANDARD))
+    return mean_of_each(change.square()) < PHOTOGRAPHIC * (2 * STANDARD) ** 2
 
 
 @torch.no_grad()

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from gan_lightning.degradations.base import Degradation
 from gan_lightning.inversion.data_consistency import data_consistency
-from gan_lightning.inversion.learned_prior import learned_denoiser
+from gan_lightning.inversion.learned_prior import learned_denoiser, photographic
 from gan_lightning.inversion.nonlocal_bayes import nonlocal_bayes
-from gan_lightning.networks.denoiser import CHANNELS
 
-ROUNDS, FALL = 8, 0.75  # the noise level falls with this power of the number of the round
+# Number of rounds, and power of the number of a round with which the noise level falls.
+OF_NETWORK, OF_PATCHES = (8, 0.75), (5, 1.0)
 LARGEST = 0.12  # standard deviation of the errors that the first round removes, on the [0, 1] scale
 # Residuals are 0.01 and more for photographs and faces slightly outside the range of the generator, and about 0.005 for
 # images in its range if the search ended early.
@@ -25,9 +25,9 @@ def regularize(
     """Return restored images without the errors that make them unlike photographs.
 
     Plug-and-play restoration (Venkatakrishnan et al. 2013): the images are alternately denoised, as if their errors
-    were noise, and made consistent with the observed values. The denoiser is `learned_denoiser` for color images, and
-    `nonlocal_bayes` for others. Its noise level decreases from round to round, and increases with the square of the
-    residual of the generator's images: images that the generator explains are not changed.
+    were noise, and made consistent with the observed values. The denoiser is `learned_denoiser` for photographs in
+    color, and `nonlocal_bayes` for other images. Its noise level decreases from round to round, and increases with the
+    square of the residual of the generator's images: images that the generator explains are not changed.
 
     Args:
         images: Restored images (B,C,H,W), consistent with the observed ones.
@@ -40,10 +40,19 @@ def regularize(
         Images (B,C,H,W) in [-1, 1], consistent with the observed ones.
     """
     errors = LARGEST * (residual / AT_LARGEST).square().clamp(max=1)
+    by_network = photographic(images)
     better = images
-    for number in range(1, ROUNDS + 1):
-        level = errors / number**FALL
-        in_color = images.shape[1] == CHANNELS
-        denoised = learned_denoiser(better, level) if in_color else nonlocal_bayes(better, better, level)
-        better = data_consistency(denoised, degradation, observed, noise_level)
+    for rows, denoise, plan in ((by_network, learned_denoiser, OF_NETWORK), (~by_network, _by_patches, OF_PATCHES)):
+        if not bool(rows.any()):
+            continue
+        rounds, fall = plan
+        changed = images
+        for number in range(1, rounds + 1):
+            denoised = denoise(changed, errors / number**fall)
+            changed = data_consistency(denoised, degradation, observed, noise_level)
+        better = torch.where(rows[:, None, None, None], changed, better)
     return torch.where(residual[:, None, None, None] > EXPLAINED, better, images)
+
+
+def _by_patches(images: Tensor, noise_level: Tensor) -> Tensor:
+    return nonlocal_bayes(images, images, noise_level)

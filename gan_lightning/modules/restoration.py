@@ -34,7 +34,7 @@ DEFAULT_SETTINGS = InversionSettings()
 
 
 class LatentRestoration(LightningModule):
-    """Restoration of degraded images with the generator of a GAN, which is not changed.
+    """Restoration of degraded images with the generator of a GAN.
 
     `test` degrades clean images, restores and measures them. `predict` takes photographs that are degraded already.
     The results are written to the folder of the run (`RestorationWriter`). A run that was interrupted is resumed by

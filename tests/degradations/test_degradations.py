@@ -248,11 +248,14 @@ def test_random_masks_are_of_their_seed() -> None:
 
 
 def test_a_mask_file_is_white_above_the_middle_gray(tmp_path: Path) -> None:
-    levels = np.arange(256, dtype=np.uint8).reshape(SIZE, SIZE)
+    soft = np.arange(100, 156)  # the edges of a brush; shades everywhere would be those of a photograph
+    levels = np.concatenate([np.zeros(100), soft, np.full(100, 255)]).astype(np.uint8).reshape(SIZE, SIZE)
     Image.fromarray(levels).save(tmp_path / "gray.png")
     Image.fromarray(np.stack([levels] * 3, axis=2)).save(tmp_path / "color.png")
     for name in ("gray.png", "color.png"):
-        assert torch.equal(FileMask(tmp_path / name, SIZE).mask.flatten(), (torch.arange(256) > 127).float())
+        assert torch.equal(
+            FileMask(tmp_path / name, SIZE).mask.flatten(), torch.from_numpy(levels.flatten() > 127).float()
+        )
 
 
 def test_a_composition_selects_from_all_of_its_parts() -> None:

@@ -8,7 +8,9 @@ from torch import Tensor
 from gan_lightning.degradations import Degradation, Downsample, GaussianBlur, SquareMask
 from gan_lightning.faces import render_face, sample_face
 from gan_lightning.images import to_float
+from gan_lightning.inversion import plug_and_play as module
 from gan_lightning.inversion.data_consistency import data_consistency
+from gan_lightning.inversion.learned_prior import photographic
 from gan_lightning.inversion.plug_and_play import regularize
 
 OPERATORS = [GaussianBlur(1.5), Downsample(4), SquareMask(32, 8)]
@@ -49,3 +51,19 @@ def test_what_the_generator_explains_exactly_is_left_alone(channels: int) -> Non
     kept = regularize(images, small, small(images), torch.zeros(2), torch.tensor([0.0, 0.02]))
     assert torch.equal(kept[0], images[0])
     assert not torch.allclose(kept[1], images[1], atol=1e-2)
+
+
+def test_images_unlike_photographs_are_regularized_by_their_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    speckled = 0.5 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert photographic(torch.cat([faces(), speckled])).tolist() == [True, True, False, False]
+    assert not photographic(stripes()).any()
+    hole, none, residual = SquareMask(32, 8), torch.zeros(3), torch.full((3,), 0.02)
+    both = torch.cat([faces(), speckled[:1]])
+    mixed = regularize(both, hole, hole(both), none, residual)
+    for rows in (slice(0, 2), slice(2, 3)):
+        alone = regularize(both[rows], hole, hole(both[rows]), none[rows], residual[rows])
+        assert torch.equal(alone, mixed[rows])
+    monkeypatch.setattr(module, "photographic", lambda images: torch.zeros(len(images), dtype=torch.bool))
+    patches = regularize(both, hole, hole(both), none, residual)
+    assert torch.equal(patches[2], mixed[2])
+    assert not torch.equal(patches[:2], mixed[:2])

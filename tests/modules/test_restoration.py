@@ -370,7 +370,7 @@ def test_configurations_have_the_defaults_of_a_bare_call():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"masks": "nowhere"}, "no folder"),
+        ({"masks": "nowhere"}, "neither a folder nor a file"),
         ({"degradation": SquareMask(SIZE * 2, 4)}, "of the size of the images"),
         ({"degradation": Downsample(3)}, "does not divide"),
         ({"degradation": Grayscale(), "blind_blur": True}, "blind_blur"),
