@@ -40,7 +40,8 @@ def claim(folder, **options):
 
 def claim_elsewhere(folder, at=0.0):
     script = folder.with_name("claim.py")
-    script.write_text(CLAIM)
+    if not script.exists():  # another process may be reading it
+        script.write_text(CLAIM)
     return Process(script, folder, at)
 
 
