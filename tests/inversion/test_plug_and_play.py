@@ -1,5 +1,7 @@
 """Restored images regularized by a denoiser."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from PIL import Image
@@ -67,3 +69,18 @@ def test_images_unlike_photographs_are_regularized_by_their_patches(monkeypatch:
     patches = regularize(both, hole, hole(both), none, residual)
     assert torch.equal(patches[2], mixed[2])
     assert not torch.equal(patches[:2], mixed[:2])
+
+
+def test_the_network_regularizes_photographs_with_falling_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[Tensor] = []
+
+    def recorded(images: Tensor, noise_level: Tensor) -> Tensor:
+        levels.append(noise_level)
+        return images
+
+    monkeypatch.setattr(module, "learned_denoiser", recorded)
+    hole = SquareMask(32, 8)
+    regularize(faces(), hole, hole(faces()), torch.zeros(2), torch.tensor([0.01, 0.05]))
+    assert len(levels) == 8
+    torch.testing.assert_close(levels[0], torch.tensor([0.03, 0.12]))
+    assert all((after < before).all() for before, after in pairwise(levels))
