@@ -4,25 +4,20 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from gan_lightning.degradations import GaussianNoise, Identity
-from gan_lightning.faces import render_face, sample_face
-from gan_lightning.images import to_float
 from gan_lightning.inversion import invert, learned_prior
 from gan_lightning.inversion.learned_prior import WEIGHTS, learned_denoiser, relative_error, remove_noise
 from gan_lightning.inversion.nonlocal_bayes import nonlocal_bayes
 from gan_lightning.networks.dcgan import Generator
 from gan_lightning.pretrained import shipped_weights
+from tests.rendered_faces import rendered_faces
 
 
 @pytest.fixture(scope="module")
 def faces() -> Tensor:
-    """Rendered faces (2,3,48,48) of a seed that nothing was trained on."""
-    sizes = [Image.fromarray(render_face(sample_face(3, index))).resize((48, 48)) for index in range(2)]
-    pixels = [torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(48, 48, 3) for image in sizes]
-    return to_float(torch.stack(pixels).permute(0, 3, 1, 2))
+    return rendered_faces(48)
 
 
 def error(images: Tensor, targets: Tensor) -> Tensor:

@@ -4,16 +4,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from gan_lightning.degradations import Degradation, Downsample, GaussianBlur, SquareMask
-from gan_lightning.faces import render_face, sample_face
-from gan_lightning.images import to_float
 from gan_lightning.inversion import plug_and_play as module
 from gan_lightning.inversion.data_consistency import data_consistency
 from gan_lightning.inversion.learned_prior import photographic
 from gan_lightning.inversion.plug_and_play import regularize
+from tests.rendered_faces import rendered_faces
 
 OPERATORS = [GaussianBlur(1.5), Downsample(4), SquareMask(32, 8)]
 
@@ -25,15 +23,8 @@ def stripes() -> Tensor:
     return images[:, None] - 0.5
 
 
-def faces() -> Tensor:
-    """Rendered faces (2,3,32,32)."""
-    sizes = [Image.fromarray(render_face(sample_face(3, index))).resize((32, 32)) for index in range(2)]
-    pixels = [torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(32, 32, 3) for image in sizes]
-    return to_float(torch.stack(pixels).permute(0, 3, 1, 2))
-
-
 @pytest.mark.parametrize("operator", OPERATORS, ids=["blur", "4x", "hole"])
-@pytest.mark.parametrize("clean", [stripes(), faces()], ids=["gray", "color"])
+@pytest.mark.parametrize("clean", [stripes(), rendered_faces(32)], ids=["gray", "color"])
 def test_images_are_restored_better(operator: Degradation, clean: Tensor) -> None:
     none = torch.zeros(2)
     wrong = clean + 0.2 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
@@ -57,10 +48,10 @@ def test_what_the_generator_explains_exactly_is_left_alone(channels: int) -> Non
 
 def test_images_unlike_photographs_are_regularized_by_their_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     speckled = 0.5 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    assert photographic(torch.cat([faces(), speckled])).tolist() == [True, True, False, False]
+    assert photographic(torch.cat([rendered_faces(32), speckled])).tolist() == [True, True, False, False]
     assert not photographic(stripes()).any()
     hole, none, residual = SquareMask(32, 8), torch.zeros(3), torch.full((3,), 0.02)
-    both = torch.cat([faces(), speckled[:1]])
+    both = torch.cat([rendered_faces(32), speckled[:1]])
     mixed = regularize(both, hole, hole(both), none, residual)
     for rows in (slice(0, 2), slice(2, 3)):
         alone = regularize(both[rows], hole, hole(both[rows]), none[rows], residual[rows])
@@ -80,7 +71,7 @@ def test_the_network_regularizes_photographs_with_falling_levels(monkeypatch: py
 
     monkeypatch.setattr(module, "learned_denoiser", recorded)
     hole = SquareMask(32, 8)
-    regularize(faces(), hole, hole(faces()), torch.zeros(2), torch.tensor([0.01, 0.05]))
+    regularize(rendered_faces(32), hole, hole(rendered_faces(32)), torch.zeros(2), torch.tensor([0.01, 0.05]))
     assert len(levels) == 8
     torch.testing.assert_close(levels[0], torch.tensor([0.03, 0.12]))
     assert all((after < before).all() for before, after in pairwise(levels))
